@@ -1,0 +1,294 @@
+"""Which values one connection can take, and how many synapses each value uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qrsolve.errors import InfeasibleError, ShapeError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """The finite set of options of one connection: option ``k`` is ``values[s, k]`` for ``use[k]`` synapses.
+
+    Parameters
+    ----------
+    values : Tensor
+        float64, shape (n_scopes, n_options), weight units. Rows of a problem that share a scope share a line.
+    use : Tensor
+        int64, shape (n_options,), synapses; 0 only where the value is 0 in every scope.
+    scope : Tensor or None
+        int64, shape (n_rows,): the scope of each row; ``None`` when all rows share scope 0.
+
+    Notes
+    -----
+    Ties between options go to the lowest index. Families order their options by use, so that ties go to
+    the option with the fewest synapses.
+    """
+
+    values: Tensor
+    use: Tensor
+    scope: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.use.shape != self.values.shape[1:]:
+            raise ShapeError(
+                f"alphabet: values {tuple(self.values.shape)} and use {tuple(self.use.shape)}; "
+                "needed (n_scopes, n_options) and (n_options,)"
+            )
+        if self.values.shape[1] == 0:
+            raise InfeasibleError("an alphabet without options: no weight has any allowed value")
+        if self.scope is None and self.values.shape[0] != 1:
+            raise ShapeError(f"alphabet: {self.values.shape[0]} scopes, but no scope per row was given")
+
+    @classmethod
+    def of(cls, values: list[float] | Tensor, use: list[int] | Tensor | None = None) -> Alphabet:
+        """Make a one-scope alphabet from plain numbers; without ``use``, zero is free and all else uses one synapse."""
+        line = torch.as_tensor(values, dtype=torch.float64).reshape(1, -1)
+        counted = (line[0] != 0).long() if use is None else torch.as_tensor(use, dtype=torch.int64)
+        return cls(line, counted)
+
+    @property
+    def n_scopes(self) -> int:
+        """How many scopes have values of their own."""
+        return int(self.values.shape[0])
+
+    @property
+    def n_options(self) -> int:
+        """How many options each connection has."""
+        return int(self.values.shape[1])
+
+    @cached_property
+    def max_use(self) -> int:
+        """The most synapses that one option uses."""
+        return int(self.use.max())
+
+    @cached_property
+    def min_use(self) -> int:
+        """The fewest synapses that a connection can use: 0 where it can be left out."""
+        return int(self.use.min())
+
+    @cached_property
+    def free_zero(self) -> int | None:
+        """The option that leaves a connection out (value 0 for 0 synapses, in every scope); ``None`` if there is none."""
+        found = ((self.use == 0) & (self.values == 0).all(dim=0)).nonzero()
+        return int(found[0]) if len(found) else None
+
+    @cached_property
+    def levels_by_use(self) -> Tensor | None:
+        """The value of each use on the positive and the negative side, if least cost is convex in use; else ``None``.
+
+        Returns
+        -------
+        Tensor or None
+            int64 option indices, shape (2, max_use + 1), side 0 for targets above 0; the last option of a shorter side
+            repeats. ``None`` if some target has a saving that is not concave in the number of synapses.
+
+        Notes
+        -----
+        The saving of use u on a target w is ``2 w v_u - v_u^2``. With one value per use it is concave in u for every w >= 0
+        exactly when ``v_u`` is concave and ``v_u^2`` is convex in u; multiples of one base value are.
+        """
+        if self.free_zero is None:
+            return None
+        sides = []
+        for sign in (1.0, -1.0):
+            side = [self.free_zero]
+            for use in range(1, self.max_use + 1):
+                options = ((self.use == use) & (sign * self.values > 0).all(dim=0)).nonzero()[:, 0]
+                some = ((self.use == use) & (sign * self.values > 0).any(dim=0)).sum()
+                if len(options) != int(some) or len(options) > 1 or (len(options) == 1 and len(side) < use):
+                    return None
+                side.extend(options.tolist())
+            v = sign * self.values[:, side]
+            slope, square_slope = v.diff(dim=1), v.square().diff(dim=1)
+            tiny = 1e-12 * v.abs().amax(dim=1, keepdim=True)
+            if bool((slope <= 0).any() | (slope.diff(dim=1) > tiny).any()):
+                return None
+            if bool((square_slope.diff(dim=1) < -tiny * v.abs().amax(dim=1, keepdim=True)).any()):
+                return None
+            sides.append(side + [side[-1]] * (self.max_use + 1 - len(side)))
+        return torch.tensor(sides, device=self.values.device)
+
+    @cached_property
+    def mirror(self) -> Tensor | None:
+        """The option with the opposite value and the same use, for each option; ``None`` unless all scopes have one."""
+        order = _order_by_use_and_value(self.values, self.use)
+        mirrored = _order_by_use_and_value(-self.values, self.use)
+        if len(order) > 1 and not bool((order == order[:1]).all() & (mirrored == mirrored[:1]).all()):
+            return None
+        if not torch.equal(self.values[:, order[0]], -self.values[:, mirrored[0]]):
+            return None
+        if not torch.equal(self.use[order[0]], self.use[mirrored[0]]):
+            return None
+        return torch.empty_like(order[0]).scatter_(0, order[0], mirrored[0])
+
+    def to(self, device: torch.device) -> Alphabet:
+        """Return the same alphabet on another device."""
+        scope = None if self.scope is None else self.scope.to(device)
+        return Alphabet(self.values.to(device), self.use.to(device), scope)
+
+    def rows(self, index: Tensor) -> Alphabet:
+        """Return the alphabet of the rows in ``index``, in that order."""
+        return self if self.scope is None else Alphabet(self.values, self.use, self.scope[index])
+
+    def row_values(self, n_rows: int) -> Tensor:
+        """Return the values of each row, shape (n_rows, n_options); a view where all rows share them."""
+        return self.values.expand(n_rows, -1) if self.scope is None else self.values[self.scope]
+
+    def near_optimal(self, prices: tuple[float, float], targets: tuple[float, float], slack: float) -> Tensor:
+        """Return every option that may come within ``slack`` of the cheapest, for some target and price in the ranges.
+
+        An option costs ``(w - v)^2 + price * use``. Over all targets w it is at best ``v^2 + price * use - hull(v)`` away from
+        the cheapest, where ``hull`` is the lower convex hull of the points ``(v, v^2 + price * use)``; beyond the outermost
+        targets it is at best what it is there. Costs only rise with the price, so each of a few price intervals is
+        bounded by its ends: no option that matters is lost.
+
+        Parameters
+        ----------
+        prices : tuple of float
+            Least and largest price per synapse, >= 0, for importance 1.
+        targets : tuple of float
+            Least and largest target, weight units.
+        slack : float
+            How far from the cheapest an option may be, >= 0.
+
+        Returns
+        -------
+        Tensor
+            int64, ascending option indices. All options where scopes have values of their own.
+        """
+        everything = torch.arange(self.n_options, device=self.values.device)
+        if self.n_scopes > 1:
+            return everything
+        v, use = self.values[0].cpu().numpy(), self.use.cpu().numpy()
+        ends = _price_intervals(*prices)
+        lower = v**2 + ends[:-1, None] * use
+        upper = v**2 + ends[1:, None] * use
+        kept = np.ones(lower.shape, dtype=bool)
+        for target, side in ((targets[1], 1.0), (targets[0], -1.0)):
+            at_end, reference = lower - 2 * target * v, (upper - 2 * target * v).min(axis=1, keepdims=True)
+            # The cheapest option at the outermost target moves inwards as the price rises: take it at the low end.
+            outermost = np.where(at_end == at_end.min(axis=1, keepdims=True), side * v, -np.inf).max(axis=1, keepdims=True)
+            kept &= (side * v <= outermost) | (at_end - reference <= slack + 1e-12 * np.abs(reference))
+        live = kept.any(axis=0).nonzero()[0]
+        above = lower[:, live] - _lower_hull(v[live], upper[:, live])
+        near = (above <= slack + 1e-12 * np.abs(upper[:, live])) & kept[:, live]
+        return everything[torch.from_numpy(live[near.any(axis=0)]).to(everything.device)]
+
+    def without_waste(self) -> Alphabet:
+        """Drop options whose value another option reaches with no more synapses, in every scope.
+
+        Ties go to the lowest index. Cost O(n_scopes * n_options^2) at most.
+        """
+        values, use = self.values, self.use
+        order = torch.argsort(use, stable=True)
+        kept: list[int] = []
+        seen: set[tuple[float, ...]] = set()
+        for k in order.tolist():
+            column = tuple(v + 0.0 for v in values[:, k].tolist())  # -0.0 + 0.0 is 0.0: one zero only
+            if column not in seen:
+                seen.add(column)
+                kept.append(k)
+        index = torch.tensor(sorted(kept), device=values.device)
+        return Alphabet(values[:, index], use[index], self.scope)
+
+
+def _price_intervals(low: float, high: float) -> FloatArray:
+    """Cut a range of prices into intervals whose ends differ by at most a tenth, or eight of them if it is wide."""
+    floor = max(low, 1e-3 * high)
+    if floor <= 0:
+        return np.array([0.0, 0.0])
+    n_intervals = int(np.clip(np.ceil(np.log(max(high / floor, 1.0)) / np.log(1.1)), 1, 8))
+    ends = floor * (high / floor) ** np.linspace(0, 1, n_intervals + 1)
+    return ends if floor == low else np.concatenate([[low], ends])
+
+
+def _lower_hull(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return the lower convex hull of the points ``(x_k, y_k)``, evaluated at each ``x_k``, for each line of ``y``.
+
+    Walks from the leftmost point to the right along the least slope: one vector step per hull vertex.
+    """
+    lines = np.arange(len(y))
+    leftmost = x == x.min()
+    at = np.where(leftmost, y, np.inf).argmin(axis=1)
+    hull = np.where(leftmost, y[lines, at][:, None], np.inf)
+    for _ in range(len(x)):
+        run = x - x[at][:, None]
+        ahead = run > 0
+        if not ahead.any():
+            break
+        y_at = y[lines, at][:, None]
+        slope = np.divide(y - y_at, run, out=np.full(y.shape, np.inf), where=ahead)
+        least = slope.min(axis=1, keepdims=True)
+        # The farthest of the points on the least slope, so that collinear points take one step.
+        following = np.where((slope == least) & ahead, run, -1.0).argmax(axis=1)
+        moving = ahead.any(axis=1)
+        on_segment = ahead & (x <= x[following][:, None]) & moving[:, None]
+        hull = np.where(on_segment, y_at + np.where(moving[:, None], least, 0.0) * run, hull)
+        at = np.where(moving, following, at)
+    return hull
+
+
+def _order_by_use_and_value(values: Tensor, use: Tensor) -> Tensor:
+    by_value = torch.argsort(values, dim=1, stable=True)
+    by_use = torch.argsort(use[by_value], dim=1, stable=True)
+    return by_value.gather(1, by_use)
+
+
+@dataclass(frozen=True)
+class AlphabetFamily:
+    """All alphabets that a weight kind allows, before its free values are known.
+
+    The value of option ``k`` is linear in the parameters of a scope: ``counts[k] @ parameters``. A codebook has one
+    parameter per value, a grid has its scale, synapse types and bases have one magnitude each; parallel
+    synapses add counts. So one least-squares step serves every kind.
+
+    Parameters
+    ----------
+    counts : Tensor
+        float64, shape (n_options, n_parameters): signed multiplicity of each parameter in each option.
+    use : Tensor
+        int64, shape (n_options,), synapses.
+    positive : Tensor
+        bool, shape (n_parameters,): parameters that must stay above 0 (magnitudes and scales).
+    given : Tensor
+        float64, shape (n_parameters,): fixed values, NaN where the parameter is learned.
+    names : tuple of str
+        What each parameter is called in the chip's file, for reports.
+    scope : {"neuron", "layer"}
+        Whether each row has parameters of its own, or all rows share them.
+    power_of_two : bool
+        Parameters must be powers of two (a bit shift).
+    """
+
+    counts: Tensor
+    use: Tensor
+    positive: Tensor
+    given: Tensor
+    names: tuple[str, ...]
+    scope: str = "layer"
+    power_of_two: bool = False
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether any parameter is free."""
+        return bool(torch.isnan(self.given).any())
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters one scope has."""
+        return int(self.counts.shape[1])
+
+    def alphabet(self, parameters: Tensor, scope: Tensor | None = None) -> Alphabet:
+        """Return the alphabet for parameters of shape (n_scopes, n_parameters); options keep their index."""
+        counts = self.counts.to(parameters.device)
+        return Alphabet(parameters @ counts.T, self.use.to(parameters.device), scope)

@@ -1,0 +1,142 @@
+"""What a solver claims, what `certify` found, and what is handed to the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from qrsolve.errors import InfeasibleError
+from qrsolve.problem import ChoiceProblem
+
+
+class Status(Enum):
+    """How far a result is known to be from the best possible one."""
+
+    OPTIMAL = "optimal"
+    """Proved: no other choice is better by more than the stated tolerance."""
+    FEASIBLE = "feasible"
+    """Deployable, with a bound below its objective: at most ``gap`` is left on the table."""
+    INFEASIBLE = "infeasible"
+    """No choice satisfies the limits; ``reason`` has the row and the arithmetic."""
+    LIMIT_REACHED = "limit_reached"
+    """The stated limit of work ran out before anything deployable was found."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solver's claim about a `ChoiceProblem`; nothing in it is believed before `certify`.
+
+    Parameters
+    ----------
+    status : Status
+        Claimed status.
+    solver : str
+        Name of the solver.
+    choice : Tensor or None
+        int64, shape (n_rows, n): the option of each entry. For real-valued problems 1 keeps the weight and 0 drops it.
+        ``None`` if nothing deployable was found.
+    index : Tensor or None
+        int64, shape (n_rows, n): the column of each chosen entry; all other entries are left out (the free zero).
+        ``None`` when ``choice`` covers every column in order. Compressed rows keep large problems small.
+    prices : tuple of Tensor
+        float64 >= 0, one of shape (n_parts,) per group of the problem: Lagrange multipliers, the evidence for a
+        bound. Empty if the solver has none.
+    bound : float or None
+        A lower bound that only the solver can vouch for (CP-SAT, HiGHS); ``None`` if it has none.
+    reason : str
+        For INFEASIBLE and LIMIT_REACHED: what stands in the way, with the numbers.
+    """
+
+    status: Status
+    solver: str
+    choice: Tensor | None = None
+    index: Tensor | None = None
+    prices: tuple[Tensor, ...] = ()
+    bound: float | None = None
+    reason: str = ""
+
+    def values(self, problem: ChoiceProblem, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the chosen values as a dense (n_rows, n_columns) matrix, in the dtype of the targets by default."""
+        if self.choice is None:
+            raise InfeasibleError(self.reason or f"{self.solver} found no deployable weights")
+        chosen = chosen_values(problem, self.choice, self.index).to(dtype or problem.w.dtype)
+        if self.index is None:
+            return chosen
+        dense = torch.zeros(problem.w.shape, dtype=chosen.dtype, device=chosen.device)
+        return dense.scatter_(1, self.index, chosen)
+
+
+def chosen_values(problem: ChoiceProblem, choice: Tensor, index: Tensor | None) -> Tensor:
+    """Return the float64 value of each chosen option, in the shape of ``choice``."""
+    if problem.alphabet is None:
+        w = problem.w if index is None else problem.w.gather(1, index)
+        return torch.where(choice > 0, w, 0.0).double()
+    values = problem.alphabet.values
+    if problem.alphabet.scope is None:
+        return values[0][choice]
+    return values[problem.alphabet.scope].gather(1, choice)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One limit that one place exceeds: ``value`` was counted where ``max`` is allowed."""
+
+    kind: str
+    where: str
+    value: float
+    max: float
+
+    @property
+    def excess(self) -> float:
+        """How much over the limit, >= 0."""
+        return max(0.0, self.value - self.max)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What independent arithmetic in float64 says about a solution.
+
+    Parameters
+    ----------
+    violations : tuple of Violation
+        Empty when every limit holds and every value is in the alphabet.
+    objective : float
+        ``sum h (w - v)^2``, recomputed.
+    bound : float
+        No choice has an objective below this; never above ``objective`` by more than rounding.
+    gap : float
+        ``objective - bound``, not below 0.
+    bound_source : {"exact", "prices", "table", "solver", "relaxation"}
+        What proves the bound: nearest values or sorted gains; prices; prices and a table over the entries that they
+        leave open; the solver's word; or a relaxation.
+    certified_rows, rows : int
+        Rows whose own gap is within ``tolerance`` of their objective, and all rows.
+    tolerance : float
+        Relative to each row's objective.
+    row_objective, row_bound : Tensor
+        float64, shape (rows,); empty where a limit couples the rows.
+    """
+
+    violations: tuple[Violation, ...]
+    objective: float
+    bound: float
+    gap: float
+    bound_source: str
+    certified_rows: int
+    rows: int
+    tolerance: float
+    row_objective: Tensor = field(repr=False)
+    row_bound: Tensor = field(repr=False)
+
+    @property
+    def is_compliant(self) -> bool:
+        """Whether no limit is violated."""
+        return not self.violations
+
+    @property
+    def is_optimal(self) -> bool:
+        """Whether the choice is compliant and proved optimal within the tolerance, for every row."""
+        return self.is_compliant and self.certified_rows == self.rows

@@ -1,0 +1,48 @@
+"""The solvers, in order of preference, and how one is chosen."""
+
+from __future__ import annotations
+
+from qrsolve.errors import NoSolverError
+from qrsolve.problem import ChoiceProblem
+from qrsolve.solvers.base import Solver
+from qrsolve.solvers.dynamic_program import DynamicProgram
+from qrsolve.solvers.greedy import Greedy
+from qrsolve.solvers.nearest import Nearest
+from qrsolve.solvers.prices import Prices
+from qrsolve.solvers.top_gains import TopGains
+
+SOLVERS: tuple[Solver, ...] = (Nearest(), TopGains(), Greedy(), Prices(), DynamicProgram())
+"""Cheapest first; the first that does not refuse a problem is taken."""
+
+
+def refusals(problem: ChoiceProblem) -> dict[str, str]:
+    """Return what each solver says to a problem, in order of preference: a reason to refuse, or ``""``."""
+    return {solver.name: solver.refusal(problem) for solver in SOLVERS}
+
+
+def select_solver(problem: ChoiceProblem) -> Solver:
+    """Return the first solver that does not refuse.
+
+    Raises
+    ------
+    NoSolverError
+        All refuse; the message lists every reason.
+    """
+    reasons = []
+    for solver in SOLVERS:
+        reason = solver.refusal(problem)
+        if not reason:
+            return solver
+        reasons.append(f"  {solver.name}: {reason}")
+    raise NoSolverError("no exact solver accepts this problem:\n" + "\n".join(reasons))
+
+
+def named_solver(name: str) -> Solver:
+    """Return the solver of that name; `NoSolverError` lists the names if there is none."""
+    for solver in SOLVERS:
+        if solver.name == name:
+            return solver
+    raise NoSolverError(f"no solver is called '{name}'; there are {', '.join(s.name for s in SOLVERS)}")
+
+
+__all__ = ["SOLVERS", "Solver", "named_solver", "refusals", "select_solver"]

@@ -1,0 +1,86 @@
+"""What every solver has in common: a name, a refusal in one sentence, and a claim."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.solution import Solution, Status
+
+# A finer group lies inside the parts of a coarser one: blocks in rows, rows in the whole.
+_NESTING = {"block": 0, "row": 1, "all": 2}
+
+
+class Solver(ABC):
+    """A method for `ChoiceProblem`; stateless, so one instance serves everyone."""
+
+    name: ClassVar[str]
+    guarantee: ClassVar[str]
+    """What a result is worth, in one sentence for `qrsolve explain`."""
+
+    @abstractmethod
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Return one sentence on why this solver does not take the problem; empty if it does."""
+
+    @abstractmethod
+    def solve(self, problem: ChoiceProblem) -> Solution:
+        """Solve a problem that was not refused."""
+
+
+def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
+    """Return the positions of the groups that can bind: some choice of options would exceed their capacity."""
+    return tuple(i for i, group in enumerate(problem.groups) if _can_bind(problem, group))
+
+
+def _can_bind(problem: ChoiceProblem, group: Group) -> bool:
+    per_entry = 1 if problem.alphabet is None or group.counts == "sources" else problem.alphabet.max_use
+    most = group.part_size(problem.n_rows, problem.n_columns) * per_entry
+    if isinstance(group.capacity, int):
+        return group.capacity < most
+    return bool((group.capacity < most).any())
+
+
+def infeasibility(problem: ChoiceProblem) -> Solution | None:
+    """Return an INFEASIBLE solution with the arithmetic if even the fewest synapses exceed a capacity, else ``None``.
+
+    Every entry can take its cheapest option independently of the others, so the problem is feasible exactly when
+    the fewest synapses of all entries together fit each part.
+    """
+    fewest = 0 if problem.alphabet is None else problem.alphabet.min_use
+    for group in problem.groups:
+        capacity = group.capacities(problem.n_rows, problem.n_columns)
+        size = group.part_size(problem.n_rows, problem.n_columns)
+        short = (capacity < fewest * size).nonzero()
+        if len(short):
+            part = int(short[0])
+            return Solution(
+                Status.INFEASIBLE,
+                "infeasibility",
+                reason=(
+                    f"{group.limit or group.kind} {part}: {size} connections x at least {fewest} synapse each = "
+                    f"{fewest * size} synapses; {int(capacity[part])} allowed "
+                    f"({fewest * size - int(capacity[part])} too many)"
+                ),
+            )
+    return None
+
+
+def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the groups from finest to coarsest if they are nested, else ``None``."""
+    kinds = [problem.groups[i].kind for i in groups]
+    if len(groups) == 1:
+        return groups
+    if any(kind not in _NESTING for kind in kinds) or len(set(kinds)) < len(kinds):
+        return None
+    return tuple(sorted(groups, key=lambda i: _NESTING[problem.groups[i].kind]))
+
+
+def mixed_counts(problem: ChoiceProblem) -> str:
+    """Return a refusal if some group counts sources where an option can use several synapses, else ``""``."""
+    if problem.alphabet is None or problem.alphabet.max_use <= 1:
+        return ""
+    for i in binding_groups(problem):
+        if problem.groups[i].counts == "sources":
+            return f"{problem.groups[i].limit} counts sources while a connection can use several synapses"
+    return ""

@@ -1,0 +1,60 @@
+"""Nested capacities and convex costs: take the largest marginal gains, one synapse at a time."""
+
+from __future__ import annotations
+
+import torch
+
+from qrsolve.problem import ChoiceProblem
+from qrsolve.solution import Solution, Status
+from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, mixed_counts
+from qrsolve.solvers.top_gains import keep_nested
+
+
+class Greedy(Solver):
+    """Minimise ``sum h (w - v)^2`` under nested capacities when every extra synapse of an entry saves less than the last.
+
+    The gain of the u-th synapse of an entry is ``h (2 w v_u - v_u^2) - h (2 w v_{u-1} - v_{u-1}^2)``; the largest gains of all
+    entries together are optimal (Fox 1966), and taking them never skips a synapse, because gains fall with u.
+    """
+
+    name = "greedy"
+    guarantee = "exact: marginal gains fall with every synapse (convex least cost)"
+
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Refuse real values, capacities that are not nested, and costs that are not convex in use."""
+        if problem.alphabet is None:
+            return "the values are not a finite alphabet"
+        if laminar_order(problem, binding_groups(problem)) is None:
+            return "the limits are not nested"
+        if refusal := mixed_counts(problem):
+            return refusal
+        if problem.alphabet.free_zero is None:
+            return "a connection cannot be left out: the alphabet has no zero"
+        if problem.alphabet.levels_by_use is None:
+            return "least cost is not convex in use for this alphabet"
+        return ""
+
+    def solve(self, problem: ChoiceProblem) -> Solution:
+        """Take the largest marginal gains; O(n max_use log capacity). Ties between entries fall as in `torch.topk`."""
+        if (infeasible := infeasibility(problem)) is not None:
+            return infeasible
+        alphabet, order = problem.alphabet, laminar_order(problem, binding_groups(problem))
+        assert alphabet is not None  # refusal() was asked first
+        assert order is not None
+        sides = alphabet.levels_by_use
+        assert sides is not None
+        w = problem.w.double()
+        rows, columns = w.shape
+        magnitudes = alphabet.row_values(rows)[:, sides].abs()  # (rows, 2, max_use + 1)
+        negative = w < 0
+        saving = [torch.zeros_like(w)]
+        for use in range(1, alphabet.max_use + 1):
+            v = torch.where(negative, magnitudes[:, 1, use : use + 1], magnitudes[:, 0, use : use + 1])
+            saving.append((2 * w.abs() - v) * v)
+        gain = torch.stack(saving, dim=2).diff(dim=2).clamp(min=0)
+        if problem.h is not None:
+            gain = gain * problem.h.double()[:, :, None]
+        kept, prices = keep_nested(gain.reshape(rows, -1), problem, order)
+        use = kept.reshape(rows, columns, alphabet.max_use).sum(dim=2)
+        choice = torch.where(negative, sides[1][use], sides[0][use])
+        return Solution(Status.OPTIMAL, self.name, choice, prices=prices)

@@ -1,0 +1,82 @@
+"""No capacity: every entry takes its nearest value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import Alphabet
+from qrsolve.problem import ChoiceProblem
+from qrsolve.solution import Solution, Status
+from qrsolve.solvers.base import Solver, binding_groups, infeasibility
+
+
+def nearest_option(w: Tensor, alphabet: Alphabet) -> Tensor:
+    """Return the option nearest to each target, ties to the lowest index.
+
+    Parameters
+    ----------
+    w : Tensor
+        Shape (n_rows, n), weight units.
+    alphabet : Alphabet
+        With a scope per row, or one scope.
+
+    Returns
+    -------
+    Tensor
+        int64, shape (n_rows, n).
+
+    Notes
+    -----
+    A binary search in the sorted values: O(n_rows * n * log n_options).
+    """
+    order = torch.argsort(alphabet.values, dim=1, stable=True)
+    levels = alphabet.values.gather(1, order)
+    # Among equal values the first in the order has the lowest index; point each level at that one.
+    first = torch.searchsorted(levels, levels)
+    order = order.gather(1, first)
+    target = w.double()
+    if alphabet.scope is None:
+        right = torch.searchsorted(levels[0], target).clamp_(max=alphabet.n_options - 1)
+        left = (right - 1).clamp_(min=0)
+        low, high = levels[0][left], levels[0][right]
+        low_option, high_option = order[0][left], order[0][right]
+    else:
+        levels, order = levels[alphabet.scope], order[alphabet.scope]
+        right = torch.searchsorted(levels, target.contiguous()).clamp_(max=alphabet.n_options - 1)
+        left = (right - 1).clamp_(min=0)
+        low, high = levels.gather(1, left), levels.gather(1, right)
+        low_option, high_option = order.gather(1, left), order.gather(1, right)
+    below, above = (target - low).abs(), (high - target).abs()
+    take_low = (below < above) | ((below == above) & (low_option < high_option))
+    return torch.where(take_low, low_option, high_option)
+
+
+class Nearest(Solver):
+    """Minimise ``sum h (w - v)^2`` with no capacity that can bind: separable, so the nearest value is optimal."""
+
+    name = "nearest"
+    guarantee = "exact: the entries are independent"
+
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Refuse a problem in which some capacity can bind."""
+        binding = binding_groups(problem)
+        if binding:
+            group = problem.groups[binding[0]]
+            return f"{group.limit or group.kind} can bind"
+        return ""
+
+    def solve(self, problem: ChoiceProblem) -> Solution:
+        """Take the nearest value of each entry; ties go to the lowest option. O(n log n_options)."""
+        if (infeasible := infeasibility(problem)) is not None:
+            return infeasible
+        if problem.alphabet is None:
+            choice = (problem.w != 0).long()
+        else:
+            choice = nearest_option(problem.w, problem.alphabet)
+        n_rows, n_columns = problem.w.shape
+        prices = tuple(
+            torch.zeros(g.n_parts(n_rows, n_columns), dtype=torch.float64, device=problem.w.device)
+            for g in problem.groups
+        )
+        return Solution(Status.OPTIMAL, self.name, choice, prices=prices)

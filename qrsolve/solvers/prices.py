@@ -1,0 +1,350 @@
+"""One capacity per row, any alphabet: price the synapses, then close what the price leaves open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import Alphabet
+from qrsolve.problem import ChoiceProblem
+from qrsolve.solution import Solution, Status
+from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
+from qrsolve.solvers.dynamic_program import close_rows
+from qrsolve.solvers.row_problem import RowProblem, relax, used_at
+
+TOLERANCE = 1e-9
+"""Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""
+_PATIENCE = 8
+"""Prices to try before a few unused synapses are left to the table that follows."""
+_MAX_EVALUATIONS = 100
+_CHUNK_ENTRIES = 1 << 18
+
+
+class Prices(Solver):
+    """Minimise ``sum h (w - v)^2`` with ``sum use <= capacity`` in each row: a multiple-choice knapsack per row.
+
+    For a price per synapse each entry takes the option with the least ``h (w - v)^2 + price * use``. A price at which the row just
+    fits gives a choice and, as a Lagrange multiplier, a bound. What lies between the two is closed exactly by a table over
+    the few options whose reduced cost is below the gap; all others cannot be part of a better choice.
+
+    References
+    ----------
+    Dyer 1984; Zemel 1984; Pisinger 1995 (multiple-choice knapsack); Kellerer, Pferschy, Pisinger, *Knapsack Problems*, 2004, ch. 11.
+    """
+
+    name = "prices"
+    guarantee = "exact: price bound, closed row by row with a table over the open entries"
+
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Refuse real values, several binding limits, and values that differ within one part."""
+        if problem.alphabet is None:
+            return "the values are not a finite alphabet"
+        binding = binding_groups(problem)
+        if not binding:
+            return "no limit can bind"
+        if len(binding) > 1:
+            names = " and ".join(problem.groups[i].limit or problem.groups[i].kind for i in binding)
+            return f"one price per row cannot serve {names} together"
+        if refusal := mixed_counts(problem):
+            return refusal
+        if problem.alphabet.n_scopes > 1 and problem.groups[binding[0]].kind in ("column", "all"):
+            return "values differ between the rows of one part"
+        return ""
+
+    def solve(self, problem: ChoiceProblem, start: Solution | None = None) -> Solution:
+        """Solve every row exactly.
+
+        Parameters
+        ----------
+        problem : ChoiceProblem
+            One binding group; several scopes only if no part crosses them.
+        start : Solution or None
+            The solution of a nearby problem of the same shape: its prices and open columns are tried first.
+
+        Returns
+        -------
+        Solution
+            OPTIMAL, with prices; in compressed rows where the group is the rows.
+
+        Notes
+        -----
+        One partial selection of about ``capacity`` entries per row, then a few passes over (rows, capacity, options that can
+        matter). Ties between options go to the lowest index; ties between entries are open.
+        """
+        if (infeasible := infeasibility(problem)) is not None:
+            return infeasible
+        alphabet = problem.alphabet
+        assert alphabet is not None  # refusal() was asked first
+        (position,) = binding_groups(problem)
+        group = problem.groups[position]
+        rows = RowProblem.of(problem, group)
+        zero = alphabet.free_zero
+        hint = start if group.kind == "row" and start is not None else None
+        choice, index, price = _solve_rows(rows, alphabet, zero, hint)
+        n_rows, n_columns = problem.w.shape
+        prices = tuple(
+            price if i == position else price.new_zeros(g.n_parts(n_rows, n_columns))
+            for i, g in enumerate(problem.groups)
+        )
+        if group.kind != "row":
+            if index is not None:
+                choice = choice.new_full(rows.w.shape, zero or 0).scatter_(1, index, choice)
+            choice, index = group.scatter(choice, n_rows, n_columns), None
+        return Solution(Status.OPTIMAL, self.name, choice, index, prices)
+
+
+class _Rows(NamedTuple):
+    """Choice, its columns (``None``: all of them) and the price of each row."""
+
+    choice: Tensor
+    index: Tensor | None
+    price: Tensor
+
+
+def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: Solution | None) -> _Rows:
+    n_columns = rows.w.shape[1]
+    most = int(rows.capacity.max()) if rows.n_rows else 0
+    width = most + most // 8 + 4
+    if zero is None or width >= n_columns:
+        return _solve_all_columns(rows, alphabet)
+    index, outside = _open_columns(rows, alphabet, width, start)
+    choice, price, proved = _solve_core(
+        rows.columns(index), alphabet, outside, start.prices[0] if start and start.prices else None
+    )
+    if not bool(proved.all()):
+        # A column or an option that was left outside might still matter in these rows.
+        open_rows = (~proved).nonzero()[:, 0]
+        full = _solve_all_columns(rows.rows(open_rows), alphabet)
+        # At most `capacity` connections are in use, so they fit the compressed form.
+        in_use = (full.choice != zero).to(torch.int8)
+        kept = torch.topk(in_use, width, dim=1).indices
+        index[open_rows], choice[open_rows] = kept, full.choice.gather(1, kept)
+        price[open_rows] = full.price
+    return _Rows(choice, index, price)
+
+
+def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
+    """Solve with every column and every option, in chunks of rows that keep the memory small."""
+    chunk = max(1, _CHUNK_ENTRIES // max(rows.w.shape[1], 1))
+    choices, prices = [], []
+    for some in torch.arange(rows.n_rows, device=rows.w.device).split(chunk):
+        part = rows.rows(some)
+        h = None if part.h is None else part.h.double()
+        core = RowProblem(part.w.double(), h, part.values, part.use, part.capacity)
+        choice, price, proved = _solve_core(core, alphabet, None, None)
+        if not bool(proved.all()):
+            everything = torch.arange(alphabet.n_options, device=core.w.device)
+            choice, price, proved = _solve_core(core, alphabet, None, price, everything)
+        choices.append(choice)
+        prices.append(price)
+    if not choices:
+        empty = torch.zeros(rows.w.shape, dtype=torch.int64, device=rows.w.device)
+        return _Rows(empty, None, torch.zeros(0, dtype=torch.float64, device=rows.w.device))
+    return _Rows(torch.cat(choices), None, torch.cat(prices))
+
+
+def _best_saving_per_synapse(rows: RowProblem, targets: Tensor, h: Tensor | None) -> Tensor:
+    """Return the price at which a target leaves zero: the most that one synapse on it can save, shape of ``targets``."""
+    best = torch.zeros_like(targets)
+    for k, use in enumerate(rows.use.tolist()):
+        if use:
+            v = rows.values[:, k : k + 1]
+            torch.maximum(best, (2 * targets - v) * (v / use), out=best)
+    return best if h is None else best * h
+
+
+def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solution | None) -> tuple[Tensor, Tensor]:
+    """Choose ``width`` columns per row that may carry synapses, and bound the price at which any other column would.
+
+    The saving of an option is linear in w and grows with abs(w) on its side, so the largest weights leave zero first. With
+    an importance the order is by ``h`` times the best saving. Any choice is safe: what it leaves outside is bounded after it.
+
+    Returns
+    -------
+    index : Tensor
+        int64, shape (n_rows, width).
+    outside : Tensor
+        float64, shape (n_rows,): at a price of at least this, all other columns stay at zero.
+    """
+    if rows.h is not None:
+        score = _best_saving_per_synapse(rows, rows.w.double(), rows.h)
+        top = torch.topk(score, width + 1, dim=1)
+        return top.indices[:, :width].contiguous(), top.values[:, width]
+    if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
+        index = start.index.clone()
+    else:
+        top = torch.topk(rows.w.abs(), width + 1, dim=1)
+        index = top.indices[:, :width].contiguous()
+        if alphabet.mirror is not None:
+            return index, _best_saving_per_synapse(rows, top.values[:, width:].double(), None)[:, 0]
+    rest = rows.w.scatter(1, index, 0.0)
+    low, high = torch.aminmax(rest, dim=1)
+    ends = torch.stack([low, high], dim=1).double()
+    return index, _best_saving_per_synapse(rows, ends, None).amax(dim=1)
+
+
+def _solve_core(
+    core: RowProblem, alphabet: Alphabet, outside: Tensor | None, start: Tensor | None, options: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve rows over the given columns; return choice, price, and whether each row is proved optimal.
+
+    Parameters
+    ----------
+    core : RowProblem
+        float64, shape (n_rows, n).
+    outside : Tensor or None
+        The price from which on columns that are not in ``core`` stay at zero; ``None`` if there are none.
+    start : Tensor or None
+        Prices of a nearby problem.
+    options : Tensor or None
+        The options to use; ``None`` for those that can matter around the prices found.
+    """
+    least = core.w.new_zeros(core.n_rows) if outside is None else outside
+    if core.w.numel() == 0:
+        return torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device), least, least >= 0
+    negative = core.w < 0
+    if alphabet.mirror is not None:
+        # Both sides are alike: solve for the sizes, on half the options.
+        core = replace(core, w=core.w.abs())
+    guess = torch.maximum(_typical_price(core) if start is None else start, least)
+    slack = torch.inf
+    if options is None:
+        reach = 1.5 if start is None else 1.2
+        low, high = float(guess.min()) / reach, float(guess.max()) * reach
+        slack = 0.25 * float(guess.mean())
+        options = _live_options(core, alphabet, (low, high), slack)
+        price = _search_price(core, least, guess, options)
+        ends = float(price.min()), float(price.max())
+        if ends[0] < low or ends[1] > high:
+            options = _live_options(core, alphabet, ends, slack)
+    else:
+        price = _search_price(core, least, guess, options)
+    relaxed = relax(core, price, options)
+    saved_at_most = core.w.square() if core.h is None else core.h * core.w.square()
+    scale = saved_at_most.sum(dim=1)
+    bound = scale - relaxed.best.sum(dim=1) - price * core.capacity
+    tolerance = torch.maximum(TOLERANCE * bound, 1e-14 * scale)
+    margin = torch.full_like(price, slack) if outside is None else (price - outside).clamp(max=slack)
+    option, proved = close_rows(core, price, relaxed, options, margin, tolerance)
+    if alphabet.mirror is not None:
+        option = torch.where(negative, alphabet.mirror[option], option)
+    return option, price, proved & (relaxed.used <= core.capacity)
+
+
+def _typical_price(core: RowProblem) -> Tensor:
+    """Guess a price: what the best single synapse would save on a typical open entry of each row."""
+    size = core.w.abs().mean(dim=1, keepdim=True)
+    h = None if core.h is None else core.h.mean(dim=1, keepdim=True)
+    either_side = torch.cat([size, -size], dim=1)
+    return 0.9 * _best_saving_per_synapse(core, either_side, h).amax(dim=1)
+
+
+def _live_options(core: RowProblem, alphabet: Alphabet, prices: tuple[float, float], slack: float) -> Tensor:
+    """Return the options that can come within ``slack`` of an entry's best at any of the prices."""
+    low, high = torch.aminmax(core.w)
+    lightest, heaviest = (1.0, 1.0) if core.h is None else (float(core.h.min()), float(core.h.max()))
+    return alphabet.near_optimal(
+        (prices[0] / heaviest, prices[1] / lightest), (float(low), float(high)), slack / lightest
+    )
+
+
+def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tensor) -> Tensor:
+    """Return for each row a price at which it fits, with at most a few synapses unused where that is possible.
+
+    The synapses used fall with the price. Between a price that fits and one that does not, the next is interpolated; where
+    equal entries let the use jump past the capacity, the interval closes on the jump.
+
+    Parameters
+    ----------
+    core : RowProblem
+        float64.
+    least : Tensor
+        Where even this price fits, it is the answer.
+    guess : Tensor
+        Where to start, not below ``least``.
+    options : Tensor
+        The options to price.
+    """
+    answer = guess.clone()
+    rows = torch.arange(core.n_rows, device=guess.device)
+    # No option saves more than this on any entry of the row, so no synapse is worth more.
+    ceiling = (core.w.abs().amax(dim=1) + core.values.abs().amax(dim=1)).square()
+    if core.h is not None:
+        ceiling = ceiling * core.h.amax(dim=1)
+    used_at = _UseByPrice.of(core, options)
+    price = guess
+    low, high = least, torch.full_like(guess, torch.inf)
+    used_low, used_high = torch.full_like(guess, torch.inf), torch.zeros_like(guess)
+    capacity = core.capacity.double()
+    for step in range(_MAX_EVALUATIONS):
+        used = used_at(price)
+        fits = used <= capacity
+        high, used_high = torch.where(fits, price, high), torch.where(fits, used, used_high)
+        low, used_low = torch.where(fits, low, price), torch.where(fits, used_low, used)
+        near = fits & ((capacity - used <= max(0, step - _PATIENCE)) | (price <= least))
+        done = near | (torch.isfinite(high) & (high - low <= 1e-14 * high))
+        n_done = int(done.sum())
+        if n_done == len(rows):
+            answer[rows] = torch.where(near, price, high)
+            return answer
+        if 2 * n_done > len(rows):
+            answer[rows[done]] = torch.where(near, price, high)[done]
+            keep = (~done).nonzero()[:, 0]
+            used_at, rows, ceiling = used_at.rows(keep), rows[keep], ceiling[keep]
+            least, price, capacity, used, near = least[keep], price[keep], capacity[keep], used[keep], near[keep]
+            low, high, used_low, used_high = low[keep], high[keep], used_low[keep], used_high[keep]
+        # Aim just below the capacity; every third step halves the interval, so that it always closes.
+        share = (capacity - 0.25 - used_high) / (used_low - used_high).clamp(min=1)
+        share = torch.full_like(share, 0.5) if step % 3 == 2 else share.clamp(0.02, 0.98)
+        between = high + (low - high) * share
+        ratio = ((used + 1) / (capacity + 1)).sqrt()
+        upwards = torch.maximum(low * ratio.clamp(1.02, 4.0), 1e-3 * 4.0**step * ceiling)
+        downwards = torch.maximum(least, high * ratio.clamp(0.25, 0.95)) if step < 6 else least
+        following = torch.where(torch.isinf(high), upwards, torch.where(torch.isinf(used_low), downwards, between))
+        # A row that is near already keeps its price while others go on.
+        price = torch.where(near, price, following)
+    answer[rows] = torch.where(torch.isinf(high), price, high)
+    return answer
+
+
+@dataclass(frozen=True)
+class _UseByPrice:
+    """How many synapses each row uses at a price per synapse.
+
+    Where every entry counts alike and all rows share their values, the targets that take one option are an interval between two
+    breakpoints ``(v_j^2 + p u_j - v_k^2 - p u_k) / (2 (v_j - v_k))``: with the targets sorted once, each price costs only a
+    binary search per row and option. Otherwise every entry is priced.
+    """
+
+    core: RowProblem
+    options: Tensor
+    ordered: Tensor | None
+
+    @classmethod
+    def of(cls, core: RowProblem, options: Tensor) -> _UseByPrice:
+        if core.h is not None or len(core.values) > 1:
+            return cls(core, options, None)
+        by_value = options[torch.argsort(core.values[0, options], stable=True)]
+        return cls(core, by_value, core.w.sort(dim=1).values)
+
+    def rows(self, index: Tensor) -> _UseByPrice:
+        ordered = None if self.ordered is None else self.ordered[index]
+        return _UseByPrice(self.core.rows(index), self.options, ordered)
+
+    def __call__(self, price: Tensor) -> Tensor:
+        """Return the synapses used, float64, shape (n_rows,)."""
+        if self.ordered is None:
+            return used_at(self.core, price, self.options).double()
+        v, use = self.core.values[0, self.options], self.core.use[self.options].double()
+        cost = v.square() + price[:, None] * use
+        run = v[:, None] - v  # run[k, i] > 0 where option i lies below option k
+        breakpoint_ = (cost[:, :, None] - cost[:, None, :]) / (2 * run)
+        low = torch.where(run > 0, breakpoint_, -torch.inf).amax(dim=2)
+        high = torch.where(run < 0, breakpoint_, torch.inf).amin(dim=2)
+        ends = torch.cat([low, torch.maximum(low, high)], dim=1)
+        below = torch.searchsorted(self.ordered, ends).double()
+        count = below[:, len(v) :] - below[:, : len(v)]
+        return count @ use

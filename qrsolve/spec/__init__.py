@@ -1,0 +1,67 @@
+"""The spec language: a chip's YAML file, validated, with the line of every mistake."""
+
+from qrsolve.spec.facts import Fact
+from qrsolve.spec.hardware import HardwareSpec, Hierarchy
+from qrsolve.spec.limits import (
+    LIMIT_KINDS,
+    Axons,
+    FanIn,
+    FanOut,
+    Limit,
+    LimitKind,
+    Neurons,
+    NOfM,
+    SynapseMemory,
+    Synapses,
+    Tags,
+)
+from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
+from qrsolve.spec.schema import json_schema
+from qrsolve.spec.weights import (
+    WEIGHT_KINDS,
+    AxonTypeWeights,
+    BaseMaskWeights,
+    CodebookWeights,
+    Composition,
+    GridWeights,
+    RealWeights,
+    Scale,
+    SynapseType,
+    SynapseTypeWeights,
+    WeightKind,
+    Weights,
+)
+
+__all__ = [
+    "LIMIT_KINDS",
+    "WEIGHT_KINDS",
+    "AxonTypeWeights",
+    "Axons",
+    "BaseMaskWeights",
+    "CodebookWeights",
+    "Composition",
+    "Fact",
+    "FanIn",
+    "FanOut",
+    "GridWeights",
+    "HardwareSpec",
+    "Hierarchy",
+    "Limit",
+    "LimitKind",
+    "NOfM",
+    "Neurons",
+    "RealWeights",
+    "Scale",
+    "SynapseMemory",
+    "SynapseType",
+    "SynapseTypeWeights",
+    "Synapses",
+    "Tags",
+    "WeightKind",
+    "Weights",
+    "bundled_specs",
+    "json_schema",
+    "load_spec",
+    "parse_spec",
+    "spec_hash",
+]

@@ -1,0 +1,89 @@
+"""A chip: its hierarchy, the values of its weights, its limits, and where each number comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from qrsolve.spec.facts import Conflict, Fact, Part, Path, PositiveCount, Text, refusal
+from qrsolve.spec.limits import Limit
+from qrsolve.spec.weights import Weights
+
+
+class Hierarchy(Fact):
+    """How neurons are gathered in cores and chips."""
+
+    neurons_per_core: PositiveCount | None = None
+    """Neurons that one core holds."""
+    cores_per_chip: PositiveCount | None = None
+    """Cores that one chip has."""
+    chips: PositiveCount | None = None
+    """Chips that one system has."""
+
+    def not_enforced(self) -> tuple[str, ...]:
+        """Say that neurons per core need a placement."""
+        if self.neurons_per_core is None:
+            return ()
+        return (f"hierarchy: neurons_per_core ({self.neurons_per_core}) waits for a placement",)
+
+
+class HardwareSpec(Part):
+    """One chip, as its YAML file states it."""
+
+    schema_version: Annotated[int, Field(alias="schema", ge=1, le=1, json_schema_extra={"const": 1})]
+    """Version of this language: 1."""
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Lower-case letters, digits and underscores; the file's name."""
+    title: Text
+    """What people call the chip."""
+    sources: dict[str, Text] = Field(default_factory=dict)
+    """Where numbers come from: a short name for each paper, page or file of code."""
+    hierarchy: Hierarchy = Hierarchy()
+    """How neurons are gathered in cores and chips."""
+    weights: Weights
+    """Which values one connection can take."""
+    limits: Annotated[tuple[Limit, ...], Field(strict=False)] = ()
+    """How many of what there are."""
+    notes: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """What the chip asks for that this language does not express."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        conflicts = (*self._unknown_sources(), *self._repeated_limits())
+        if conflicts:
+            raise refusal(*conflicts)
+        return self
+
+    def not_enforced(self) -> tuple[str, ...]:
+        """Say, one sentence each, which of the file's rules this version does not hold weights to."""
+        limits = (limit.not_enforced() for limit in self.limits)
+        return (*self.weights.not_enforced(), *(text for text in limits if text), *self.hierarchy.not_enforced())
+
+    def remarks(self) -> tuple[str, ...]:
+        """Say, one sentence each, how enforced rules are taken where the file leaves a choice."""
+        limits = (limit.remark() for limit in self.limits)
+        return (*self.weights.remarks(), *(text for text in limits if text))
+
+    def facts(self) -> Iterator[tuple[Path, Fact]]:
+        """Go through every part that has a source, each with its path in the file."""
+        yield from self.hierarchy.facts(("hierarchy",))
+        yield from self.weights.facts(("weights",))
+        for i, limit in enumerate(self.limits):
+            yield from limit.facts(("limits", i))
+
+    def _unknown_sources(self) -> Iterator[Conflict]:
+        for path, fact in self.facts():
+            if fact.source is not None and fact.source not in self.sources:
+                known = ", ".join(self.sources) or "none"
+                yield Conflict((*path, "source"), f"'source' is '{fact.source}'; 'sources' has: {known}")
+
+    def _repeated_limits(self) -> Iterator[Conflict]:
+        first: dict[tuple[str, ...], int] = {}
+        for i, limit in enumerate(self.limits):
+            j = first.setdefault(limit.identity(), i)
+            if j != i:
+                yield Conflict(
+                    ("limits", i, "kind"), f"the same kind, scope and counts as limits[{j}]; needed one of them"
+                )

@@ -1,0 +1,124 @@
+"""From a chip's name or file to a `HardwareSpec`, with file and line of every mistake."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path as FilePath
+
+from pydantic import ValidationError
+
+from qrsolve.errors import SpecError
+from qrsolve.spec.document import DocumentError, parse_document
+from qrsolve.spec.hardware import HardwareSpec
+from qrsolve.spec.mistakes import Mistakes, did_you_mean
+
+MAX_BYTES = 2**20
+"""The most that a chip file may have; a larger file is something else."""
+
+
+def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
+    """Read a chip: a bundled one by name, or any YAML file by path.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A text with a folder or with the ending ``.yaml`` or ``.yml`` is a path; any other is a bundled
+        chip's name.
+
+    Returns
+    -------
+    HardwareSpec
+        The validated chip.
+
+    Raises
+    ------
+    SpecError
+        No such chip or file, not YAML, or not the language; one line ``file:line: path: what came; what is needed`` per
+        mistake, in the order of the file.
+    """
+    shown = os.fspath(name_or_path)
+    if isinstance(name_or_path, str) and _is_name(name_or_path):
+        path = specs_folder(FilePath(__file__).resolve().parents[1]) / f"{name_or_path}.yaml"
+        if name_or_path not in bundled_specs():
+            raise SpecError(_unknown_name(name_or_path))
+        shown = str(path)
+    else:
+        path = FilePath(shown)
+    return parse_spec(_read_text(path, shown), shown)
+
+
+def parse_spec(text: str, shown: str = "<text>") -> HardwareSpec:
+    """Read a chip from YAML text; ``shown`` is the file name that errors give. Raises `SpecError` as `load_spec`."""
+    try:
+        document = parse_document(text)
+    except DocumentError as error:
+        raise SpecError(f"{shown}:{error.line}: {error}") from None
+    if not isinstance(document.value, dict):
+        raise SpecError(f"{shown}:{document.line(())}: {document.shown(())}; needed a map that starts with 'schema: 1'")
+    try:
+        return HardwareSpec.model_validate(document.value)
+    except ValidationError as error:
+        raise SpecError(Mistakes(document, shown).listed(error)) from None
+
+
+def bundled_specs() -> tuple[str, ...]:
+    """Return the names of the chips that come with qrsolve, sorted."""
+    folder = specs_folder(FilePath(__file__).resolve().parents[1])
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def specs_folder(package: FilePath) -> FilePath:
+    """Return the folder of the bundled chips: inside the installed package, or beside it in a checkout.
+
+    Raises
+    ------
+    SpecError
+        It is in neither place: the installation is incomplete.
+    """
+    for folder in (package / "hardware_specs", package.parent / "hardware_specs"):
+        if folder.is_dir():
+            return folder
+    raise SpecError(f"no folder hardware_specs in or beside {package}; install qrsolve again")
+
+
+def spec_hash(spec: HardwareSpec) -> str:
+    """Return the SHA-256 of everything the chip's file states, as 64 hexadecimal digits.
+
+    The order of keys, comments and spelling (``1e2`` or ``100.0``) do not matter; defaults count as if written out.
+    """
+    canonical = json.dumps(spec.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _is_name(text: str) -> bool:
+    return not text.endswith((".yaml", ".yml")) and not {"/", os.sep} & set(text)
+
+
+def _unknown_name(name: str) -> str:
+    known = bundled_specs()
+    spelled = name.lower().replace("-", "_").replace(" ", "_")
+    hint = did_you_mean(spelled, known) or f"; known: {', '.join(known)}"
+    return f"no chip is called '{name}'; a file of your own needs its ending, as in '{name}.yaml'{hint}"
+
+
+def _read_text(path: FilePath, shown: str) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise SpecError(f"{shown}: no such file{did_you_mean(path.name, near)}") from None
+    except IsADirectoryError:
+        raise SpecError(f"{shown}: a folder; needed a YAML file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SpecError(f"{shown}: cannot be read: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise SpecError(f"{shown}: too large; a chip file has at most {MAX_BYTES:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SpecError(f"{shown}:{line}: not text in UTF-8: byte 0x{data[error.start]:02x}") from None
