@@ -342,7 +342,10 @@ class _UseByPrice:
         cost = v.square() + price[:, None] * use
         run = v[:, None] - v  # run[k, i] > 0 where option i lies below option k
         breakpoint_ = (cost[:, :, None] - cost[:, None, :]) / (2 * run)
-        low = torch.where(run > 0, breakpoint_, -torch.inf).amax(dim=2)
+        # Of options with one value only the cheapest, and of those the first, is ever taken.
+        lower_index = self.options < self.options[:, None]
+        dearer = (cost[:, :, None] > cost[:, None, :]) | ((cost[:, :, None] == cost[:, None, :]) & lower_index)
+        low = torch.where(run > 0, breakpoint_, torch.where((run == 0) & dearer, torch.inf, -torch.inf)).amax(dim=2)
         high = torch.where(run < 0, breakpoint_, torch.inf).amin(dim=2)
         ends = torch.cat([low, torch.maximum(low, high)], dim=1)
         below = torch.searchsorted(self.ordered, ends).double()

@@ -14,6 +14,7 @@ from qrsolve.spec.document import DocumentError, parse_document
 from qrsolve.spec.hardware import HardwareSpec
 from qrsolve.spec.mistakes import Mistakes, did_you_mean
 
+PACKAGE = FilePath(__file__).resolve().parents[1]
 MAX_BYTES = 2**20
 """The most that a chip file may have; a larger file is something else."""
 
@@ -40,7 +41,7 @@ def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
     """
     shown = os.fspath(name_or_path)
     if isinstance(name_or_path, str) and _is_name(name_or_path):
-        path = specs_folder(FilePath(__file__).resolve().parents[1]) / f"{name_or_path}.yaml"
+        path = specs_folder(PACKAGE) / f"{name_or_path}.yaml"
         if name_or_path not in bundled_specs():
             raise SpecError(_unknown_name(name_or_path))
         shown = str(path)
@@ -65,7 +66,7 @@ def parse_spec(text: str, shown: str = "<text>") -> HardwareSpec:
 
 def bundled_specs() -> tuple[str, ...]:
     """Return the names of the chips that come with qrsolve, sorted."""
-    folder = specs_folder(FilePath(__file__).resolve().parents[1])
+    folder = specs_folder(PACKAGE)
     return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 

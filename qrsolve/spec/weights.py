@@ -106,7 +106,7 @@ class CountedKind(SignedKind):
         if n_options * n_parameters > MAX_TABLE:
             path = (field,) if self.composition is None else ("composition", "max_synapses")
             most = MAX_TABLE // n_parameters
-            room = f"{n_parameters:,} parameters leave room for {most:,}"
+            room = f"{n_parameters:,} free value(s) leave room for {most:,}"
             text = f"'{path[-1]}' makes too many options for one connection; {room}"
             raise refusal(Conflict(path, text))
 
