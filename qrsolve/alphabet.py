@@ -144,13 +144,31 @@ class Alphabet:
         """Return the values of each row, shape (n_rows, n_options); a view where all rows share them."""
         return self.values.expand(n_rows, -1) if self.scope is None else self.values[self.scope]
 
-    def near_optimal(self, prices: tuple[float, float], targets: tuple[float, float], slack: float) -> Tensor:
-        """Return every option that may come within ``slack`` of the cheapest, for some target and price in the ranges.
+    @cached_property
+    def thrifty(self) -> Tensor:
+        """Options that save the most per synapse, ``(2 w - v) v / use``, for some target: the ways to leave zero.
+
+        Returns
+        -------
+        Tensor
+            int64, ascending indices among the options that use synapses; all of those where scopes have own values.
+        """
+        paid = (self.use > 0).nonzero()[:, 0]
+        if self.n_scopes > 1 or len(paid) == 0:
+            return paid
+        v, use = self.values[0, paid].cpu().numpy(), self.use[paid].cpu().numpy()
+        # Lines in w with slope 2 v / use and height -v^2 / use: those on the upper envelope are vertices of a lower hull.
+        x, y = v / use, v**2 / use
+        on_hull = y - _lower_hull(x, y[None])[0] <= 1e-12 * np.abs(y)
+        return paid[torch.from_numpy(on_hull.nonzero()[0]).to(paid.device)]
+
+    def reduced_costs(self, prices: tuple[float, float], targets: tuple[float, float]) -> Tensor:
+        """Bound from below how far each option stays from the cheapest one, over all targets and prices in the ranges.
 
         An option costs ``(w - v)^2 + price * use``. Over all targets w it is at best ``v^2 + price * use - hull(v)`` away from
         the cheapest, where ``hull`` is the lower convex hull of the points ``(v, v^2 + price * use)``; beyond the outermost
         targets it is at best what it is there. Costs only rise with the price, so each of a few price intervals is
-        bounded by its ends: no option that matters is lost.
+        bounded by its ends: an option that is the cheapest somewhere has 0.
 
         Parameters
         ----------
@@ -158,31 +176,33 @@ class Alphabet:
             Least and largest price per synapse, >= 0, for importance 1.
         targets : tuple of float
             Least and largest target, weight units.
-        slack : float
-            How far from the cheapest an option may be, >= 0.
 
         Returns
         -------
         Tensor
-            int64, ascending option indices. All options where scopes have values of their own.
+            float64 >= 0, shape (n_options,); 0 for all options where scopes have values of their own.
         """
-        everything = torch.arange(self.n_options, device=self.values.device)
         if self.n_scopes > 1:
-            return everything
+            return torch.zeros(self.n_options, dtype=torch.float64, device=self.values.device)
         v, use = self.values[0].cpu().numpy(), self.use.cpu().numpy()
         ends = _price_intervals(*prices)
         lower = v**2 + ends[:-1, None] * use
         upper = v**2 + ends[1:, None] * use
-        kept = np.ones(lower.shape, dtype=bool)
+        beyond = np.zeros(lower.shape)
         for target, side in ((targets[1], 1.0), (targets[0], -1.0)):
-            at_end, reference = lower - 2 * target * v, (upper - 2 * target * v).min(axis=1, keepdims=True)
+            at_end = lower - 2 * target * v
+            reference = (upper - 2 * target * v).min(axis=1, keepdims=True)
             # The cheapest option at the outermost target moves inwards as the price rises: take it at the low end.
-            outermost = np.where(at_end == at_end.min(axis=1, keepdims=True), side * v, -np.inf).max(axis=1, keepdims=True)
-            kept &= (side * v <= outermost) | (at_end - reference <= slack + 1e-12 * np.abs(reference))
-        live = kept.any(axis=0).nonzero()[0]
-        above = lower[:, live] - _lower_hull(v[live], upper[:, live])
-        near = (above <= slack + 1e-12 * np.abs(upper[:, live])) & kept[:, live]
-        return everything[torch.from_numpy(live[near.any(axis=0)]).to(everything.device)]
+            outermost = np.where(at_end == at_end.min(axis=1, keepdims=True), side * v, -np.inf).max(
+                axis=1, keepdims=True
+            )
+            beyond = np.where(side * v > outermost, np.maximum(beyond, at_end - reference), beyond)
+        # The hull of fewer points lies higher, which only weakens the bound: leave out what the ends rule out at every price.
+        live = (beyond == 0).any(axis=0)
+        inner = np.full(lower.shape, -np.inf)
+        inner[:, live] = lower[:, live] - _lower_hull(v[live], upper[:, live])
+        least = np.maximum(np.maximum(beyond, inner), 0.0).min(axis=0)
+        return torch.from_numpy(least).to(self.values.device)
 
     def without_waste(self) -> Alphabet:
         """Drop options whose value another option reaches with no more synapses, in every scope.

@@ -239,13 +239,18 @@ def _open_rows_bound(problem: ChoiceProblem, claim: _Claim, price: Tensor) -> Te
         return None
     low, high = torch.aminmax(claim.rest, dim=1)
     ends = torch.stack([low, high], dim=1).double()
-    values = alphabet.row_values(problem.n_rows)
-    for k, use in enumerate(alphabet.use.tolist()):
-        v = values[:, k : k + 1]
-        if bool(((2 * ends - v) * v > price[:, None] * use).any()):
-            return None
+    if bool((_best_saving_per_synapse(ends, alphabet) > price[:, None]).any()):
+        return None
     least = _least_priced_cost(claim.w, claim.h, alphabet, price[:, None], price)
     return claim.rest_cost + least.sum(dim=1)
+
+
+def _best_saving_per_synapse(targets: Tensor, alphabet: Alphabet) -> Tensor:
+    """Return the price above which each target stays at zero: the largest ``(2 w - v) v / use`` of all options."""
+    options = alphabet.thrifty
+    values = alphabet.row_values(len(targets))[:, None, options]
+    saving = (2 * targets[:, :, None] - values) * (values / alphabet.use[options])
+    return saving.amax(dim=2) if len(options) else torch.zeros_like(targets)
 
 
 def _least_priced_cost(w: Tensor, h: Tensor | None, alphabet: Alphabet, price: Tensor, all_prices: Tensor) -> Tensor:
@@ -267,7 +272,8 @@ def _options_that_matter(w: Tensor, h: Tensor | None, alphabet: Alphabet, prices
     low, high = torch.aminmax(w)
     light, heavy = (1.0, 1.0) if h is None else (float(h.min()), float(h.max()))
     ends = float(prices.min()) / heavy, float(prices.max()) / light
-    return alphabet.near_optimal(ends, (float(low), float(high)), slack / light)
+    apart = alphabet.reduced_costs(ends, (float(low), float(high))) * light
+    return (apart <= slack).nonzero()[:, 0]
 
 
 def _dense_bound(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Tensor:
@@ -353,12 +359,8 @@ def _rest_is_settled(claim: _Claim, alphabet: Alphabet, price: Tensor, gap: Tens
         return False
     low, high = torch.aminmax(claim.rest[rows], dim=1)
     ends = torch.stack([low, high], dim=1).double()
-    values = alphabet.row_values(len(rows))
-    return not any(
-        bool(((2 * ends - values[:, k : k + 1]) * values[:, k : k + 1] > (price * use - gap)[:, None]).any())
-        for k, use in enumerate(alphabet.use.tolist())
-        if use
-    )
+    # An option of use u has reduced cost u (price - saving per synapse) >= price - saving per synapse.
+    return bool((_best_saving_per_synapse(ends, alphabet) <= (price - gap)[:, None]).all())
 
 
 def _least_extra(cost: Tensor, use: Tensor, price: Tensor, capacity: Tensor, gap: Tensor) -> Tensor:

@@ -251,6 +251,14 @@ FILE_ERRORS = [
         HEAD.replace("sources: {a: b}\n", "") + REAL + "hierarchy:\n  chips: 1\n  source: a\n",
         "7: hierarchy: 'source' is 'a'; 'sources' has: none",
     ),
+    (
+        HEAD + REAL + '"a\\nb\\e": 1\n',
+        "6: unknown field 'a\\nb\\x1b'; known: schema, name, title, sources, hierarchy, weights, limits, notes",
+    ),
+    (
+        HEAD + REAL + "x" * 100 + ": 1\n",
+        f"6: unknown field '{'x' * 37}...'; known: schema, name, title, sources, hierarchy, weights, limits, notes",
+    ),
     ("", "1: the file is empty; needed a map that starts with 'schema: 1'"),
     ("# only a comment\n", "1: the file is empty; needed a map that starts with 'schema: 1'"),
     ("- 1\n", "1: a list; needed a map that starts with 'schema: 1'"),
@@ -261,6 +269,7 @@ FILE_ERRORS = [
     ("a: b: c\n", "1: not YAML: mapping values are not allowed here"),
     ("a: 1\nb: \x00\x01", "2: not YAML: character #x00 is not allowed"),
     ("a: 1\n---\nb: 2\n", "2: not YAML: a second document; needed one"),
+    ("# 1.1\n%YAML 1.1\n---\na: no\n", "2: a directive (%); a chip file is YAML 1.2 and needs none"),
     ("a: *x\n", "1: not YAML: found undefined alias 'x'"),
     ("a: &x [1]\nb: *x\n", "1: b: an alias (*) of a list or map; write it out"),
     ("a: &x [*x]\n", "1: a[0]: an alias (*) of a list or map; write it out"),
@@ -274,7 +283,7 @@ FILE_ERRORS = [
     ("schema: 1\nname: x\nschema: 2\n", "3: 'schema' is there twice, first on line 1"),
     ("? [1]\n: 2\n", "1: a key that is a list or map; needed a text as key"),
     ("a: " + "[" * 60 + "]" * 60, "1: nested too deeply; a chip file needs at most 50 levels"),
-    ("[" * 2000, "1: nested too deeply; a chip file needs at most 50 levels"),
+    ("[" * 700, "1: nested too deeply; a chip file needs at most 50 levels"),
 ]
 
 

@@ -250,7 +250,11 @@ def _full_table(problem: RowProblem) -> Tensor:
     n_rows, n = problem.w.shape
     device = problem.w.device
     exact = RowProblem(
-        problem.w.double(), None if problem.h is None else problem.h.double(), problem.values, problem.use, problem.capacity
+        problem.w.double(),
+        None if problem.h is None else problem.h.double(),
+        problem.values,
+        problem.use,
+        problem.capacity,
     )
     uses = problem.use.unique().tolist()
     # Least cost among the options of equal use: which of them is best does not depend on the rest of the row.

@@ -19,6 +19,8 @@ TOLERANCE = 1e-9
 """Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""
 _PATIENCE = 8
 """Prices to try before a few unused synapses are left to the table that follows."""
+_NEAR_SHARE = 0.1
+"""Options within this share of the price of an entry's best are looked at first."""
 _MAX_EVALUATIONS = 100
 _CHUNK_ENTRIES = 1 << 18
 
@@ -129,30 +131,25 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
 def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
     """Solve with every column and every option, in chunks of rows that keep the memory small."""
     chunk = max(1, _CHUNK_ENTRIES // max(rows.w.shape[1], 1))
-    choices, prices = [], []
+    solved = []
     for some in torch.arange(rows.n_rows, device=rows.w.device).split(chunk):
         part = rows.rows(some)
         h = None if part.h is None else part.h.double()
         core = RowProblem(part.w.double(), h, part.values, part.use, part.capacity)
-        choice, price, proved = _solve_core(core, alphabet, None, None)
-        if not bool(proved.all()):
-            everything = torch.arange(alphabet.n_options, device=core.w.device)
-            choice, price, proved = _solve_core(core, alphabet, None, price, everything)
-        choices.append(choice)
-        prices.append(price)
-    if not choices:
+        solved.append(_solve_core(core, alphabet, None, None))
+    if not solved:
         empty = torch.zeros(rows.w.shape, dtype=torch.int64, device=rows.w.device)
         return _Rows(empty, None, torch.zeros(0, dtype=torch.float64, device=rows.w.device))
-    return _Rows(torch.cat(choices), None, torch.cat(prices))
+    return _Rows(torch.cat([s.choice for s in solved]), None, torch.cat([s.price for s in solved]))
 
 
-def _best_saving_per_synapse(rows: RowProblem, targets: Tensor, h: Tensor | None) -> Tensor:
+def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor, h: Tensor | None) -> Tensor:
     """Return the price at which a target leaves zero: the most that one synapse on it can save, shape of ``targets``."""
     best = torch.zeros_like(targets)
-    for k, use in enumerate(rows.use.tolist()):
-        if use:
-            v = rows.values[:, k : k + 1]
-            torch.maximum(best, (2 * targets - v) * (v / use), out=best)
+    use = rows.use.tolist()
+    for k in alphabet.thrifty.tolist():
+        v = rows.values[:, k : k + 1]
+        torch.maximum(best, (2 * targets - v) * (v / use[k]), out=best)
     return best if h is None else best * h
 
 
@@ -170,7 +167,7 @@ def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solut
         float64, shape (n_rows,): at a price of at least this, all other columns stay at zero.
     """
     if rows.h is not None:
-        score = _best_saving_per_synapse(rows, rows.w.double(), rows.h)
+        score = _best_saving_per_synapse(rows, alphabet, rows.w.double(), rows.h)
         top = torch.topk(score, width + 1, dim=1)
         return top.indices[:, :width].contiguous(), top.values[:, width]
     if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
@@ -179,76 +176,102 @@ def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solut
         top = torch.topk(rows.w.abs(), width + 1, dim=1)
         index = top.indices[:, :width].contiguous()
         if alphabet.mirror is not None:
-            return index, _best_saving_per_synapse(rows, top.values[:, width:].double(), None)[:, 0]
+            return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double(), None)[:, 0]
     rest = rows.w.scatter(1, index, 0.0)
     low, high = torch.aminmax(rest, dim=1)
     ends = torch.stack([low, high], dim=1).double()
-    return index, _best_saving_per_synapse(rows, ends, None).amax(dim=1)
+    return index, _best_saving_per_synapse(rows, alphabet, ends, None).amax(dim=1)
 
 
-def _solve_core(
-    core: RowProblem, alphabet: Alphabet, outside: Tensor | None, start: Tensor | None, options: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve rows over the given columns; return choice, price, and whether each row is proved optimal.
+class _Core(NamedTuple):
+    """Choice and price of each row, and whether it is proved optimal."""
+
+    choice: Tensor
+    price: Tensor
+    proved: Tensor
+
+
+def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, start: Tensor | None) -> _Core:
+    """Solve rows over the given columns.
 
     Parameters
     ----------
     core : RowProblem
         float64, shape (n_rows, n).
     outside : Tensor or None
-        The price from which on columns that are not in ``core`` stay at zero; ``None`` if there are none.
+        The price from which on columns that are not in ``core`` stay at zero; ``None`` if there are none, and then every row
+        is proved.
     start : Tensor or None
         Prices of a nearby problem.
-    options : Tensor or None
-        The options to use; ``None`` for those that can matter around the prices found.
     """
     least = core.w.new_zeros(core.n_rows) if outside is None else outside
     if core.w.numel() == 0:
-        return torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device), least, least >= 0
+        return _Core(torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device), least, least >= 0)
     negative = core.w < 0
     if alphabet.mirror is not None:
         # Both sides are alike: solve for the sizes, on half the options.
         core = replace(core, w=core.w.abs())
-    guess = torch.maximum(_typical_price(core) if start is None else start, least)
-    slack = torch.inf
-    if options is None:
-        reach = 1.5 if start is None else 1.2
-        low, high = float(guess.min()) / reach, float(guess.max()) * reach
-        slack = 0.25 * float(guess.mean())
-        options = _live_options(core, alphabet, (low, high), slack)
-        price = _search_price(core, least, guess, options)
-        ends = float(price.min()), float(price.max())
-        if ends[0] < low or ends[1] > high:
-            options = _live_options(core, alphabet, ends, slack)
-    else:
-        price = _search_price(core, least, guess, options)
+    reach = 1.5 if start is None else 1.1
+    guess = torch.maximum(_typical_price(core, alphabet) if start is None else start, least)
+    low, high = float(guess.min()) / reach, float(guess.max()) * reach
+    while True:
+        reduced = _reduced_costs(core, alphabet, (low, high))
+        price = _search_price(core, least, guess, (reduced <= 0).nonzero()[:, 0])
+        found = float(price.min()), float(price.max())
+        if low <= found[0] and found[1] <= high:
+            break
+        # The options that can matter are known for a range of prices only: widen it until it holds what is found.
+        low, high = min(low, 0.8 * found[0]), max(high, 1.25 * found[1])
+        guess = price
+    choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
+    proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
+    todo = torch.arange(core.n_rows, device=core.w.device)
+    # Few options come near the best at these prices. Should a row need more, it gets them.
+    for share in (_NEAR_SHARE, 1.0, torch.inf):
+        near = reduced <= share * float(price.mean())
+        left_out = float(reduced[~near].min()) if not bool(near.all()) else torch.inf
+        part = core if len(todo) == core.n_rows else core.rows(todo)
+        margin = torch.full_like(price[todo], left_out)
+        if outside is not None:
+            margin = torch.minimum(margin, (price - outside)[todo])
+        option, price[todo], proved[todo] = _close(part, price[todo], near.nonzero()[:, 0], margin)
+        choice[todo] = option
+        todo = (~proved).nonzero()[:, 0]
+        if len(todo) == 0:
+            break
+    if alphabet.mirror is not None:
+        choice = torch.where(negative, alphabet.mirror[choice], choice)
+    return _Core(choice, price, proved)
+
+
+def _close(core: RowProblem, price: Tensor, options: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Relax at a price and close the rows; a row that does not fit at its price (a tie there) gets a slightly higher one."""
     relaxed = relax(core, price, options)
+    while bool((over := relaxed.used > core.capacity).any()):
+        price = torch.where(over, price * (1 + 1e-9) + 1e-300, price)
+        relaxed = relax(core, price, options)
     saved_at_most = core.w.square() if core.h is None else core.h * core.w.square()
     scale = saved_at_most.sum(dim=1)
     bound = scale - relaxed.best.sum(dim=1) - price * core.capacity
     tolerance = torch.maximum(TOLERANCE * bound, 1e-14 * scale)
-    margin = torch.full_like(price, slack) if outside is None else (price - outside).clamp(max=slack)
     option, proved = close_rows(core, price, relaxed, options, margin, tolerance)
-    if alphabet.mirror is not None:
-        option = torch.where(negative, alphabet.mirror[option], option)
-    return option, price, proved & (relaxed.used <= core.capacity)
+    return option, price, proved
 
 
-def _typical_price(core: RowProblem) -> Tensor:
+def _typical_price(core: RowProblem, alphabet: Alphabet) -> Tensor:
     """Guess a price: what the best single synapse would save on a typical open entry of each row."""
     size = core.w.abs().mean(dim=1, keepdim=True)
     h = None if core.h is None else core.h.mean(dim=1, keepdim=True)
     either_side = torch.cat([size, -size], dim=1)
-    return 0.9 * _best_saving_per_synapse(core, either_side, h).amax(dim=1)
+    return 0.9 * _best_saving_per_synapse(core, alphabet, either_side, h).amax(dim=1)
 
 
-def _live_options(core: RowProblem, alphabet: Alphabet, prices: tuple[float, float], slack: float) -> Tensor:
-    """Return the options that can come within ``slack`` of an entry's best at any of the prices."""
+def _reduced_costs(core: RowProblem, alphabet: Alphabet, prices: tuple[float, float]) -> Tensor:
+    """Bound from below how far each option stays from the best of any entry at any of the prices."""
     low, high = torch.aminmax(core.w)
     lightest, heaviest = (1.0, 1.0) if core.h is None else (float(core.h.min()), float(core.h.max()))
-    return alphabet.near_optimal(
-        (prices[0] / heaviest, prices[1] / lightest), (float(low), float(high)), slack / lightest
-    )
+    apart = alphabet.reduced_costs((prices[0] / heaviest, prices[1] / lightest), (float(low), float(high)))
+    return apart * lightest
 
 
 def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tensor) -> Tensor:

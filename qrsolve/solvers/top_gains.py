@@ -65,9 +65,7 @@ def keep_nested(gain: Tensor, problem: ChoiceProblem, order: tuple[int, ...]) ->
         kept_here, thresholds[i] = keep_largest(gain * kept, problem.groups[i], rows, columns)
         kept = kept & kept_here
     around = torch.zeros(rows, columns, dtype=torch.float64, device=gain.device)
-    prices = [
-        torch.zeros(g.n_parts(rows, columns), dtype=torch.float64, device=gain.device) for g in problem.groups
-    ]
+    prices = [torch.zeros(g.n_parts(rows, columns), dtype=torch.float64, device=gain.device) for g in problem.groups]
     for i in reversed(order):
         group = problem.groups[i]
         # Inside one part of this group every entry has the same coarser price, so any entry tells it.
@@ -120,4 +118,3 @@ class TopGains(Solver):
         gain = torch.where(choice == zero, 0.0, gain)
         kept, prices = keep_nested(gain, problem, order)
         return Solution(Status.OPTIMAL, self.name, torch.where(kept, choice, zero), prices=prices)
-

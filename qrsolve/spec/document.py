@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from ruamel.yaml import YAML
@@ -18,7 +19,7 @@ class DocumentError(Exception):
     """The text is not the YAML that a chip file needs; ``line`` counts from 1."""
 
     def __init__(self, line: int, text: str) -> None:
-        super().__init__(text)
+        super().__init__(one_line(text))
         self.line = line
 
 
@@ -57,7 +58,7 @@ class Document:
             return "an empty map" if not value else "a map"
         if value is None:
             return "empty"
-        spelling = _short(self.spelling[path])
+        spelling = short(self.spelling[path])
         return f"'{spelling}'" if isinstance(value, str) else spelling
 
 
@@ -67,9 +68,13 @@ def parse_document(text: str) -> Document:
     Raises
     ------
     DocumentError
-        A syntax error, an empty text, several documents, a key twice, a key that is not a text, a tag, an alias of a
-        list or map, or a number too long to read.
+        A syntax error, an empty text, a directive, several documents, a key twice, a key that is not a text, a tag, an
+        alias of a list or map, or a number too long to read.
     """
+    directive = re.search(r"^%", text, re.MULTILINE)
+    if directive is not None:
+        line = text.count("\n", 0, directive.start()) + 1
+        raise DocumentError(line, "a directive (%); a chip file is YAML 1.2 and needs none")
     yaml = YAML(typ="safe", pure=True)
     try:
         root = yaml.compose(text)
@@ -139,12 +144,12 @@ class _Reader:
         for key, item in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, ScalarNode) or not str(key.tag).endswith(":str"):
-                shown = f"the key {_short(key.value)}" if isinstance(key, ScalarNode) else "a key that is a list or map"
+                shown = f"the key {short(key.value)}" if isinstance(key, ScalarNode) else "a key that is a list or map"
                 raise DocumentError(line, f"{where(path)}{shown}; needed a text as key")
             at = (*path, key.value)
             if key.value in result:
                 first = self.document.lines[at]
-                raise DocumentError(line, f"{where(path)}'{key.value}' is there twice, first on line {first}")
+                raise DocumentError(line, f"{where(path)}'{short(key.value)}' is there twice, first on line {first}")
             self.document.lines[at] = line
             result[key.value] = self.read(item, at)
         return result
@@ -157,7 +162,7 @@ class _Reader:
             value: Value = self.yaml.constructor.construct_object(node, deep=True)
         except (ValueError, OverflowError, KeyError):
             line = node.start_mark.line + 1
-            raise DocumentError(line, f"{where(path)}{_short(node.value)} cannot be read as {_TAGS[tag]}") from None
+            raise DocumentError(line, f"{where(path)}{short(node.value)} cannot be read as {_TAGS[tag]}") from None
         return value
 
 
@@ -174,14 +179,19 @@ _TAGS = {
 TOO_DEEP = f"nested too deeply; a chip file needs at most {MAX_DEPTH} levels"
 
 
-def _short(text: str) -> str:
-    shown = text if len(text) <= 40 else f"{text[:37]}..."
-    return shown if shown.isprintable() else shown.encode("unicode_escape").decode("ascii")
+def one_line(text: str) -> str:
+    """Return ``text`` with line breaks and other invisible characters spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def short(text: str) -> str:
+    """Return ``text`` as messages show it: never long."""
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def where(path: Path) -> str:
     """Return ``limits[1].max: `` for a path, "" for the whole file."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        text += f"[{step}]" if isinstance(step, int) else f".{short(step)}" if text else short(step)
     return f"{text}: " if text else ""

@@ -119,7 +119,7 @@ def _read_text(path: FilePath, shown: str) -> str:
     if len(data) > MAX_BYTES:
         raise SpecError(f"{shown}: too large; a chip file has at most {MAX_BYTES:,} bytes")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SpecError(f"{shown}:{line}: not text in UTF-8: byte 0x{data[error.start]:02x}") from None

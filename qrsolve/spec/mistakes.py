@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from qrsolve.spec.document import Document, where
+from qrsolve.spec.document import Document, one_line, short, where
 from qrsolve.spec.facts import Fact, Path
 from qrsolve.spec.schema import Node, child, json_schema, kinds, needed, resolve
 
@@ -38,7 +38,7 @@ class Mistakes:
         details = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
         mistakes = [mistake for found in details for mistake in self._explained(found)]
         mistakes.sort(key=lambda mistake: self.document.line(mistake[0]))
-        lines = [f"{self.shown}:{self.document.line(path)}: {text}" for path, text in mistakes]
+        lines = [f"{self.shown}:{self.document.line(path)}: {one_line(text)}" for path, text in mistakes]
         if len(lines) > MAX_LINES:
             lines[MAX_LINES:] = [f"{self.shown}: and {len(lines) - MAX_LINES} more"]
         return "\n".join(lines)
@@ -62,7 +62,7 @@ class Mistakes:
         name = str(path[-1])
         hint = did_you_mean(name, absent)
         self.misspelled.update((*path[:-1], word) for word in absent if f"'{word}'" in hint)
-        return path, f"{self._part(path[:-1])}unknown field '{name}'{hint or '; known: ' + ', '.join(known)}"
+        return path, f"{self._part(path[:-1])}unknown field '{short(name)}'{hint or '; known: ' + ', '.join(known)}"
 
     def _missing_field(self, path: Path) -> Mistake:
         need = needed(self.schema, self._node(path))

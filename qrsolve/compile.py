@@ -1,0 +1,228 @@
+"""From a chip and the shapes of a network to a plan: one problem per population of neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import AlphabetFamily
+from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
+from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
+from qrsolve.spec import AxonTypeWeights, HardwareSpec
+
+
+@dataclass(frozen=True)
+class Population:
+    """Neurons with all their afferent matrices: one row of the problem holds everything that one neuron receives.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The afferent matrices, in the order in which their sources stand in a row.
+    shapes : tuple of tuple of int
+        Their shapes, neurons first; a convolution's filter (channels x kernel) is flattened to one row.
+    family : AlphabetFamily or None
+        The values that one connection can take; ``None`` for any real value.
+    groups : tuple of Group
+        The limits on its synapses.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    family: AlphabetFamily | None
+    groups: tuple[Group, ...]
+
+    @property
+    def name(self) -> str:
+        """The names of its matrices, joined by ``+``."""
+        return "+".join(self.names)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of neurons."""
+        return self.shapes[0][0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Number of sources of each matrix."""
+        return tuple(prod(shape[1:]) for shape in self.shapes)
+
+    @property
+    def n_columns(self) -> int:
+        """Number of sources of one neuron."""
+        return sum(self.widths)
+
+    def matrix(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Lay the weights out as one (neurons, sources) matrix.
+
+        Raises
+        ------
+        ShapeError
+            A weight is missing or has another shape than the plan was compiled for.
+        """
+        parts = []
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if name not in weights:
+                raise ShapeError(f"'{name}' is missing; the plan was compiled for it")
+            if tuple(weights[name].shape) != shape:
+                raise ShapeError(
+                    f"'{name}' has shape {tuple(weights[name].shape)}; the plan was compiled for {shape}. "
+                    "Compile again for the new shape."
+                )
+            parts.append(weights[name].detach().reshape(shape[0], -1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def split(self, matrix: Tensor) -> dict[str, Tensor]:
+        """Undo `matrix`: cut a (neurons, sources) matrix into the named weights, in their own shapes."""
+        parts = matrix.split(list(self.widths), dim=1)
+        return {name: part.reshape(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
+
+    def place(self, row: int, column: int) -> str:
+        """Name an entry of the matrix as users know it."""
+        for name, shape, width in zip(self.names, self.shapes, self.widths, strict=True):
+            if column < width:
+                inner = torch.unravel_index(torch.tensor(column), shape[1:])
+                return f"'{name}'[{', '.join(map(str, [row, *(int(i) for i in inner)]))}]"
+            column -= width
+        return f"'{self.name}'[{row}, {column}]"
+
+    def choice(self, w: Tensor, parameters: Tensor | None, h: Tensor | None = None) -> ChoiceProblem:
+        """Return the choice problem for a (neurons, sources) matrix and given values."""
+        if self.family is None or parameters is None:
+            return ChoiceProblem(w, None, self.groups, h)
+        return ChoiceProblem(w, self.family.alphabet(parameters, self.scope(w.device)), self.groups, h)
+
+    def levels(self, w: Tensor, h: Tensor | None = None) -> LevelsProblem:
+        """Return the problem in which the values are chosen too."""
+        if self.family is None:
+            raise NoSolverError(f"'{self.name}': real weights have no values to choose")
+        return LevelsProblem(w, self.family, self.groups, h, self.scope(w.device))
+
+    def scope(self, device: torch.device | None = None) -> Tensor | None:
+        """Return which rows share values: each its own for scope neuron, else ``None`` for all together."""
+        if self.family is None or self.family.scope != "neuron":
+            return None
+        return torch.arange(self.n_rows, device=device)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chip compiled for the shapes of a network.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip.
+    populations : tuple of Population
+        One problem each.
+    not_enforced : tuple of str
+        What the chip states and this version does not hold weights to, one sentence each.
+    remarks : tuple of str
+        How enforced rules are taken where the chip's file leaves a choice.
+    """
+
+    spec: HardwareSpec
+    populations: tuple[Population, ...]
+    not_enforced: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all weights."""
+        return tuple(name for population in self.populations for name in population.names)
+
+
+def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]] = ()) -> Plan:
+    """Turn a chip and the shapes of weights into problems.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip.
+    shapes : mapping of str to sequence of int
+        Shape of each afferent matrix, neurons first, two or more dimensions.
+    groups : sequence of sequences of str
+        Matrices that share a population (input and recurrent weights of the same neurons); each name at most once.
+
+    Returns
+    -------
+    Plan
+        One population per group and per matrix that is in no group, in the order of ``shapes``.
+
+    Raises
+    ------
+    ShapeError
+        A shape has fewer than two dimensions, grouped matrices have different numbers of neurons, a group names something
+        unknown or twice, or the sources are no multiple of an n_of_m group.
+    InfeasibleError
+        Shapes alone break a limit; the message has the arithmetic.
+    NoSolverError
+        The weight kind has no projection in this version.
+    """
+    if isinstance(spec.weights, AxonTypeWeights):
+        raise NoSolverError(f"{spec.name}: weights of kind axon_types have no projection in this version")
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
+    family = spec.weights.family()
+    limits = [group for limit in spec.limits if (group := limit.group()) is not None]
+    if family is not None and limits and all(group.counts == "sources" for group in limits):
+        # Nothing counts copies, so every nonzero option counts as one.
+        family = replace(family, use=(family.use > 0).to(torch.int64))
+        limits = [replace(group, counts="synapses") for group in limits]
+    populations = []
+    for names in _populations(shapes, groups):
+        population = Population(
+            names, tuple(tuple(int(n) for n in shapes[name]) for name in names), family, tuple(limits)
+        )
+        _require_possible(spec, population)
+        populations.append(population)
+    return Plan(spec, tuple(populations), spec.not_enforced(), spec.remarks())
+
+
+def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Return the names of each population, in the order of ``shapes``."""
+    of: dict[str, tuple[str, ...]] = {}
+    for group in groups:
+        for name in group:
+            if name not in shapes:
+                raise ShapeError(f"group {'+'.join(group)}: '{name}' is not among {', '.join(shapes) or 'no weights'}")
+            if name in of or list(group).count(name) > 1:
+                raise ShapeError(f"group {'+'.join(group)}: '{name}' is in a group twice")
+            of[name] = tuple(group)
+        rows = {name: int(shapes[name][0]) for name in group}
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"'{name}' has {n}" for name, n in rows.items())
+            raise ShapeError(f"group {'+'.join(group)}: matrices of one population have equally many neurons; {counts}")
+    found: list[tuple[str, ...]] = []
+    for name in shapes:
+        names = of.get(name, (name,))
+        if names not in found:
+            found.append(names)
+    return found
+
+
+def _require_possible(spec: HardwareSpec, population: Population) -> None:
+    rows, columns = population.n_rows, population.n_columns
+    for limit in spec.limits:
+        used = limit.shape_usage(rows, columns)
+        if used is not None and used > limit.capacity:
+            raise InfeasibleError(
+                f"'{population.name}': {rows} neurons x {columns} sources take {used} of {limit.kind}; "
+                f"{spec.name} allows {limit.capacity} ({used - limit.capacity} too many)"
+            )
+    fewest = 0 if population.family is None else int(population.family.use.min())
+    for group in population.groups:
+        if group.kind == "block" and any(width % group.block for width in population.widths):
+            widths = ", ".join(f"'{n}' has {w}" for n, w in zip(population.names, population.widths, strict=True))
+            raise ShapeError(f"{group.limit}: the sources must be a multiple of {group.block}; {widths}")
+        size, capacity = group.part_size(rows, columns), int(group.capacities(rows, columns)[0]) if rows else 0
+        if rows and fewest * size > capacity:
+            raise InfeasibleError(
+                f"'{population.name}': {size} connections x at least {fewest} synapse each = {fewest * size} synapses; "
+                f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), and {spec.name} has no weight 0"
+            )

@@ -1,0 +1,187 @@
+"""Project weights onto what a chip can hold: solve each population's problem and certify the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qrsolve.certify import certify, status_of
+from qrsolve.compile import Plan, Population
+from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
+from qrsolve.problem import ChoiceProblem
+from qrsolve.solution import Certificate, Solution, Status
+from qrsolve.solvers import Solver, select_solver
+from qrsolve.solvers.base import laminar_order
+from qrsolve.solvers.levels import solve_levels
+from qrsolve.solvers.top_gains import TopGains
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The nearest deployable weights of one population, with their proof.
+
+    Parameters
+    ----------
+    population : Population
+        What was projected.
+    weights : dict of str to Tensor
+        Deployable weights by name, in the shape, dtype and device of what came in.
+    solution : Solution
+        The claim about the choice.
+    parameters : Tensor or None
+        float64, shape (n_scopes, n_parameters): the values of the scope, learned or given; ``None`` for real weights.
+    certificate : Certificate
+        About the whole problem, values included.
+    choice_certificate : Certificate
+        About the choice for these values; the same as ``certificate`` where all values are given.
+    status : Status
+        OPTIMAL or FEASIBLE, from ``certificate``.
+    seconds : float
+        Wall-clock time of solving and certifying.
+    """
+
+    population: Population
+    weights: dict[str, Tensor]
+    solution: Solution
+    parameters: Tensor | None
+    certificate: Certificate
+    choice_certificate: Certificate
+    status: Status
+    seconds: float
+
+    def named_values(self) -> dict[str, list[float]]:
+        """Return the values of each parameter by its name in the chip's file, one number per scope."""
+        family = self.population.family
+        if family is None or self.parameters is None:
+            return {}
+        return {name: self.parameters[:, t].tolist() for t, name in enumerate(family.names)}
+
+
+def project(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    *,
+    importance: Mapping[str, Tensor] | None = None,
+    solver: Solver | None = None,
+) -> dict[str, Projection]:
+    """Find the nearest deployable weights of every population of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        A chip compiled for these shapes.
+    weights : mapping of str to Tensor
+        By the names of the plan; float32, float64, bfloat16 or float16, on any device.
+    importance : mapping of str to Tensor or None
+        Positive weight of each squared error, same shapes; 1 where missing.
+    solver : Solver or None
+        Use this one for every choice problem; its refusal is an error.
+
+    Returns
+    -------
+    dict of str to Projection
+        By population name, in the order of the plan.
+
+    Raises
+    ------
+    ModelError
+        NaN or inf in a weight, with its name and position.
+    ShapeError
+        A weight does not have the compiled shape.
+    InfeasibleError
+        No weights fit, with the arithmetic.
+    NoSolverError
+        No solver accepts the problem, or the chosen one refuses; with the reasons.
+    """
+    return {
+        population.name: project_population(population, weights, importance, solver) for population in plan.populations
+    }
+
+
+def project_population(
+    population: Population,
+    weights: Mapping[str, Tensor],
+    importance: Mapping[str, Tensor] | None = None,
+    solver: Solver | None = None,
+) -> Projection:
+    """Project one population; parameters and errors as in `project`."""
+    began = time.perf_counter()
+    w = population.matrix(weights)
+    h = _importance(population, weights, importance)
+    try:
+        parameters, solution = _solve(population, w, h, solver)
+        problem = population.choice(w, parameters, h)
+        certificate = certify(problem, solution)
+        overall = certificate
+        if population.family is not None and population.family.is_learned:
+            overall = _with_relaxed_bound(problem, certificate)
+    except QRSolveError as error:
+        raise type(error)(f"'{population.name}': {error}") from error
+    projected = population.split(solution.values(problem, w.dtype))
+    projected = {name: tensor.to(weights[name].dtype) for name, tensor in projected.items()}
+    seconds = time.perf_counter() - began
+    return Projection(population, projected, solution, parameters, overall, certificate, status_of(overall), seconds)
+
+
+def _importance(
+    population: Population, weights: Mapping[str, Tensor], importance: Mapping[str, Tensor] | None
+) -> Tensor | None:
+    if importance is None or not any(name in importance for name in population.names):
+        return None
+    everywhere = {name: importance.get(name, torch.ones_like(weights[name])) for name in population.names}
+    return population.matrix(everywhere)
+
+
+def _solve(
+    population: Population, w: Tensor, h: Tensor | None, solver: Solver | None
+) -> tuple[Tensor | None, Solution]:
+    if population.family is None:
+        return None, solve_choice(population.choice(w, None, h), solver)
+    levels = solve_levels(population.levels(w, h), lambda problem: solve_choice(problem, solver))
+    return levels.parameters, levels.solution
+
+
+def solve_choice(problem: ChoiceProblem, solver: Solver | None = None) -> Solution:
+    """Solve a choice problem with the given solver, or with the first that does not refuse.
+
+    Raises
+    ------
+    NoSolverError
+        The given solver refuses, or all do.
+    InfeasibleError
+        The problem has no solution.
+    """
+    if solver is None:
+        solver = select_solver(problem)
+    elif reason := solver.refusal(problem):
+        raise NoSolverError(f"{solver.name} refuses: {reason}")
+    solution = solver.solve(problem)
+    if solution.choice is None:
+        raise InfeasibleError(solution.reason)
+    return solution
+
+
+def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Certificate:
+    """Replace the bound for the chosen values by one that holds for all values: real weights under the same limits.
+
+    Every nonzero option uses at least one synapse, so counting nonzero real weights only relaxes the problem.
+    """
+    bound = 0.0
+    family_has_zero = problem.alphabet is not None and problem.alphabet.free_zero is not None
+    order = laminar_order(problem, tuple(range(len(problem.groups)))) if problem.groups else None
+    if family_has_zero and order is not None:
+        groups = tuple(replace(group, counts="synapses") for group in problem.groups)
+        relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
+        bound = certify(relaxed, TopGains().solve(relaxed)).bound
+    bound = min(bound, certificate.objective)
+    return replace(
+        certificate,
+        bound=bound,
+        gap=certificate.objective - bound,
+        bound_source="relaxation",
+        certified_rows=certificate.rows if certificate.objective - bound <= 0 else 0,
+    )

@@ -1,0 +1,265 @@
+"""Free values: alternate the exact choice with the exact least-squares values, from several starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import AlphabetFamily
+from qrsolve.problem import ChoiceProblem, LevelsProblem
+from qrsolve.solution import Solution, chosen_values
+
+Choose = Callable[[ChoiceProblem], Solution]
+
+_SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
+_SCREENING_ROWS = 48
+_SCREENING_ROUNDS = 4
+_FINALISTS = 2
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Learned values and the choice that goes with them.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters).
+    solution : Solution
+        Exact choice for these parameters.
+    objectives : tuple of float
+        Objective after each choice step of the start that won; never increasing.
+    """
+
+    parameters: Tensor
+    solution: Solution
+    objectives: tuple[float, ...]
+
+
+def solve_levels(
+    problem: LevelsProblem,
+    choose: Choose,
+    start: Tensor | None = None,
+    max_rounds: int = 40,
+    tolerance: float = 1e-7,
+) -> Levels:
+    """Minimise ``sum h (w - v)^2`` over the family's free parameters and over the options of every entry.
+
+    Each round chooses options exactly for the values, then values by least squares for the options (a small normal
+    equation per scope). Both only lower the objective. The result is a local optimum, the best of several starts.
+
+    Parameters
+    ----------
+    problem : LevelsProblem
+        With at least one learned parameter, or none: then only the choice is made.
+    choose : callable
+        Exact solver for the choice problem of given values.
+    start : Tensor or None
+        Parameters to start from, shape (n_scopes, n_parameters); the built-in starts are then left out.
+    max_rounds : int
+        Choice steps per finalist.
+    tolerance : float
+        Relative decrease of the objective below which the rounds end.
+
+    Returns
+    -------
+    Levels
+        Parameters, choice and the path of the objective.
+
+    Notes
+    -----
+    Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
+    scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated around
+    each start. Deterministic.
+    """
+    given = problem.family.given.to(problem.w.device)
+    if not problem.family.is_learned:
+        parameters = given.expand(max(problem.n_scopes, 1), -1).clone()
+        solution = choose(problem.choice(parameters))
+        return Levels(parameters, solution, (_objective(problem, parameters, solution),))
+    if start is not None:
+        return _alternate(problem, choose, start, max_rounds, tolerance)
+    starts = _starts(problem)
+    if problem.scope is None and problem.w.shape[0] > _SCREENING_ROWS and _rows_are_alike(problem):
+        some = torch.linspace(0, problem.w.shape[0] - 1, _SCREENING_ROWS).long().to(problem.w.device)
+        h = None if problem.h is None else problem.h[some]
+        sample = LevelsProblem(problem.w[some], problem.family, problem.groups, h)
+    else:
+        sample = problem
+    screened = [_alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in starts]
+    screened.sort(key=lambda result: result.objectives[-1])
+    finals = [_alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
+    return min(finals, key=lambda result: result.objectives[-1])
+
+
+def _rows_are_alike(problem: LevelsProblem) -> bool:
+    return all(group.kind in ("row", "block") and isinstance(group.capacity, int) for group in problem.groups)
+
+
+def _alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_rounds: int, tolerance: float) -> Levels:
+    solution = choose(problem.choice(parameters))
+    objectives = [_objective(problem, parameters, solution)]
+    for _ in range(max_rounds - 1):
+        better = best_parameters(problem, parameters, solution)
+        if torch.equal(better, parameters):
+            break
+        following = choose(problem.choice(better))
+        objective = _objective(problem, better, following)
+        if objective > objectives[-1]:
+            break  # rounding: both steps are exact, so the path has reached its end
+        decrease = objectives[-1] - objective
+        parameters, solution = better, following
+        objectives.append(objective)
+        if decrease <= tolerance * objective:
+            break
+    return Levels(parameters, solution, tuple(objectives))
+
+
+def _objective(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> float:
+    choice = problem.choice(parameters)
+    error = (problem.w.double() - solution.values(choice, torch.float64)).square()
+    return float((error if problem.h is None else error * problem.h).sum())
+
+
+def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
+    """Return the least-squares parameters for a choice: minimise ``sum h (w - counts[choice] @ parameters)^2`` per scope.
+
+    Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the better
+    neighbour, unused and given ones stay: the objective never increases.
+    """
+    family = problem.family
+    counts = family.counts.to(problem.w.device)
+    weight, moment = _option_moments(problem, parameters, solution)
+    normal = torch.einsum("sk,kt,ku->stu", weight, counts, counts)
+    right = torch.einsum("sk,kt->st", moment, counts)
+    free = torch.isnan(family.given).to(problem.w.device)
+    fixed = torch.where(free, 0.0, parameters)
+    right = right - torch.einsum("stu,su->st", normal, fixed)
+    # A whisper of a pull towards the old value decides for parameters that no entry uses.
+    pull = 1e-12 * normal.diagonal(dim1=1, dim2=2).amax(dim=1).clamp(min=1e-300)
+    eye = torch.eye(len(free), dtype=torch.float64, device=problem.w.device)
+    mask = free.double()
+    system = normal * mask[:, None] * mask + pull[:, None, None] * eye + torch.diag(1 - mask)
+    target = (right + pull[:, None] * parameters) * mask + fixed
+    best = torch.linalg.solve(system, target)
+    best = torch.where(free & torch.isfinite(best), best, parameters)
+    positive = family.positive.to(problem.w.device) & free
+    step = best - parameters
+    # Stop each scope's step where a positive parameter would lose nine tenths of itself.
+    limit = torch.where(positive & (step < 0), 0.9 * parameters / (-step).clamp(min=1e-300), torch.inf)
+    best = parameters + step * limit.amin(dim=1, keepdim=True).clamp(max=1.0)
+    if family.power_of_two:
+        best = _nearest_powers(best, parameters, normal, right, free)
+    return best
+
+
+def _option_moments(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
+    """Return the total importance and the total ``h w`` of each option in each scope, shape (n_scopes, n_options)."""
+    assert solution.choice is not None
+    choice, index = solution.choice, solution.index
+    n_scopes, n_options = len(parameters), problem.family.counts.shape[0]
+    w = (problem.w if index is None else problem.w.gather(1, index)).double()
+    if problem.h is None:
+        h = torch.ones_like(w)
+    else:
+        h = (problem.h if index is None else problem.h.gather(1, index)).double()
+    bin_ = choice if problem.scope is None else choice + n_options * problem.scope[:, None]
+    length = n_scopes * n_options
+    weight = torch.bincount(bin_.flatten(), h.flatten(), minlength=length)
+    moment = torch.bincount(bin_.flatten(), (h * w).flatten(), minlength=length)
+    return weight.reshape(n_scopes, n_options), moment.reshape(n_scopes, n_options)
+
+
+def _nearest_powers(best: Tensor, old: Tensor, normal: Tensor, right: Tensor, free: Tensor) -> Tensor:
+    """Round each free parameter to the power of two with the lower cost, one after the other; keep the old if better."""
+    current = old.clone()
+    for t in free.nonzero()[:, 0].tolist():
+        exponent = torch.log2(best[:, t].clamp(min=1e-300)).floor()
+        rest = right[:, t] - (normal[:, t] * current).sum(dim=1) + normal[:, t, t] * current[:, t]
+        candidates = torch.stack([current[:, t], 2.0**exponent, 2.0 ** (exponent + 1)], dim=1)
+        cost = normal[:, t, t, None] * candidates.square() - 2 * rest[:, None] * candidates
+        current[:, t] = candidates.gather(1, cost.argmin(dim=1, keepdim=True))[:, 0]
+    return current
+
+
+def _starts(problem: LevelsProblem) -> list[Tensor]:
+    """Return parameters to start from, each of shape (n_scopes, n_parameters), without repetitions."""
+    family = problem.family
+    reach = _single_reach(family)
+    starts: list[Tensor] = []
+    for shape in ("quantiles", "even", "geometric"):
+        base = torch.zeros(max(problem.n_scopes, 1), family.n_parameters, dtype=torch.float64, device=problem.w.device)
+        for side in (1.0, -1.0, 0.0):
+            members = [t for t in range(family.n_parameters) if _side_of(family, t) == side]
+            if members:
+                sizes = _sizes(problem, side, len(members), shape)
+                for position, t in enumerate(members):
+                    base[:, t] = sizes[:, position] / reach[t]
+        for scale in _SCALES:
+            start = base * scale
+            if family.power_of_two:
+                start = 2.0 ** torch.log2(start.clamp(min=1e-300)).round()
+            given = family.given.to(start.device)
+            start = torch.where(torch.isnan(given), start, given)
+            if not any(torch.equal(start, other) for other in starts):
+                starts.append(start)
+    return starts
+
+
+def _single_reach(family: AlphabetFamily) -> list[float]:
+    """Return the largest count of each parameter in one synapse: 1 for a type, 127 for the scale of an 8-bit grid."""
+    single = family.counts[family.use <= max(1, int(family.use.min()))]
+    return [max(1.0, float(c)) for c in single.abs().amax(dim=0)]
+
+
+def _side_of(family: AlphabetFamily, parameter: int) -> float:
+    """Return 1 for a parameter that only adds, -1 for one that only takes away, 0 for one that may do both."""
+    if not bool(family.positive[parameter]):
+        return 0.0
+    counts = family.counts[:, parameter]
+    if bool((counts >= 0).all()):
+        return 1.0
+    return -1.0 if bool((counts <= 0).all()) else 0.0
+
+
+def _sizes(problem: LevelsProblem, side: float, n: int, shape: str) -> Tensor:
+    """Return ``n`` ascending sizes of weights on a side, shape (n_scopes, n).
+
+    Side 0 means magnitudes where parameters are positive, and signed values where they are free.
+    """
+    scopes = max(problem.n_scopes, 1)
+    w = problem.w.double()
+    w = w.reshape(1, -1) if problem.scope is None else w
+    signed = side == 0 and not bool(problem.family.positive.any())
+    kept = _kept_share(problem)
+    size = w if side == 0 and signed else (w.abs() if side == 0 else (side * w).clamp(min=0))
+    order = w.abs() if signed else size
+    n_kept = max(1, min(size.shape[1], round(kept * size.shape[1])))
+    top = size.gather(1, torch.topk(order, n_kept, dim=1).indices).sort(dim=1).values
+    fallback = w.abs().amax(dim=1, keepdim=True).clamp(min=1e-6)
+    low, high = top[:, :1], top[:, -1:]
+    if shape == "quantiles":
+        position = ((torch.arange(n, device=w.device) + 0.5) / n * (n_kept - 1)).round().long()
+        sizes = top[:, position]
+    elif shape == "even" or signed:
+        sizes = low + (high - low) * (torch.arange(n, device=w.device) + 1.0) / n
+    else:
+        sizes = high * 2.0 ** (torch.arange(n, device=w.device) - (n - 1.0))
+    if not signed:
+        sizes = torch.where(sizes > 0, sizes, fallback)
+    return sizes.expand(scopes, -1).clone()
+
+
+def _kept_share(problem: LevelsProblem) -> float:
+    """Return the share of entries that can be nonzero under the tightest limit."""
+    rows, columns = problem.w.shape
+    share = 1.0
+    for group in problem.groups:
+        size = group.part_size(rows, columns)
+        capacity = group.capacities(rows, columns)
+        if size and len(capacity):
+            share = min(share, float(capacity.double().mean()) / size)
+    return max(share, 1e-6)
