@@ -114,17 +114,44 @@ def project_population(
     h = _importance(population, weights, importance)
     try:
         parameters, solution = _solve(population, w, h, solver)
-        problem = population.choice(w, parameters, h)
-        certificate = certify(problem, solution)
-        overall = certificate
-        if population.family is not None and population.family.is_learned:
-            overall = _with_relaxed_bound(problem, certificate)
+        return projection_of(population, w, population.choice(w, parameters, h), solution, parameters, began)
     except QRSolveError as error:
         raise type(error)(f"'{population.name}': {error}") from error
-    projected = population.split(solution.values(problem, w.dtype))
-    projected = {name: tensor.to(weights[name].dtype) for name, tensor in projected.items()}
+
+
+def projection_of(
+    population: Population,
+    w: Tensor,
+    problem: ChoiceProblem,
+    solution: Solution,
+    parameters: Tensor | None,
+    began: float | None = None,
+) -> Projection:
+    """Certify a solution of a population's choice problem and hand out its weights.
+
+    Parameters
+    ----------
+    population : Population
+        Names and shapes.
+    w : Tensor
+        The targets, shape (neurons, sources).
+    problem : ChoiceProblem
+        With the values that were used.
+    solution : Solution
+        What is claimed about it.
+    parameters : Tensor or None
+        The values' parameters; ``None`` for real weights.
+    began : float or None
+        `time.perf_counter` when the work began; ``None`` counts only certifying.
+    """
+    began = time.perf_counter() if began is None else began
+    certificate = certify(problem, solution)
+    overall = certificate
+    if population.family is not None and population.family.is_learned:
+        overall = _with_relaxed_bound(problem, certificate)
+    weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
-    return Projection(population, projected, solution, parameters, overall, certificate, status_of(overall), seconds)
+    return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
 
 
 def _importance(

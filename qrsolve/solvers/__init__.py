@@ -5,14 +5,20 @@ from __future__ import annotations
 from qrsolve.errors import NoSolverError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers.base import Solver
+from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
+from qrsolve.solvers.heuristics import MarginalGreedy, PruneThenRound, RoundThenPrune
+from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
 
-SOLVERS: tuple[Solver, ...] = (Nearest(), TopGains(), Greedy(), Prices(), DynamicProgram())
+SOLVERS: tuple[Solver, ...] = (Nearest(), TopGains(), Greedy(), Prices(), DynamicProgram(), CpSat(), Milp())
 """Cheapest first; the first that does not refuse a problem is taken."""
+
+HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy())
+"""What one would write without a solver, for comparison; taken only by name."""
 
 
 def refusals(problem: ChoiceProblem) -> dict[str, str]:
@@ -39,10 +45,11 @@ def select_solver(problem: ChoiceProblem) -> Solver:
 
 def named_solver(name: str) -> Solver:
     """Return the solver of that name; `NoSolverError` lists the names if there is none."""
-    for solver in SOLVERS:
+    everyone = SOLVERS + HEURISTICS
+    for solver in everyone:
         if solver.name == name:
             return solver
-    raise NoSolverError(f"no solver is called '{name}'; there are {', '.join(s.name for s in SOLVERS)}")
+    raise NoSolverError(f"no solver is called '{name}'; there are {', '.join(s.name for s in everyone)}")
 
 
-__all__ = ["SOLVERS", "Solver", "named_solver", "refusals", "select_solver"]
+__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "refusals", "select_solver"]

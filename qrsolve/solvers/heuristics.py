@@ -1,0 +1,149 @@
+"""What one would write without a solver: quick, compliant, not optimal. For comparison; never chosen automatically."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from qrsolve.problem import ChoiceProblem
+from qrsolve.solution import Solution, Status
+from qrsolve.solvers.base import Solver, infeasibility, mixed_counts
+from qrsolve.solvers.nearest import nearest_option
+from qrsolve.solvers.row_problem import RowProblem
+
+_CHUNK_CELLS = 1 << 22
+
+
+class Heuristic(Solver):
+    """Base of the heuristics: one capacity per row, a free zero, and a result that always fits."""
+
+    guarantee = "none: compliant, at an unknown distance from the optimum"
+
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Refuse anything but one capacity per row over a finite alphabet with a zero."""
+        if problem.alphabet is None:
+            return "the values are not a finite alphabet"
+        if [group.kind for group in problem.groups] != ["row"]:
+            return "the limits are not one capacity per row"
+        if refusal := mixed_counts(problem):
+            return refusal
+        if problem.alphabet.free_zero is None:
+            return "a connection cannot be left out: the alphabet has no zero"
+        return ""
+
+    def solve(self, problem: ChoiceProblem) -> Solution:
+        """Return a FEASIBLE choice, without prices or bound."""
+        if (infeasible := infeasibility(problem)) is not None:
+            return infeasible
+        return Solution(Status.FEASIBLE, self.name, self._choose(problem))
+
+    @abstractmethod
+    def _choose(self, problem: ChoiceProblem) -> Tensor:
+        """Return options within capacity, int64, shape of the targets."""
+
+
+class RoundThenPrune(Heuristic):
+    """Round every weight to its nearest value, then set those with the smallest ``abs(w)`` to zero until the row fits.
+
+    O(n log n) per row; ties in ``abs(w)`` keep the first column.
+    """
+
+    name = "round_then_prune"
+
+    def _choose(self, problem: ChoiceProblem) -> Tensor:
+        alphabet = problem.alphabet
+        assert alphabet is not None  # refusal() was asked first
+        assert alphabet.free_zero is not None
+        choice = nearest_option(problem.w, alphabet)
+        order = _largest_first(problem.w)
+        used = alphabet.use[choice].gather(1, order).cumsum(dim=1)
+        capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, problem.w.device)
+        kept = torch.zeros_like(choice, dtype=torch.bool).scatter_(1, order, used <= capacity[:, None])
+        return choice.masked_fill(~kept, alphabet.free_zero)
+
+
+class PruneThenRound(Heuristic):
+    """Keep the ``capacity`` largest ``abs(w)`` at one synapse each, then round each as the synapses left over allow.
+
+    From the largest on, an entry takes the nearest of the values that its own synapse and the spare ones can pay. Spare
+    ones exist where a row has fewer sources than capacity, or where an entry rounds to zero. O(capacity * n_options) per
+    row; ties in ``abs(w)`` keep the first column, ties in value the lowest option.
+    """
+
+    name = "prune_then_round"
+
+    def _choose(self, problem: ChoiceProblem) -> Tensor:
+        alphabet = problem.alphabet
+        assert alphabet is not None  # refusal() was asked first
+        assert alphabet.free_zero is not None
+        capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, problem.w.device)
+        choice = torch.full(problem.w.shape, alphabet.free_zero, dtype=torch.int64, device=problem.w.device)
+        n_kept = capacity.clamp(max=problem.n_columns)
+        spare = capacity - n_kept
+        order = _largest_first(problem.w)
+        values = alphabet.row_values(problem.n_rows)
+        for j in range(int(n_kept.max()) if len(n_kept) else 0):
+            at = order[:, j : j + 1]
+            w = problem.w.gather(1, at).double()
+            payable = torch.where(j < n_kept, spare + 1, 0)
+            error = torch.where(alphabet.use <= payable[:, None], (w - values).abs(), torch.inf)
+            option = error.argmin(dim=1)
+            spare = torch.where(j < n_kept, payable - alphabet.use[option], spare)
+            choice.scatter_(1, at, option[:, None])
+        return choice
+
+
+class MarginalGreedy(Heuristic):
+    """Give one synapse at a time to the entry whose error it lowers most, until the row is full or none saves anything.
+
+    Right where savings per synapse only fall. With bases 10 and 3 and a target of 8, one synapse leaves an error of 4,
+    two leave 4, three leave 1: it stops at one. O(capacity * n) per row; ties go to the first column and lowest option.
+    """
+
+    name = "marginal_greedy"
+
+    def _choose(self, problem: ChoiceProblem) -> Tensor:
+        alphabet = problem.alphabet
+        assert alphabet is not None  # refusal() was asked first
+        rows = RowProblem.of(problem, problem.groups[0])
+        n = max(1, _CHUNK_CELLS // max(1, problem.n_columns * (alphabet.max_use + 1)))
+        chunks = torch.arange(problem.n_rows, device=problem.w.device).split(n)
+        chosen = [_by_marginal_gains(rows.rows(some), alphabet.max_use) for some in chunks]
+        return torch.cat(chosen) if chosen else torch.zeros_like(problem.w, dtype=torch.int64)
+
+
+def _by_marginal_gains(rows: RowProblem, max_use: int) -> Tensor:
+    """Return the options of the greedy, int64, shape of ``rows.w``."""
+    h = None if rows.h is None else rows.h.double()
+    rows = RowProblem(rows.w.double(), h, rows.values, rows.use, rows.capacity)
+    n_rows, n = rows.w.shape
+    # saving[u], option[u]: the best that at most u synapses can do on each entry.
+    saving = torch.full((max_use + 1, n_rows, n), -torch.inf, dtype=torch.float64, device=rows.w.device)
+    option = torch.zeros((max_use + 1, n_rows, n), dtype=torch.int64, device=rows.w.device)
+    for k, use in enumerate(rows.use.tolist()):
+        better = rows.saving(k) > saving[use]
+        saving[use] = torch.where(better, rows.saving(k), saving[use])
+        option[use].masked_fill_(better, k)
+    for u in range(1, max_use + 1):
+        no_better = saving[u] <= saving[u - 1]
+        saving[u] = torch.where(no_better, saving[u - 1], saving[u])
+        option[u] = torch.where(no_better, option[u - 1], option[u])
+    gain = torch.cat([saving.diff(dim=0), torch.zeros_like(saving[:1])])
+    use = torch.zeros((n_rows, n), dtype=torch.int64, device=rows.w.device)
+    following = gain[0].clone()
+    for spent in range(int(rows.capacity.max()) if n_rows and n else 0):
+        best, at = following.max(dim=1)
+        active = ((best > 0) & (spent < rows.capacity)).nonzero()[:, 0]
+        if len(active) == 0:
+            break
+        column = at[active]
+        use[active, column] += 1
+        following[active, column] = gain[use[active, column], active, column]
+    return option.gather(0, use[None])[0]
+
+
+def _largest_first(w: Tensor) -> Tensor:
+    """Return the columns of each row by falling ``abs(w)``, the first of equal ones first."""
+    return torch.argsort(w.double().abs(), dim=1, descending=True, stable=True)

@@ -1,0 +1,279 @@
+"""Latent weights beside deployable ones, around any torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from qrsolve.check import Report, check
+from qrsolve.compile import Plan, Population, compile_plan
+from qrsolve.errors import ModelError, QRSolveError
+from qrsolve.project import Projection, projection_of
+from qrsolve.spec import HardwareSpec, load_spec, spec_hash
+from qrsolve.training.centring import Centring
+from qrsolve.training.groups import Selector, find_afferents
+from qrsolve.training.methods import Method, StraightThrough
+from qrsolve.training.schedule import Compliant, Schedule, Stage
+from qrsolve.training.state import PopulationState
+
+
+class Projector:
+    """Keep the weights of a model deployable while an optimizer trains it.
+
+    Two hooks on the optimizer: before a step the latent weights are put into the parameters, after it they are saved and their
+    projection is written back. So forward passes, evaluation and checkpoints only ever see projected weights, and gradients are
+    taken at them. Modules keep their class and their names.
+
+    Parameters
+    ----------
+    spec : HardwareSpec, str or path
+        The chip, its bundled name, or its file.
+    model : nn.Module
+        Any model; its afferent matrices are found (`qrsolve.training.groups`) or selected.
+    select : sequence of str or module types, or None
+        Parameter names, ``:regex``, or module types; ``None`` takes all known layers.
+    groups : sequence of sequences of str
+        Parameters that share a population, beside those that are found.
+    method : Method or None
+        How latent weights move; `StraightThrough` by default.
+    compliant : {"always", "at_end"}
+        Whether every forward pass is deployable, or only the result.
+    total_steps : int or None
+        Optimizer steps of the whole training; needed for ``at_end``, and for freezing the wiring near the end of ``always``.
+    schedule : Schedule or None
+        Instead of ``compliant`` and ``total_steps``.
+    centre : bool
+        Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several points of
+        accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients that Adam sees.
+
+    Raises
+    ------
+    SpecError, ModelError, ShapeError, InfeasibleError, NoSolverError
+        As in `load_spec`, `find_afferents` and `compile_plan`.
+
+    Notes
+    -----
+    The model is projected at once when the projector is made.
+    """
+
+    def __init__(
+        self,
+        spec: HardwareSpec | str | PathLike[str],
+        model: nn.Module,
+        *,
+        select: Sequence[Selector] | None = None,
+        groups: Sequence[Sequence[str]] = (),
+        method: Method | None = None,
+        compliant: Compliant = "always",
+        total_steps: int | None = None,
+        schedule: Schedule | None = None,
+        centre: bool = False,
+    ) -> None:
+        spec = spec if isinstance(spec, HardwareSpec) else load_spec(spec)
+        afferents = find_afferents(model, select, groups)
+        weights = {name: model.get_parameter(name) for name in afferents.names}
+        self.model = model
+        self.plan: Plan = compile_plan(spec, {n: tuple(p.shape) for n, p in weights.items()}, afferents.groups)
+        self.left_out = afferents.left_out
+        self.method = StraightThrough() if method is None else method
+        self.schedule = Schedule(compliant, total_steps) if schedule is None else schedule
+        self.n_steps = 0
+        self._handles: list[RemovableHandle] = []
+        self._attached: list[Optimizer] = []
+        self._states = [
+            PopulationState(population, {name: weights[name].detach().clone() for name in population.names})
+            for population in self.plan.populations
+        ]
+        self._centring = Centring(model, self.plan.names) if centre else None
+        self._is_final = False
+        self.project()
+
+    def __repr__(self) -> str:
+        """Say chip, populations and progress in one line."""
+        total = self.schedule.total_steps
+        steps = f"{self.n_steps}" if total is None else f"{self.n_steps}/{total}"
+        names = ", ".join(population.name for population in self.plan.populations)
+        return f"Projector({self.plan.spec.name}: {names}; {self.schedule.compliant}, step {steps})"
+
+    @property
+    def stage(self) -> Stage:
+        """What holds at the current step."""
+        return self.schedule.stage(self.n_steps)
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Hook the projector into an optimizer that owns some of the projected parameters.
+
+        Raises
+        ------
+        ModelError
+            The optimizer is attached already, or owns none of the parameters.
+        """
+        if any(optimizer is other for other in self._attached):
+            raise ModelError("this optimizer is attached already")
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not any(id(self.model.get_parameter(name)) in owned for name in self.plan.names):
+            raise ModelError(f"the optimizer owns none of the projected parameters: {', '.join(self.plan.names)}")
+        self._require_open()
+        self._attached.append(optimizer)
+        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def project(self) -> None:
+        """Write the projection of the latent weights into the model."""
+        stage = self.stage
+        for state in self._states:
+            self._write(self._synchronised(state).project(stage))
+
+    def finalize(self) -> dict[str, Projection]:
+        """Project onto the chip a last time, drop the latent weights and the hooks, and certify.
+
+        Returns
+        -------
+        dict of str to Projection
+            By population; each with its certificate, relative to the last latent weights.
+        """
+        self._require_open()
+        final = Stage(0.0, is_snapped=True, is_frozen=False)
+        projections = {}
+        for state in self._states:
+            self._synchronised(state)
+            if not self.stage.is_deployable or state.solution is None:
+                state.project(final)
+            matrix = state.matrix()
+            assert state.solution is not None
+            projection = projection_of(state.population, matrix, state.problem(matrix), state.solution, state.parameters)
+            self._write(projection.weights)
+            projections[state.population.name] = projection
+        self.detach()
+        self._is_final = True
+        return projections
+
+    def detach(self) -> None:
+        """Remove the hooks; the model keeps its projected weights."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._attached.clear()
+        if self._centring is not None:
+            self._centring.detach()
+
+    def check(self) -> Report:
+        """Recompute every limit from the model's raw weights, without any solver."""
+        weights = {name: self.model.get_parameter(name).detach() for name in self.plan.names}
+        parameters = {s.population.name: s.parameters for s in self._states if s.parameters is not None}
+        return check(self.plan, weights, parameters)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return latent weights, values, prices and progress; save it beside the model's and the optimizer's."""
+        return {
+            "spec_hash": spec_hash(self.plan.spec),
+            "n_steps": self.n_steps,
+            "populations": {state.population.name: state.state_dict() for state in self._states},
+            "means": {} if self._centring is None else self._centring.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state and write the projected weights that belong to it into the model.
+
+        Raises
+        ------
+        ModelError, ShapeError
+            The state is of another chip or other parameters.
+        """
+        if state.get("spec_hash") != spec_hash(self.plan.spec):
+            raise ModelError(f"the saved state is of another chip than this {self.plan.spec.name}")
+        saved = state["populations"]
+        names = [s.population.name for s in self._states]
+        if set(saved) != set(names):
+            raise ModelError(f"the saved state has {', '.join(saved)}; this projector has {', '.join(names)}")
+        self.n_steps = int(state["n_steps"])
+        if self._centring is not None:
+            self._centring.load_state_dict(state["means"])
+        for own in self._states:
+            own.load_state_dict(saved[own.population.name])
+            self._synchronised(own, keep=True)
+            self._write(own.project(self.stage) if own.solution is None else own.restored())
+
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._centring is not None:
+            self._centring.centre()
+        for state in self._states:
+            self._write(self._synchronised(state).latent)
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            return None
+        wrapped = self._at_projection(closure)
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": wrapped}
+        return (args[0], wrapped, *args[2:]), kwargs
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.n_steps += 1
+        stage = self.stage
+        for state in self._states:
+            for name, latent in state.latent.items():
+                latent.copy_(self.model.get_parameter(name).detach())
+                if state.wiring is None:
+                    self.method.after_step(latent, state.projected[name])
+            self._write(state.project(stage))
+        if self._centring is not None:
+            self._centring.settle()
+
+    def _at_projection(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Evaluate an optimizer's closure at projected weights, though the parameters hold latent ones during the step."""
+
+        def evaluate() -> Any:  # noqa: ANN401 (a closure returns whatever its owner wants)
+            with self._projected():
+                return closure()
+
+        return evaluate
+
+    @contextmanager
+    def _projected(self) -> Iterator[None]:
+        held = {name: self.model.get_parameter(name).detach().clone() for name in self.plan.names}
+        stage = self.stage
+        for state in self._states:
+            for name in state.latent:
+                state.latent[name].copy_(held[name])
+            self._write(state.project(stage))
+        try:
+            yield
+        finally:
+            self._write(held)
+
+    @torch.no_grad()
+    def _write(self, weights: dict[str, Tensor]) -> None:
+        for name, tensor in weights.items():
+            self.model.get_parameter(name).copy_(tensor)
+
+    def _synchronised(self, state: PopulationState, keep: bool = False) -> PopulationState:
+        """Follow parameters that were moved to another device or dtype."""
+        for name, latent in state.latent.items():
+            parameter = self.model.get_parameter(name)
+            if latent.device != parameter.device or latent.dtype != parameter.dtype:
+                state.move_to(parameter.detach())
+                break
+        return state
+
+    def _require_open(self) -> None:
+        if self._is_final:
+            raise QRSolveError("this projector was finalized; make a new one to train on")
+
+
+def attach(
+    spec: HardwareSpec | str | PathLike[str], model: nn.Module, optimizer: Optimizer, **options: Any  # noqa: ANN401
+) -> Projector:
+    """Make a `Projector` and attach it to an optimizer; ``options`` are those of `Projector`."""
+    projector = Projector(spec, model, **options)
+    projector.attach(optimizer)
+    return projector

@@ -1,0 +1,168 @@
+"""The training of `qrsolve train`: a dense network, then the same one under the chip."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from qrsolve.check import Report
+from qrsolve.project import Projection
+from qrsolve.spec import HardwareSpec
+from qrsolve.training.data import DataSet
+from qrsolve.training.groups import find_afferents
+from qrsolve.training.methods import Method
+from qrsolve.training.projector import Projector
+from qrsolve.training.schedule import Compliant
+
+Advance = Callable[[str, int, int], None]
+"""Called with what is being trained, the steps done, and all steps."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How `qrsolve train` trains; the same for the dense network and for the one under the chip.
+
+    Adam with a cosine decay to 0. ``is_centred``: see `qrsolve.training.centring`; only under the chip.
+    """
+
+    epochs: int = 8
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    is_centred: bool = True
+    seed: int = 0
+    compliant: Compliant = "at_end"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came out.
+
+    Accuracies are shares of the test images. ``projections`` and ``report`` belong to ``model``; ``dense_weights`` are the
+    weights of the dense network, by the same names.
+    """
+
+    model: nn.Module
+    dense_accuracy: float
+    accuracy: float
+    projections: dict[str, Projection]
+    report: Report
+    dense_weights: dict[str, Tensor]
+    seconds: float
+
+
+def make_mlp(data: DataSet, n_hidden: int) -> nn.Sequential:
+    """Return a network with one hidden layer of rectified units."""
+    return nn.Sequential(nn.Linear(data.n_inputs, n_hidden), nn.ReLU(), nn.Linear(n_hidden, data.n_classes))
+
+
+def train(
+    spec: HardwareSpec,
+    data: DataSet,
+    make_model: Callable[[], nn.Module],
+    recipe: Recipe,
+    method: Method | None = None,
+    device: torch.device | str = "cpu",
+    advance: Advance | None = None,
+) -> Training:
+    """Train a dense network and one under the chip from the same start, on the same batches.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip.
+    data : DataSet
+        Images and labels.
+    make_model : callable
+        Returns a fresh network; called twice with the same seed.
+    recipe : Recipe
+        Epochs, batch size, learning rate, seed.
+    method : Method or None
+        How latent weights move.
+    device : torch.device or str
+        Where to train.
+    advance : callable or None
+        Told about every step, for a progress bar.
+    """
+    began = time.perf_counter()
+    data = DataSet(data.name, *(t.to(device) for t in (data.x_train, data.y_train, data.x_test, data.y_test)))
+    torch.manual_seed(recipe.seed)
+    dense = make_model().to(device)
+    run_epochs(dense, data, recipe, lambda optimizer: None, "dense", advance)
+
+    torch.manual_seed(recipe.seed)
+    model = make_model().to(device)
+    if recipe.compliant == "always":
+        keep_norm(model, spec)
+    total = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
+    projector = Projector(
+        spec, model, method=method, compliant=recipe.compliant, total_steps=total, centre=recipe.is_centred
+    )
+    run_epochs(model, data, recipe, projector.attach, spec.name, advance)
+    projections = projector.finalize()
+    return Training(
+        model,
+        accuracy_of(dense, data),
+        accuracy_of(model, data),
+        projections,
+        projector.check(),
+        {name: dense.get_parameter(name).detach() for name in projector.plan.names},
+        time.perf_counter() - began,
+    )
+
+
+def run_epochs(
+    model: nn.Module,
+    data: DataSet,
+    recipe: Recipe,
+    attach: Callable[[Optimizer], None],
+    label: str,
+    advance: Advance | None,
+) -> None:
+    """Run the plain loop of the recipe; ``attach`` may hook anything into the optimizer."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    attach(optimizer)
+    n_images = len(data.x_train)
+    total = recipe.epochs * math.ceil(n_images / recipe.batch_size)
+    cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    step = 0
+    model.train()
+    for _ in range(recipe.epochs):
+        order = torch.randperm(n_images, generator=generator).to(data.x_train.device)
+        for batch in torch.split(order, recipe.batch_size):
+            loss = nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch ships no type for it
+            optimizer.step()
+            cosine.step()
+            step += 1
+            if advance is not None:
+                advance(label, step, total)
+    model.eval()
+
+
+@torch.no_grad()
+def accuracy_of(model: nn.Module, data: DataSet) -> float:
+    """Return the share of test images that are classified rightly."""
+    model.eval()
+    return float((model(data.x_test).argmax(dim=1) == data.y_test).float().mean())
+
+
+@torch.no_grad()
+def keep_norm(model: nn.Module, spec: HardwareSpec) -> None:
+    """Scale fresh weights so that what a fan-in limit leaves of them has the norm that all of them had."""
+    fan_in = [limit.capacity for limit in spec.limits if limit.kind == "fan_in"]
+    if not fan_in:
+        return
+    for name in find_afferents(model).names:
+        weight = model.get_parameter(name)
+        rows = weight.reshape(len(weight), -1)
+        kept = torch.topk(rows.abs(), min(fan_in[0], rows.shape[1]), dim=1).values
+        if float(kept.norm()) > 0:
+            weight.mul_(rows.norm() / kept.norm())
