@@ -8,6 +8,7 @@ from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.project import Projection, project
 from qrsolve.solution import Certificate, Solution, Status, Violation
 from qrsolve.spec import HardwareSpec, bundled_specs, load_spec
+from qrsolve.training import Projector, attach
 
 __version__ = "0.1.0"
 
@@ -25,12 +26,14 @@ __all__ = [
     "Plan",
     "Population",
     "Projection",
+    "Projector",
     "QRSolveError",
     "ShapeError",
     "Solution",
     "SpecError",
     "Status",
     "Violation",
+    "attach",
     "bundled_specs",
     "certify",
     "compile_plan",

@@ -78,7 +78,7 @@ class Alphabet:
 
     @cached_property
     def free_zero(self) -> int | None:
-        """The option that leaves a connection out (value 0 for 0 synapses, in every scope); ``None`` if there is none."""
+        """The option that leaves a connection out (value 0 for 0 synapses, in every scope); ``None`` if none does."""
         found = ((self.use == 0) & (self.values == 0).all(dim=0)).nonzero()
         return int(found[0]) if len(found) else None
 
@@ -94,8 +94,8 @@ class Alphabet:
 
         Notes
         -----
-        The saving of use u on a target w is ``2 w v_u - v_u^2``. With one value per use it is concave in u for every w >= 0
-        exactly when ``v_u`` is concave and ``v_u^2`` is convex in u; multiples of one base value are.
+        The saving of use u on a target w is ``2 w v_u - v_u^2``. With one value per use it is concave in u for every w
+        >= 0 exactly when ``v_u`` is concave and ``v_u^2`` is convex in u; multiples of one base value are.
         """
         if self.free_zero is None:
             return None
@@ -157,7 +157,8 @@ class Alphabet:
         if self.n_scopes > 1 or len(paid) == 0:
             return paid
         v, use = self.values[0, paid].cpu().numpy(), self.use[paid].cpu().numpy()
-        # Lines in w with slope 2 v / use and height -v^2 / use: those on the upper envelope are vertices of a lower hull.
+        # Lines in w with slope 2 v / use and height -v^2 / use: those on the upper envelope are vertices of a lower
+        # hull.
         x, y = v / use, v**2 / use
         on_hull = y - _lower_hull(x, y[None])[0] <= 1e-12 * np.abs(y)
         return paid[torch.from_numpy(on_hull.nonzero()[0]).to(paid.device)]
@@ -165,10 +166,10 @@ class Alphabet:
     def reduced_costs(self, prices: tuple[float, float], targets: tuple[float, float]) -> Tensor:
         """Bound from below how far each option stays from the cheapest one, over all targets and prices in the ranges.
 
-        An option costs ``(w - v)^2 + price * use``. Over all targets w it is at best ``v^2 + price * use - hull(v)`` away from
-        the cheapest, where ``hull`` is the lower convex hull of the points ``(v, v^2 + price * use)``; beyond the outermost
-        targets it is at best what it is there. Costs only rise with the price, so each of a few price intervals is
-        bounded by its ends: an option that is the cheapest somewhere has 0.
+        An option costs ``(w - v)^2 + price * use``. Over all targets w it is at best ``v^2 + price * use - hull(v)``
+        away from the cheapest, where ``hull`` is the lower convex hull of the points ``(v, v^2 + price * use)``; beyond
+        the outermost targets it is at best what it is there. Costs only rise with the price, so each of a few price
+        intervals is bounded by its ends: an option that is the cheapest somewhere has 0.
 
         Parameters
         ----------
@@ -188,6 +189,8 @@ class Alphabet:
         ends = _price_intervals(*prices)
         lower = v**2 + ends[:-1, None] * use
         upper = v**2 + ends[1:, None] * use
+        # An option that is the cheapest somewhere must not stand apart by rounding: give every difference this much.
+        rounding = 1e-12 * (upper + 2 * max(map(abs, targets)) * np.abs(v)).max(axis=1, keepdims=True)
         beyond = np.zeros(lower.shape)
         for target, side in ((targets[1], 1.0), (targets[0], -1.0)):
             at_end = lower - 2 * target * v
@@ -196,12 +199,13 @@ class Alphabet:
             outermost = np.where(at_end == at_end.min(axis=1, keepdims=True), side * v, -np.inf).max(
                 axis=1, keepdims=True
             )
-            beyond = np.where(side * v > outermost, np.maximum(beyond, at_end - reference), beyond)
-        # The hull of fewer points lies higher, which only weakens the bound: leave out what the ends rule out at every price.
+            beyond = np.where(side * v > outermost, np.maximum(beyond, at_end - reference - rounding), beyond)
+        # The hull of fewer points lies higher, which only weakens the bound: leave out what the ends rule out at every
+        # price.
         live = (beyond == 0).any(axis=0)
         inner = np.full(lower.shape, -np.inf)
         inner[:, live] = lower[:, live] - _lower_hull(v[live], upper[:, live])
-        least = np.maximum(np.maximum(beyond, inner), 0.0).min(axis=0)
+        least = np.maximum(np.maximum(beyond, inner - rounding), 0.0).min(axis=0)
         return torch.from_numpy(least).to(self.values.device)
 
     def without_waste(self) -> Alphabet:

@@ -1,12 +1,13 @@
 """Recompute violations, objective and bound of a claimed solution from the raw weights; nobody is believed.
 
-A price ``p >= 0`` per synapse gives the bound ``sum_i min_k (cost_ik + p * use_k) - p * capacity`` whatever the price is, so a
-solver's prices are evidence that can be checked, never something to trust. Nothing here knows a solver.
+A price ``p >= 0`` per synapse gives the bound ``sum_i min_k (cost_ik + p * use_k) - p * capacity`` whatever the price
+is, so a solver's prices are evidence that can be checked, never something to trust. Nothing here knows a solver.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ def certify(problem: ChoiceProblem, solution: Solution, tolerance: float = TOLER
     problem : ChoiceProblem
         What was asked.
     solution : Solution
-        What is claimed. Its options, prices and bound are recomputed or bounded here; its status is not read, except that
-        a solver's own ``bound`` is named as such.
+        What is claimed. Its options, prices and bound are recomputed or bounded here; its status is not read, except
+        that a solver's own ``bound`` is named as such.
     tolerance : float
         Relative to a row's objective; rows within it count as certified.
 
@@ -44,15 +45,15 @@ def certify(problem: ChoiceProblem, solution: Solution, tolerance: float = TOLER
     Raises
     ------
     ShapeError
-        The claim does not have the shape of the problem, names an option or a column that does not exist, or prices
-        that are negative or not finite.
+        The claim does not have the shape of the problem, names an option or a column that does not exist, prices that
+        are negative or not finite, or a bound that is not finite or above the objective of its own choice.
     InfeasibleError
         The solution holds no choice.
 
     Notes
     -----
-    All sums in float64. O(entries) plus (open entries x options that can matter); the table works only on rows whose price
-    bound does not meet their objective.
+    All sums in float64. O(entries) plus (open entries x options that can matter); the table works only on rows whose
+    price bound does not meet their objective.
     """
     claim = _Claim.of(problem, solution)
     violations = _violations(problem, claim)
@@ -65,10 +66,12 @@ def certify(problem: ChoiceProblem, solution: Solution, tolerance: float = TOLER
     else:
         row_bound = torch.zeros_like(spread)
         bound, source = 0.0, "relaxation"
-    if solution.bound is not None and solution.bound > bound:
-        bound, source, coupled = solution.bound, "solver", True
     # The absolute part forgives the rounding of sums of squares, which a row that is met exactly has too.
     slack = tolerance * spread + 1e-12 * (claim.scale + 1e-300)
+    if solution.bound is not None:
+        _require_possible_bound(solution.bound, float("inf") if violations else objective + float(slack.sum()))
+        if solution.bound > bound:
+            bound, source, coupled = solution.bound, "solver", True
     if coupled or violations:
         whole = objective - bound <= float(slack.sum()) and not violations
         certified = problem.n_rows if whole else 0
@@ -101,8 +104,8 @@ def status_of(certificate: Certificate) -> Status:
 class _Claim:
     """A solution's open entries, gathered and checked: everything else is at the free zero.
 
-    ``w``, ``v``, ``h``, ``use``: shape (n_rows, n); ``rest``: the targets with the open entries set to 0, or ``None`` if all entries
-    are open; ``rest_cost``: what the rest costs at zero, per row; ``scale``: ``sum h w^2`` per row.
+    ``w``, ``v``, ``h``, ``use``: shape (n_rows, n); ``rest``: the targets with the open entries set to 0, or ``None``
+    if all entries are open; ``rest_cost``: what the rest costs at zero, per row; ``scale``: ``sum h w^2`` per row.
     """
 
     w: Tensor
@@ -159,8 +162,13 @@ def _weighted(squares: Tensor, h: Tensor | None) -> Tensor:
 
 
 def _require_range(what: str, numbers: Tensor, end: int) -> None:
-    if numbers.numel() and not (0 <= int(numbers.min()) and int(numbers.max()) < end):
+    if numbers.numel() and (int(numbers.min()) < 0 or int(numbers.max()) >= end):
         raise ShapeError(f"claimed {what} {int(numbers.min())}..{int(numbers.max())}; there are {end}")
+
+
+def _require_possible_bound(bound: float, most: float) -> None:
+    if not isfinite(bound) or bound > most:
+        raise ShapeError(f"claimed bound {bound:g}; the claimed choice itself has an objective of {most:g}")
 
 
 def _coupling_group(problem: ChoiceProblem) -> bool:
@@ -194,7 +202,11 @@ def _price_bound(
 ) -> tuple[Tensor, float, str]:
     """Return the bound per row, what is charged for capacities that no row owns, and what proves it."""
     prices = _checked_prices(problem, solution)
-    single = len(problem.groups) == 1 and problem.groups[0].kind == "row"
+    single = (
+        len(problem.groups) == 1
+        and problem.groups[0].kind == "row"
+        and _counts_use(problem.groups[0], problem.alphabet)
+    )
     charge = 0.0
     row_charge = torch.zeros_like(spread)
     for group, price in zip(problem.groups, prices, strict=True):
@@ -229,10 +241,11 @@ def _checked_prices(problem: ChoiceProblem, solution: Solution) -> tuple[Tensor,
 
 
 def _open_rows_bound(problem: ChoiceProblem, claim: _Claim, price: Tensor) -> Tensor | None:
-    """Return ``sum_i min_k (cost + price use)`` per row from the open entries, if all others are proved to stay at zero.
+    """Return ``sum_i min_k (cost + price use)`` per row from the open entries, if all others provably stay at zero.
 
-    A target w stays at zero at a price p if ``(2 w - v) v <= p use`` for every option. That is linear in w, so the outermost of the other
-    targets on each side decide for all of them. ``None`` if they do not, or where importances differ.
+    A target w stays at zero at a price p if ``(2 w - v) v <= p use`` for every option. That is linear in w, so the
+    outermost of the other targets on each side decide for all of them. ``None`` if they do not, or where importances
+    differ.
     """
     alphabet = problem.alphabet
     if alphabet is None or claim.rest is None or claim.h is not None:
@@ -296,14 +309,13 @@ def _dense_bound(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Tensor:
 def _price_of_entries(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Tensor:
     """Return what one synapse costs at each entry: shape (rows, columns), (rows, 1) or (1, 1).
 
-    A group that counts sources charges an entry once; the least it can add per synapse is 0, which keeps the bound valid.
+    A group that counts sources where an option can use several synapses charges nothing here, which keeps the bound
+    valid.
     """
     rows, columns = problem.w.shape
     total = torch.zeros((1, 1), dtype=torch.float64, device=problem.w.device)
-    most = 1 if problem.alphabet is None else problem.alphabet.max_use
     for group, price in zip(problem.groups, prices, strict=True):
-        if group.counts == "sources" and most > 1:
-            total = total + (price / most).max() * 0
+        if not _counts_use(group, problem.alphabet):
             continue
         if group.kind == "row":
             total = total + price[:, None]
@@ -315,14 +327,21 @@ def _price_of_entries(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Ten
     return total
 
 
+def _counts_use(group: Group, alphabet: Alphabet | None) -> bool:
+    """Whether a group counts every option with its use."""
+    if alphabet is None or group.counts == "synapses":
+        return True
+    return bool((alphabet.use == (alphabet.values != 0)).all())
+
+
 def _close_rows(
     problem: ChoiceProblem, claim: _Claim, price: Tensor, row_bound: Tensor, spread: Tensor, tolerance: float
 ) -> tuple[Tensor, str]:
     """Raise the bound of rows that a price leaves open, by a table over all deviations that could pay.
 
-    A choice costs the bound, plus the reduced cost of every option that is not the cheapest at the price, plus the price of every unused
-    synapse. So a choice that beats the objective uses only options whose reduced cost is below the gap; the table goes
-    through all of these, and its least total is the least that any choice can cost.
+    A choice costs the bound, plus the reduced cost of every option that is not the cheapest at the price, plus the
+    price of every unused synapse. So a choice that beats the objective uses only options whose reduced cost is below
+    the gap; the table goes through all of these, and its least total is the least that any choice can cost.
     """
     alphabet = problem.alphabet
     assert alphabet is not None
@@ -391,7 +410,8 @@ def _least_extra(cost: Tensor, use: Tensor, price: Tensor, capacity: Tensor, gap
     step = torch.where(valid, extra_use.flatten(1).gather(1, place), 0)
     price_of_step = torch.where(valid, reduced.flatten(1).gather(1, place), torch.inf)
     entry = torch.div(place, n_options, rounding_mode="floor")
-    # State: synapses used beyond the cheapest options, from the most that can be given back to the most that can be spare.
+    # State: synapses used beyond the cheapest options, from the most that can be given back to the most that can be
+    # spare.
     fewest = torch.zeros(n_rows, dtype=torch.int64, device=cost.device)
     give_back = torch.where(can_pay, extra_use, 0).amin(dim=2).clamp(max=0).sum(dim=1)
     offset = int(-(fewest + give_back).min())

@@ -65,7 +65,7 @@ class Population:
             A weight is missing or has another shape than the plan was compiled for.
         """
         parts = []
-        for name, shape in zip(self.names, self.shapes, strict=True):
+        for name, shape, width in zip(self.names, self.shapes, self.widths, strict=True):
             if name not in weights:
                 raise ShapeError(f"'{name}' is missing; the plan was compiled for it")
             if tuple(weights[name].shape) != shape:
@@ -73,7 +73,7 @@ class Population:
                     f"'{name}' has shape {tuple(weights[name].shape)}; the plan was compiled for {shape}. "
                     "Compile again for the new shape."
                 )
-            parts.append(weights[name].detach().reshape(shape[0], -1))
+            parts.append(weights[name].detach().reshape(shape[0], width))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:

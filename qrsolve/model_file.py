@@ -52,8 +52,8 @@ class ModelFile:
         Raises
         ------
         ModelError
-            A selector matches nothing, two match the same array, a selected array is no float matrix, there is no matrix
-            at all, or one holds NaN or inf.
+            A selector matches nothing, two match the same array, a selected array is no float matrix, there is none
+            to take, or one holds NaN or inf.
         """
         chosen = self._selected(select) if select else self._matrices()
         for name in chosen:
@@ -82,8 +82,8 @@ class ModelFile:
         for selector in select:
             for name in self._matches(selector):
                 if name in by:
-                    twice = "is given twice" if by[name] == selector else f"and '{by[name]}' both match"
-                    raise ModelError(f"{self.path}: '{selector}' {twice} '{name}'; needed each name once")
+                    twice = "is given twice" if by[name] == selector else f"and '{selector}' both match '{name}'"
+                    raise ModelError(f"{self.path}: '{by[name]}' {twice}; needed each name once")
                 by[name] = selector
         return [name for name in self.tensors if name in by]
 

@@ -6,8 +6,8 @@ import copy
 import io
 import pickle
 import re
+import warnings
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -68,7 +68,7 @@ def read_content(shown: str) -> Content:
         raise
     except (MemoryError, OverflowError):
         raise ModelError(f"{shown}: an array is too large for this machine, or its size is damaged") from None
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except Exception as error:  # damage can make the readers of numpy and torch fail in any way
         raise ModelError(f"{shown}: truncated or damaged: {_first_line(error)}") from None
 
 
@@ -101,7 +101,7 @@ def _recognise_zip(shown: str) -> str:
     try:
         with zipfile.ZipFile(shown) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{shown}: truncated or damaged: {_first_line(error)}") from None
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return "torch"
@@ -156,7 +156,9 @@ def _read_safetensors(shown: str) -> Content:
 
 def _read_torch(shown: str) -> Content:
     try:
-        payload = torch.load(shown, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; what matters is an error
+            payload = torch.load(shown, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|global|function|class)\s+([\w.]+)", str(error))
         what = f"'{named[1]}'" if named else "something"

@@ -29,7 +29,12 @@ class Solver(ABC):
 
 
 def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
-    """Return the positions of the groups that can bind: some choice of options would exceed their capacity."""
+    """Return the positions of the groups that can bind: some choice of options would exceed their capacity.
+
+    Nothing binds an empty layer.
+    """
+    if problem.w.numel() == 0:
+        return ()
     return tuple(i for i, group in enumerate(problem.groups) if _can_bind(problem, group))
 
 
@@ -45,10 +50,11 @@ def infeasibility(problem: ChoiceProblem) -> Solution | None:
     """Return an INFEASIBLE solution with the arithmetic if even the fewest synapses exceed a capacity, else ``None``.
 
     Every entry can take its cheapest option independently of the others, so the problem is feasible exactly when
-    the fewest synapses of all entries together fit each part.
+    the fewest synapses of all entries together fit each part; unless groups that count synapses meet groups that count
+    sources, which only `cp_sat` and `milp` accept.
     """
-    fewest = 0 if problem.alphabet is None else problem.alphabet.min_use
     for group in problem.groups:
+        fewest, unit = _fewest(problem, group)
         capacity = group.capacities(problem.n_rows, problem.n_columns)
         size = group.part_size(problem.n_rows, problem.n_columns)
         short = (capacity < fewest * size).nonzero()
@@ -58,12 +64,20 @@ def infeasibility(problem: ChoiceProblem) -> Solution | None:
                 Status.INFEASIBLE,
                 "infeasibility",
                 reason=(
-                    f"{group.limit or group.kind} {part}: {size} connections x at least {fewest} synapse each = "
-                    f"{fewest * size} synapses; {int(capacity[part])} allowed "
+                    f"{group.limit or group.kind} {part}: {size} connections x at least {fewest} {unit} each = "
+                    f"{fewest * size} {unit}s; {int(capacity[part])} allowed "
                     f"({fewest * size - int(capacity[part])} too many)"
                 ),
             )
     return None
+
+
+def _fewest(problem: ChoiceProblem, group: Group) -> tuple[int, str]:
+    """Return the least that one connection can count in a group, and what is counted."""
+    alphabet = problem.alphabet
+    if group.counts == "synapses":
+        return 0 if alphabet is None else alphabet.min_use, "synapse"
+    return 0 if alphabet is None else int((alphabet.values != 0).all()), "source"
 
 
 def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int, ...] | None:

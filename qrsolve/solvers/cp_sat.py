@@ -78,7 +78,8 @@ class CpSat(Solver):
             return infeasible
         options = OpenOptions.of(problem)
         cost, scale = _integer_costs(options)
-        # The most by which each entry's integer can exceed its scaled cost: less this, a bound on integers holds for costs.
+        # The most by which an entry's integer can exceed its scaled cost: less this, a bound on integers holds for
+        # costs.
         excess = torch.zeros(problem.w.numel(), dtype=torch.float64)
         excess.scatter_reduce_(0, options.entry, cost - scale * options.cost, "amax")
         rounding = float((cost - scale * options.cost).abs().max()) * problem.w.numel() / scale if len(cost) else 0.0
@@ -96,7 +97,7 @@ class CpSat(Solver):
         return Solution(status, self.name, choice, bound=bound, reason=reason)
 
     def _search(self, options: OpenOptions, cost: Tensor) -> tuple[Status, Tensor | None, float] | None:
-        """Return status, the Booleans taken (``None``: nothing was found) and a bound on the total; ``None`` if infeasible."""
+        """Return status, the Booleans taken (``None``: none found) and a bound on the total; ``None`` if infeasible."""
         cp_model = _load()
         model, booleans = _model(options, cost)
         solver = cp_model.CpSolver()

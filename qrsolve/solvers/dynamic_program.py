@@ -29,11 +29,11 @@ def close_rows(
 ) -> Closed:
     """Find the best choice of each row, given the relaxation at a price at which the row fits.
 
-    At price p the relaxation bounds every choice: its total cost is the bound, plus the reduced cost ``best - (saving - p use)`` of
-    each deviation from the relaxed options, plus ``p`` for each unused synapse. So the least of
-    ``sum reduced costs + p * unused`` over sets of deviations is the exact answer, and a deviation that alone costs more than the
-    best set so far can be in no better one. A table over the used synapses goes through the cheapest few deviations;
-    a row is proved when all the others cost at least as much as its best set.
+    At price p the relaxation bounds every choice: its total cost is the bound, plus the reduced cost
+    ``best - (saving - p use)`` of each deviation from the relaxed options, plus ``p`` for each unused synapse. So the
+    least of ``sum reduced costs + p * unused`` over sets of deviations is the exact answer, and a deviation that alone
+    costs more than the best set so far can be in no better one. A table over the used synapses goes through the
+    cheapest few deviations; a row is proved when all the others cost at least as much as its best set.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def close_rows(
     options : Tensor
         int64: the options that were relaxed over.
     margin : Tensor
-        float64, shape (n_rows,): every column or option that is not in ``problem`` and ``options`` has at least this reduced cost.
+        float64, shape (n_rows,): every column or option that is not in ``problem`` and ``options`` has at least this
+        reduced cost.
     tolerance : Tensor
         float64, shape (n_rows,): how far from the best a proved row may be.
 
@@ -145,13 +146,14 @@ def _next_after(ascending: Tensor, n: int) -> Tensor:
 def _cheapest_set(cost: Tensor, step: Tensor, entry: Tensor, price: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
     """Minimise ``sum cost + price * (slack - sum step)`` over sets with ``sum step <= slack``, one deviation per entry.
 
-    ``table[t]`` is the least cost of deviations that together use ``t`` more synapses. Deviations of one entry stand together; each starts
-    from the table before its entry, so that at most one of them is taken.
+    ``table[t]`` is the least cost of deviations that together use ``t`` more synapses. Deviations of one entry stand
+    together; each starts from the table before its entry, so that at most one of them is taken.
 
     Parameters
     ----------
     cost, step, entry : Tensor
-        float64, int64, int64, each of shape (n_rows, n): reduced cost, extra synapses, and ascending entry of each deviation.
+        float64, int64, int64, each of shape (n_rows, n): reduced cost, extra synapses, and ascending entry of each
+        deviation.
     price, slack : Tensor
         float64 and int64, shape (n_rows,).
 

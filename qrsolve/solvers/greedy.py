@@ -11,10 +11,10 @@ from qrsolve.solvers.top_gains import keep_nested
 
 
 class Greedy(Solver):
-    """Minimise ``sum h (w - v)^2`` under nested capacities when every extra synapse of an entry saves less than the last.
+    """Minimise ``sum h (w - v)^2`` under nested capacities when each extra synapse saves less than the last.
 
-    The gain of the u-th synapse of an entry is ``h (2 w v_u - v_u^2) - h (2 w v_{u-1} - v_{u-1}^2)``; the largest gains of all
-    entries together are optimal (Fox 1966), and taking them never skips a synapse, because gains fall with u.
+    The gain of the u-th synapse of an entry is ``h (2 w v_u - v_u^2) - h (2 w v_{u-1} - v_{u-1}^2)``; the largest gains
+    of all entries together are optimal (Fox 1966), and taking them never skips a synapse, because gains fall with u.
     """
 
     name = "greedy"
@@ -54,7 +54,7 @@ class Greedy(Solver):
         gain = torch.stack(saving, dim=2).diff(dim=2).clamp(min=0)
         if problem.h is not None:
             gain = gain * problem.h.double()[:, :, None]
-        kept, prices = keep_nested(gain.reshape(rows, -1), problem, order)
-        use = kept.reshape(rows, columns, alphabet.max_use).sum(dim=2)
-        choice = torch.where(negative, sides[1][use], sides[0][use])
+        kept, prices = keep_nested(gain.flatten(1), problem, order)
+        taken = kept.reshape(rows, columns, alphabet.max_use).sum(dim=2)
+        choice = torch.where(negative, sides[1][taken], sides[0][taken])
         return Solution(Status.OPTIMAL, self.name, choice, prices=prices)

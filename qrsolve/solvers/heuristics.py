@@ -68,7 +68,7 @@ class PruneThenRound(Heuristic):
     """Keep the ``capacity`` largest ``abs(w)`` at one synapse each, then round each as the synapses left over allow.
 
     From the largest on, an entry takes the nearest of the values that its own synapse and the spare ones can pay. Spare
-    ones exist where a row has fewer sources than capacity, or where an entry rounds to zero. O(capacity * n_options) per
+    ones exist where a row has fewer sources than capacity, or where an entry rounds to zero. O(capacity * n_options) a
     row; ties in ``abs(w)`` keep the first column, ties in value the lowest option.
     """
 

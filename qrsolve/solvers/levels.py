@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.problem import ChoiceProblem, LevelsProblem
-from qrsolve.solution import Solution, chosen_values
+from qrsolve.solution import Solution
 
 Choose = Callable[[ChoiceProblem], Solution]
 
@@ -72,12 +72,13 @@ def solve_levels(
     Notes
     -----
     Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
-    scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated around
-    each start. Deterministic.
+    scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated
+    around each start. Deterministic.
     """
     given = problem.family.given.to(problem.w.device)
-    if not problem.family.is_learned:
-        parameters = given.expand(max(problem.n_scopes, 1), -1).clone()
+    if not problem.family.is_learned or problem.w.numel() == 0:
+        # Nothing to learn, or nothing to learn from: then any value does.
+        parameters = torch.where(torch.isnan(given), 1.0, given).expand(max(problem.n_scopes, 1), -1).clone()
         solution = choose(problem.choice(parameters))
         return Levels(parameters, solution, (_objective(problem, parameters, solution),))
     if start is not None:
@@ -125,10 +126,10 @@ def _objective(problem: LevelsProblem, parameters: Tensor, solution: Solution) -
 
 
 def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
-    """Return the least-squares parameters for a choice: minimise ``sum h (w - counts[choice] @ parameters)^2`` per scope.
+    """Return the parameters for a choice: minimise ``sum h (w - counts[choice] @ parameters)^2`` per scope.
 
-    Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the better
-    neighbour, unused and given ones stay: the objective never increases.
+    Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the
+    better neighbour, unused and given ones stay: the objective never increases.
     """
     family = problem.family
     counts = family.counts.to(problem.w.device)
@@ -174,7 +175,7 @@ def _option_moments(problem: LevelsProblem, parameters: Tensor, solution: Soluti
 
 
 def _nearest_powers(best: Tensor, old: Tensor, normal: Tensor, right: Tensor, free: Tensor) -> Tensor:
-    """Round each free parameter to the power of two with the lower cost, one after the other; keep the old if better."""
+    """Round each free parameter to the power of two with the lower cost, one by one; keep the old if better."""
     current = old.clone()
     for t in free.nonzero()[:, 0].tolist():
         exponent = torch.log2(best[:, t].clamp(min=1e-300)).floor()
@@ -190,6 +191,8 @@ def _starts(problem: LevelsProblem) -> list[Tensor]:
     family = problem.family
     reach = _single_reach(family)
     starts: list[Tensor] = []
+    # The largest weights may be as many copies as one connection can have.
+    scales = sorted({*_SCALES, min(*_SCALES, 1 / max(1, int(family.use.max())))}, reverse=True)
     for shape in ("quantiles", "even", "geometric"):
         base = torch.zeros(max(problem.n_scopes, 1), family.n_parameters, dtype=torch.float64, device=problem.w.device)
         for side in (1.0, -1.0, 0.0):
@@ -198,7 +201,7 @@ def _starts(problem: LevelsProblem) -> list[Tensor]:
                 sizes = _sizes(problem, side, len(members), shape)
                 for position, t in enumerate(members):
                     base[:, t] = sizes[:, position] / reach[t]
-        for scale in _SCALES:
+        for scale in scales:
             start = base * scale
             if family.power_of_two:
                 start = 2.0 ** torch.log2(start.clamp(min=1e-300)).round()

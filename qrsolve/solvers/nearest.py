@@ -35,7 +35,7 @@ def nearest_option(w: Tensor, alphabet: Alphabet) -> Tensor:
     # Among equal values the first in the order has the lowest index; point each level at that one.
     first = torch.searchsorted(levels, levels)
     order = order.gather(1, first)
-    target = w.double()
+    target = w.double().contiguous()
     if alphabet.scope is None:
         right = torch.searchsorted(levels[0], target).clamp_(max=alphabet.n_options - 1)
         left = (right - 1).clamp_(min=0)
@@ -43,7 +43,7 @@ def nearest_option(w: Tensor, alphabet: Alphabet) -> Tensor:
         low_option, high_option = order[0][left], order[0][right]
     else:
         levels, order = levels[alphabet.scope], order[alphabet.scope]
-        right = torch.searchsorted(levels, target.contiguous()).clamp_(max=alphabet.n_options - 1)
+        right = torch.searchsorted(levels, target).clamp_(max=alphabet.n_options - 1)
         left = (right - 1).clamp_(min=0)
         low, high = levels.gather(1, left), levels.gather(1, right)
         low_option, high_option = order.gather(1, left), order.gather(1, right)
@@ -70,10 +70,8 @@ class Nearest(Solver):
         """Take the nearest value of each entry; ties go to the lowest option. O(n log n_options)."""
         if (infeasible := infeasibility(problem)) is not None:
             return infeasible
-        if problem.alphabet is None:
-            choice = (problem.w != 0).long()
-        else:
-            choice = nearest_option(problem.w, problem.alphabet)
+        alphabet = problem.alphabet
+        choice = (problem.w != 0).long() if alphabet is None else nearest_option(problem.w, alphabet)
         n_rows, n_columns = problem.w.shape
         prices = tuple(
             torch.zeros(g.n_parts(n_rows, n_columns), dtype=torch.float64, device=problem.w.device)

@@ -146,20 +146,22 @@ def n_booleans(problem: ChoiceProblem) -> int:
 
 def _levels(problem: ChoiceProblem, kinds: tuple[str, ...]) -> list[tuple[tuple[int, ...], Tensor]]:
     """Return each combination of counts that some option has, ascending, with those options."""
+    found: dict[tuple[int, ...], list[int]] = {}
     if problem.alphabet is None:
         # Dropping (option 0) counts nothing; keeping (option 1) counts one in every way.
-        return [((0,) * len(kinds), torch.tensor([0])), ((1,) * len(kinds), torch.tensor([1]))]
+        for k in (0, 1):
+            found.setdefault((k,) * len(kinds), []).append(k)
+        return [(counts, torch.tensor(members)) for counts, members in sorted(found.items())]
     alphabet = problem.alphabet
-    found: dict[tuple[int, ...], list[int]] = {}
     is_source = (alphabet.values != 0).cpu()
     some_source, all_source = is_source.any(dim=0).tolist(), is_source.all(dim=0).tolist()
     for k, use in enumerate(alphabet.use.tolist()):
         # A value that is 0 in some scopes only counts differently there.
         for source in sorted({int(some_source[k]), int(all_source[k])}):
             counts = tuple(use if kind == "synapses" else source for kind in kinds)
-            found.setdefault(counts, [])
-            if k not in found[counts]:
-                found[counts].append(k)
+            members = found.setdefault(counts, [])
+            if members[-1:] != [k]:
+                members.append(k)
     return [(counts, torch.tensor(found[counts])) for counts in sorted(found)]
 
 

@@ -17,8 +17,10 @@ from qrsolve.solvers.row_problem import RowProblem, relax, used_at
 
 TOLERANCE = 1e-9
 """Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""
-_PATIENCE = 8
-"""Prices to try before a few unused synapses are left to the table that follows."""
+_PATIENCE, _WARM_PATIENCE = 8, 3
+"""Prices to try, from nothing and from a nearby problem, before a few unused synapses are left to the table that follows."""
+_STALE_SHARE = 0.97
+"""Columns kept from a nearby problem are selected anew once another one would leave zero at this share of the price."""
 _NEAR_SHARE = 0.1
 """Options within this share of the price of an entry's best are looked at first."""
 _MAX_EVALUATIONS = 100
@@ -109,7 +111,7 @@ class _Rows(NamedTuple):
 def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: Solution | None) -> _Rows:
     n_columns = rows.w.shape[1]
     most = int(rows.capacity.max()) if rows.n_rows else 0
-    width = most + most // 8 + 4
+    width = most + most // 4 + 4
     if zero is None or width >= n_columns:
         return _solve_all_columns(rows, alphabet)
     index, outside = _open_columns(rows, alphabet, width, start)
@@ -170,17 +172,34 @@ def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solut
         score = _best_saving_per_synapse(rows, alphabet, rows.w.double(), rows.h)
         top = torch.topk(score, width + 1, dim=1)
         return top.indices[:, :width].contiguous(), top.values[:, width]
-    if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
-        index = start.index.clone()
+    if start is not None and start.prices and start.index is not None and start.index.shape == (rows.n_rows, width):
+        return _renewed_columns(rows, alphabet, start.index, start.prices[0])
     else:
         top = torch.topk(rows.w.abs(), width + 1, dim=1)
         index = top.indices[:, :width].contiguous()
         if alphabet.mirror is not None:
             return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double(), None)[:, 0]
+    return index, _outside(rows, alphabet, index)
+
+
+def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> Tensor:
+    """Return the price from which on all columns but those in ``index`` stay at zero; the outermost weights decide."""
     rest = rows.w.scatter(1, index, 0.0)
     low, high = torch.aminmax(rest, dim=1)
     ends = torch.stack([low, high], dim=1).double()
-    return index, _best_saving_per_synapse(rows, alphabet, ends, None).amax(dim=1)
+    return _best_saving_per_synapse(rows, alphabet, ends, None).amax(dim=1)
+
+
+def _renewed_columns(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep the columns of a nearby problem, but select anew where a column outside has come close to leaving zero."""
+    outside = _outside(rows, alphabet, index)
+    stale = (outside > _STALE_SHARE * price).nonzero()[:, 0]
+    if len(stale):
+        part = rows.rows(stale)
+        renewed = torch.topk(part.w.abs(), index.shape[1], dim=1).indices
+        index = index.index_copy(0, stale, renewed)
+        outside = outside.index_copy(0, stale, _outside(part, alphabet, renewed))
+    return index.clone(), outside
 
 
 class _Core(NamedTuple):
@@ -216,7 +235,8 @@ def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, st
     low, high = float(guess.min()) / reach, float(guess.max()) * reach
     while True:
         reduced = _reduced_costs(core, alphabet, (low, high))
-        price = _search_price(core, least, guess, (reduced <= 0).nonzero()[:, 0])
+        patience = _PATIENCE if start is None else _WARM_PATIENCE
+        price = _search_price(core, least, guess, (reduced <= 0).nonzero()[:, 0], patience)
         found = float(price.min()), float(price.max())
         if low <= found[0] and found[1] <= high:
             break
@@ -274,7 +294,7 @@ def _reduced_costs(core: RowProblem, alphabet: Alphabet, prices: tuple[float, fl
     return apart * lightest
 
 
-def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tensor) -> Tensor:
+def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tensor, patience: int) -> Tensor:
     """Return for each row a price at which it fits, with at most a few synapses unused where that is possible.
 
     The synapses used fall with the price. Between a price that fits and one that does not, the next is interpolated; where
@@ -290,6 +310,8 @@ def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tenso
         Where to start, not below ``least``.
     options : Tensor
         The options to price.
+    patience : int
+        Prices to try before a few unused synapses are left to the table that follows.
     """
     answer = guess.clone()
     rows = torch.arange(core.n_rows, device=guess.device)
@@ -307,14 +329,16 @@ def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tenso
         fits = used <= capacity
         high, used_high = torch.where(fits, price, high), torch.where(fits, used, used_high)
         low, used_low = torch.where(fits, low, price), torch.where(fits, used_low, used)
-        near = fits & ((capacity - used <= max(0, step - _PATIENCE)) | (price <= least))
-        done = near | (torch.isfinite(high) & (high - low <= 1e-14 * high))
+        near = fits & ((capacity - used <= max(0, step - patience)) | (price <= least))
+        # Where even a price above all savings does not fit, these options are too few, and the caller adds more.
+        stuck = torch.isinf(high) & (price >= 2 * ceiling)
+        done = near | stuck | (torch.isfinite(high) & (high - low <= 1e-14 * high))
         n_done = int(done.sum())
         if n_done == len(rows):
-            answer[rows] = torch.where(near, price, high)
+            answer[rows] = torch.where(near | stuck, price, high)
             return answer
         if 2 * n_done > len(rows):
-            answer[rows[done]] = torch.where(near, price, high)[done]
+            answer[rows[done]] = torch.where(near | stuck, price, high)[done]
             keep = (~done).nonzero()[:, 0]
             used_at, rows, ceiling = used_at.rows(keep), rows[keep], ceiling[keep]
             least, price, capacity, used, near = least[keep], price[keep], capacity[keep], used[keep], near[keep]
@@ -325,6 +349,7 @@ def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tenso
         between = high + (low - high) * share
         ratio = ((used + 1) / (capacity + 1)).sqrt()
         upwards = torch.maximum(low * ratio.clamp(1.02, 4.0), 1e-3 * 4.0**step * ceiling)
+        upwards = torch.minimum(upwards, torch.maximum(price, 2 * ceiling))
         downwards = torch.maximum(least, high * ratio.clamp(0.25, 0.95)) if step < 6 else least
         following = torch.where(torch.isinf(high), upwards, torch.where(torch.isinf(used_low), downwards, between))
         # A row that is near already keeps its price while others go on.

@@ -10,6 +10,10 @@ from torch import Tensor
 from qrsolve.problem import ChoiceProblem, Group
 
 
+_AT_ONCE = 1 << 19
+"""Entries times options up to which all options are priced in one tensor instead of one after the other."""
+
+
 @dataclass(frozen=True)
 class RowProblem:
     """Maximise ``sum saving`` with ``sum use <= capacity`` in each row, all rows at once.
@@ -110,6 +114,12 @@ def relax(problem: RowProblem, price: Tensor, options: Tensor) -> Relaxation:
     options : Tensor
         int64, ascending: the options that can matter.
     """
+    if problem.w.numel() * len(options) <= _AT_ONCE:
+        score = problem.savings(options) - price[:, None, None] * problem.use[options]
+        best, position = score.max(dim=2)
+        score.scatter_(2, position[:, :, None], -torch.inf)
+        option = options[position]
+        return Relaxation(option, best, score.amax(dim=2), problem.use[option].sum(dim=1))
     use = problem.use.tolist()
     best = torch.full_like(problem.w, -torch.inf)
     second = best.clone()

@@ -114,7 +114,11 @@ def _from_idx(folder: Path, name: str) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise ModelError(f"{path}: not an IDX file of bytes")
     n_dimensions = content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content, ">u4", n_dimensions, offset=4)) if len(content) >= 4 + 4 * n_dimensions else ()
+    shape = (
+        tuple(int(n) for n in np.frombuffer(content, ">u4", n_dimensions, offset=4))
+        if len(content) >= 4 + 4 * n_dimensions
+        else ()
+    )
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * n_dimensions)
     if len(shape) != n_dimensions or data.size != int(np.prod(shape)):
         raise ModelError(f"{path}: {data.size} bytes of data for the shape {shape}; the file is truncated")

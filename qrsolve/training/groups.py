@@ -63,8 +63,10 @@ def find_afferents(
             if name not in matrices:
                 raise ModelError(_unknown(f"group {'+'.join(group)}: '{name}'", matrices))
     in_groups = {name for group in declared for name in group}
-    names = list(known) + [name for name in in_groups if name not in known] if select is None else _select(
-        model, matrices, known, select
+    names = (
+        list(known) + [name for name in in_groups if name not in known]
+        if select is None
+        else _select(model, matrices, known, select)
     )
     order = list(matrices)
     names.sort(key=order.index)
@@ -82,7 +84,8 @@ def find_afferents(
         broken = next(group for group in declared if not chosen.issuperset(group))
         raise ModelError(f"group {'+'.join(broken)}: select leaves out part of it")
     kept += [
-        group for group in (tuple(n for n in group if n in chosen and n not in in_groups) for group in found)
+        group
+        for group in (tuple(n for n in group if n in chosen and n not in in_groups) for group in found)
         if len(group) > 1
     ]
     return Afferents(tuple(names), tuple(kept), tuple(name for name in order if name not in chosen))

@@ -148,7 +148,9 @@ class Projector:
                 state.project(final)
             matrix = state.matrix()
             assert state.solution is not None
-            projection = projection_of(state.population, matrix, state.problem(matrix), state.solution, state.parameters)
+            projection = projection_of(
+                state.population, matrix, state.problem(matrix), state.solution, state.parameters
+            )
             self._write(projection.weights)
             projections[state.population.name] = projection
         self.detach()
@@ -271,7 +273,10 @@ class Projector:
 
 
 def attach(
-    spec: HardwareSpec | str | PathLike[str], model: nn.Module, optimizer: Optimizer, **options: Any  # noqa: ANN401
+    spec: HardwareSpec | str | PathLike[str],
+    model: nn.Module,
+    optimizer: Optimizer,
+    **options: Any,  # noqa: ANN401
 ) -> Projector:
     """Make a `Projector` and attach it to an optimizer; ``options`` are those of `Projector`."""
     projector = Projector(spec, model, **options)

@@ -1,0 +1,298 @@
+"""Check weights against a chip's limits: plain counting, without any solver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qrsolve.compile import Plan, Population
+from qrsolve.model_file import require_finite
+from qrsolve.problem import Group
+from qrsolve.spec import LimitKind
+from qrsolve.usage import Usage, usage_of
+
+
+@dataclass(frozen=True)
+class LimitRow:
+    """One limit at its worst place.
+
+    Parameters
+    ----------
+    kind : str
+        The limit's word in the chip's file; ``values`` for the alphabet of the weights.
+    where : str
+        The worst place, as ``'fc1.weight', neuron 17``.
+    value, max : int
+        What was counted there, and what is allowed.
+    text : str
+        The arithmetic, in one line.
+    """
+
+    kind: str
+    where: str
+    value: int
+    max: int
+    text: str
+
+    @property
+    def excess(self) -> int:
+        """How much over the limit, >= 0."""
+        return max(0, self.value - self.max)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return {
+            "kind": self.kind,
+            "where": self.where,
+            "value": self.value,
+            "max": self.max,
+            "excess": self.excess,
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What one population's weights use.
+
+    Parameters
+    ----------
+    rows : tuple of LimitRow
+        One per limit, and one for the values.
+    values : dict of str to list of float
+        The parameters that explain the weights, by their names in the chip's file, one number per scope; empty where
+        there are none.
+    values_from : {"chip", "given", "weights", ""}
+        The chip's file; parameters that the caller gave; recovered from the weights alone; or no values.
+    """
+
+    rows: tuple[LimitRow, ...]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    values_from: str = ""
+
+    @property
+    def is_compliant(self) -> bool:
+        """Whether no limit is exceeded."""
+        return all(row.excess == 0 for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "compliant": self.is_compliant,
+            "limits": [row.to_dict() for row in self.rows],
+            "values": self.values,
+            "values_from": self.values_from,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What weights use of a chip.
+
+    Parameters
+    ----------
+    layers : dict of str to LayerReport
+        By population.
+    network : tuple of LimitRow
+        Limits that all populations share.
+    not_enforced, remarks : tuple of str
+        As in the plan: what was not checked, and how what was checked is taken.
+    """
+
+    layers: dict[str, LayerReport]
+    network: tuple[LimitRow, ...]
+    not_enforced: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def is_compliant(self) -> bool:
+        """Whether no limit is exceeded anywhere."""
+        return not self.violations
+
+    @property
+    def rows(self) -> tuple[LimitRow, ...]:
+        """All rows, layer by layer, then those of the network."""
+        return (*(row for layer in self.layers.values() for row in layer.rows), *self.network)
+
+    @property
+    def violations(self) -> tuple[LimitRow, ...]:
+        """The rows that exceed their limit."""
+        return tuple(row for row in self.rows if row.excess > 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values: the object that ``qrsolve check --json`` prints."""
+        return {
+            "compliant": self.is_compliant,
+            "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
+            "network": {"limits": [row.to_dict() for row in self.network]},
+            "not_enforced": list(self.not_enforced),
+            "remarks": list(self.remarks),
+        }
+
+
+def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Report:
+    """Count what weights use of each limit, and whether their values exist on the chip.
+
+    Parameters
+    ----------
+    plan : Plan
+        A chip compiled for these shapes.
+    weights : mapping of str to Tensor
+        By the names of the plan.
+    parameters : mapping of str to Tensor or None
+        Values by population, shape (n_scopes, n_parameters) each, such as a projection or a file claims them. They are
+        verified against the weights; where they are missing or do not fit, values are recovered from the weights.
+
+    Returns
+    -------
+    Report
+        One row per limit and population, with its worst place.
+
+    Raises
+    ------
+    ModelError
+        NaN or inf in a weight.
+    ShapeError
+        A weight is missing or does not have the compiled shape.
+
+    Notes
+    -----
+    A value counts with the fewest synapses that reach it. A value that no combination reaches counts one synapse, and
+    the text says "at least".
+    """
+    layers: dict[str, LayerReport] = {}
+    totals = [0] * len(plan.spec.limits)
+    for population in plan.populations:
+        matrix = population.matrix(weights).cpu()
+        for name in population.names:
+            require_finite(name, weights[name])
+        usage = usage_of(population, matrix, None if parameters is None else parameters.get(population.name))
+        rows = []
+        for i, limit in enumerate(plan.spec.limits):
+            if (row := _limit_row(usage, limit)) is not None:
+                rows.append(row)
+                totals[i] += row.value
+        if population.family is not None:
+            rows.append(_values_row(usage))
+        layers[population.name] = LayerReport(tuple(rows), usage.named_values(), usage.values_from)
+    shared = (_shared_row(plan, limit, total) for limit, total in zip(plan.spec.limits, totals, strict=True))
+    return Report(layers, tuple(row for row in shared if row is not None), plan.not_enforced, plan.remarks)
+
+
+def _limit_row(usage: Usage, limit: LimitKind) -> LimitRow | None:
+    """Count one limit for one population; ``None`` for a limit that this version does not count."""
+    population = usage.population
+    rows, columns = usage.matrix.shape
+    taken = limit.shape_usage(rows, columns)
+    if taken is not None:
+        where = f"'{population.name}'"
+        counted = (
+            f"{rows:,} neurons" if limit.kind == "neurons" else f"{rows:,} neurons x {columns:,} sources = {taken:,}"
+        )
+        text = f"{where}: {counted}{_allowed(limit, taken)}"
+        return LimitRow(limit.kind, where, taken, limit.capacity, text)
+    group = limit.group()
+    if group is None:
+        return None
+    if group.kind == "block" and any(width % group.block for width in population.widths):
+        return None
+    counted_use = usage.use if group.counts == "synapses" else (usage.matrix != 0).long()
+    parts = group.gather(counted_use)
+    if parts.numel() == 0:
+        where = f"'{population.name}'"
+        return LimitRow(limit.kind, where, 0, limit.capacity, f"{where}: no connections{_allowed(limit, 0)}")
+    totals = parts.sum(dim=1)
+    worst = int(totals.argmax())
+    where = _place(population, group, worst)
+    value = int(totals[worst])
+    guessed = group.counts == "synapses" and bool(group.gather(usage.unreached)[worst].any())
+    at_least = "at least " if guessed else ""
+    text = f"{where}: {at_least}{_sum_of(parts[worst], group)}{_allowed(limit, value)}"
+    return LimitRow(limit.kind, where, value, limit.capacity, text)
+
+
+def _sum_of(uses: Tensor, group: Group) -> str:
+    """Say how a count came about: ``22 sources x 3 synapses = 66 synapses``."""
+    if group.counts == "sources":
+        return _n(int((uses != 0).sum()), "source")
+    multiplicity, n_sources = torch.unique(uses[uses > 0], return_counts=True)
+    total = _n(int(uses.sum()), "synapse")
+    if len(multiplicity) == 0 or group.kind == "all":
+        return total
+    terms = [
+        f"{_n(n, 'source')} x {_n(m, 'synapse')}"
+        for m, n in zip(multiplicity.tolist(), n_sources.tolist(), strict=True)
+    ]
+    return f"{' + '.join(terms)} = {total}"
+
+
+def _allowed(limit: LimitKind, value: int) -> str:
+    """Say what a limit allows, and by how much it is exceeded."""
+    capacity, reserved = limit.capacity, getattr(limit, "reserved", 0)
+    held_back = f" ({capacity + reserved:,} less {reserved:,} reserved)" if reserved else ""
+    over = f" ({value - capacity:,} too many)" if value > capacity else ""
+    per = f" in each {m}" if (m := getattr(limit, "m", 0)) else ""
+    return f"; {limit.kind} allows {capacity:,}{held_back}{per}{over}"
+
+
+def _place(population: Population, group: Group, part: int) -> str:
+    """Name a part of a group as users know it: a neuron, sources of a neuron, a source, or the whole population."""
+    if group.kind == "all":
+        return f"'{population.name}'"
+    if group.kind == "row":
+        return f"'{population.name}', neuron {part}"
+    if group.kind == "column":
+        return f"'{population.name}', source {part}"
+    row, start = divmod(part * group.block, population.n_columns)
+    for name, width in zip(population.names, population.widths, strict=True):
+        if start < width:
+            return f"'{name}', neuron {row}, sources {start} to {start + group.block - 1}"
+        start -= width
+    return f"'{population.name}', neuron {row}"
+
+
+def _values_row(usage: Usage) -> LimitRow:
+    """Say whether all weights are values that the chip has, or which one is not."""
+    name, n_bad = f"'{usage.population.name}'", int(usage.unreached.sum())
+    distinct = _n(len(torch.unique(usage.matrix)), "distinct value")
+    if n_bad == 0:
+        known = _listed(usage)
+        return LimitRow("values", name, 0, 0, f"{name}: {distinct}, all of them reachable{known}")
+    row, column = (int(i) for i in usage.unreached.nonzero()[0])
+    where = usage.population.place(row, column)
+    weight = f"{where} is {usage.matrix[row, column].item():.7g}"
+    off = f"{n_bad:,} of {usage.matrix.numel():,} weights have no such value"
+    why = usage.reason or f"no sum of values is{_listed(usage)}"
+    return LimitRow("values", where, n_bad, 0, f"{weight}: {why}; {off}")
+
+
+def _listed(usage: Usage) -> str:
+    """List the values where they are few."""
+    values = usage.named_values()
+    if not values or any(len(numbers) > 1 for numbers in values.values()):
+        return ""
+    listed = [f"{name} = {numbers[0]:.6g}" for name, numbers in values.items()]
+    return f" ({', '.join(listed[:8])}{', ...' if len(listed) > 8 else ''})"
+
+
+def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
+    """Count a limit of a chip or network over all populations; ``None`` where each population has its own."""
+    scope = getattr(limit, "scope", "")
+    if scope not in ("chip", "network") or limit.not_enforced():
+        return None
+    n_chips = (plan.spec.hierarchy.chips or 1) if scope == "chip" else 1
+    capacity = limit.capacity * n_chips
+    where = "all layers together"
+    chips = f" on each of {n_chips} chips = {capacity:,}" if n_chips > 1 else ""
+    over = f" ({total - capacity:,} too many)" if total > capacity else ""
+    layers = _n(len(plan.populations), "layer")
+    text = f"{layers}: {total:,} {limit.kind} in all; {limit.kind} allows {limit.capacity:,}{chips}{over}"
+    return LimitRow(limit.kind, where, total, capacity, text)
+
+
+def _n(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

@@ -1,0 +1,225 @@
+"""Explain what a chip's file means for layers of given shapes: the problem, the solver, and who refuses it why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan, lcm
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import AlphabetFamily
+from qrsolve.compile import Population, compile_plan
+from qrsolve.errors import InfeasibleError, NoSolverError
+from qrsolve.solvers import SOLVERS, refusals
+from qrsolve.spec import HardwareSpec, LimitKind, spec_hash
+
+EXAMPLE = (64, 256)
+"""Neurons and sources of the layer that is explained where no shape is asked for."""
+
+
+@dataclass(frozen=True)
+class LayerExplanation:
+    """One population's problem.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Neurons and sources.
+    structure : str
+        The problem in one sentence.
+    learned : tuple of str
+        Values that are chosen with the weights; empty where the chip gives them, or where there are none.
+    solver : str or None
+        The solver that is taken; ``None`` if all refuse.
+    guarantee : str
+        What its result is worth.
+    refusals : dict of str to str
+        What each solver says: why it refuses, or "" where it accepts.
+    """
+
+    rows: int
+    columns: int
+    structure: str
+    learned: tuple[str, ...]
+    solver: str | None
+    guarantee: str
+    refusals: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "rows": self.rows,
+            "columns": self.columns,
+            "structure": self.structure,
+            "learned": list(self.learned),
+            "solver": self.solver,
+            "guarantee": self.guarantee,
+            "refusals": self.refusals,
+        }
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A chip and what it means for some layers.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip.
+    layers : dict of str to LayerExplanation
+        By population.
+    is_example : bool
+        Whether the layers are an example, because none were asked for.
+    problem : str
+        Why the layers cannot be held to the chip at all; "" if they can.
+    """
+
+    spec: HardwareSpec
+    layers: dict[str, LayerExplanation]
+    is_example: bool
+    problem: str = ""
+    is_infeasible: bool = field(default=False)
+
+    def limits(self) -> list[dict[str, Any]]:
+        """Return each limit as in the chip's file, with its source in full and whether it is enforced."""
+        return [_limit_facts(self.spec, limit) for limit in self.spec.limits]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values: the object that ``qrsolve explain --json`` prints."""
+        return {
+            "name": self.spec.name,
+            "title": self.spec.title,
+            "spec_hash": spec_hash(self.spec),
+            "weights": _stated(self.spec.weights.model_dump(mode="json", exclude_none=True), self.spec),
+            "limits": self.limits(),
+            "is_example": self.is_example,
+            "problem": self.problem,
+            "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
+            "not_enforced": list(self.spec.not_enforced()),
+            "remarks": list(self.spec.remarks()),
+            "notes": list(self.spec.notes),
+        }
+
+
+def explain(
+    spec: HardwareSpec, shapes: Mapping[str, Sequence[int]] | None = None, groups: Sequence[Sequence[str]] = ()
+) -> Explanation:
+    """Compile a chip for some shapes and ask every solver about each problem; nothing is solved.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip.
+    shapes : mapping of str to sequence of int, or None
+        As in `compile_plan`; ``None`` takes an example layer.
+    groups : sequence of sequences of str
+        Matrices that share a population.
+
+    Returns
+    -------
+    Explanation
+        With ``problem`` set where the shapes break a limit by themselves, or the weight kind has no projection.
+
+    Raises
+    ------
+    ShapeError
+        The shapes do not fit each other.
+
+    Notes
+    -----
+    Values that are learned are taken at typical places: solvers accept by structure, which only special values change.
+    """
+    is_example = not shapes
+    try:
+        plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups)
+    except (InfeasibleError, NoSolverError) as error:
+        return Explanation(spec, {}, is_example, str(error), isinstance(error, InfeasibleError))
+    layers = {population.name: _layer(population) for population in plan.populations}
+    return Explanation(spec, layers, is_example)
+
+
+def _layer(population: Population) -> LayerExplanation:
+    family = population.family
+    parameters = None if family is None else _typical(family).expand(_n_scopes(population), -1)
+    targets = torch.zeros(1).expand(population.n_rows, population.n_columns)
+    answers = refusals(population.choice(targets, parameters))
+    chosen = next((solver for solver in SOLVERS if not answers[solver.name]), None)
+    learned: tuple[str, ...] = ()
+    if family is not None:
+        learned = tuple(n for n, v in zip(family.names, family.given.tolist(), strict=True) if isnan(v))
+    guarantee = "" if chosen is None else chosen.guarantee
+    if learned and chosen is not None:
+        guarantee += "; the values themselves: best of several starts, with a bound"
+    return LayerExplanation(
+        population.n_rows,
+        population.n_columns,
+        _structure(population, learned),
+        learned,
+        None if chosen is None else chosen.name,
+        guarantee,
+        answers,
+    )
+
+
+def _structure(population: Population, learned: tuple[str, ...]) -> str:
+    rows, columns, family = population.n_rows, population.n_columns, population.family
+    entries = f"{rows:,} neurons x {columns:,} sources"
+    if family is None:
+        what = f"keep or drop each of {entries}"
+    else:
+        most = int(family.use.max())
+        synapses = f" of up to {most} synapses" if most > 1 else ""
+        what = f"one of {family.counts.shape[0]:,} options{synapses} for each of {entries}"
+        if learned:
+            shared = "per neuron" if family.scope == "neuron" else "shared by the layer"
+            n_values = "1 learned value" if len(learned) == 1 else f"{len(learned)} learned values"
+            what += f", made from {n_values} {shared}"
+    parts = {"row": "per neuron", "column": "per source", "all": "in all"}
+    limits = []
+    for group in population.groups:
+        where = parts.get(group.kind, f"in each {group.block} sources")
+        word = "sources" if family is None and group.kind != "all" else group.counts
+        limits.append(f"{group.limit}: at most {group.capacity:,} {word} {where}")
+    return "; ".join([what, *limits]) if limits else f"{what}; no limit on their number"
+
+
+def _typical(family: AlphabetFamily) -> Tensor:
+    """Return parameters in general position: distinct, of similar size, powers of two where these are needed."""
+    t = torch.arange(family.n_parameters, dtype=torch.float64)
+    sizes = 2.0**-t if family.power_of_two else 1 / (1 + 0.6180339887 * t)
+    signs = torch.where(family.positive | (t % 2 == 0), 1.0, -1.0)
+    return torch.where(torch.isnan(family.given), sizes * signs, family.given)
+
+
+def _n_scopes(population: Population) -> int:
+    return 1 if population.scope() is None else population.n_rows
+
+
+def _example(spec: HardwareSpec) -> tuple[int, int]:
+    """Return neurons and sources of a layer that every n_of_m limit can divide."""
+    multiple = 1
+    for limit in spec.limits:
+        group = limit.group()
+        multiple = lcm(multiple, group.block or 1) if group is not None else multiple
+    rows, columns = EXAMPLE
+    return rows, max(multiple, columns // multiple * multiple)
+
+
+def _limit_facts(spec: HardwareSpec, limit: LimitKind) -> dict[str, Any]:
+    stated = _stated(limit.model_dump(mode="json", exclude_none=True), spec)
+    return {**stated, "capacity": limit.capacity, "enforced": not limit.not_enforced()}
+
+
+def _stated(facts: dict[str, Any], spec: HardwareSpec) -> dict[str, Any]:
+    """Spell sources out."""
+    return {
+        key: _stated(value, spec)
+        if isinstance(value, dict)
+        else spec.sources.get(value, value)
+        if key == "source"
+        else value
+        for key, value in facts.items()
+    }

@@ -1,0 +1,63 @@
+"""What qrsolve writes beside weights, and what of it is worth reading again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qrsolve.compile import Plan
+from qrsolve.project import Projection
+from qrsolve.spec import spec_hash
+
+
+def provenance(plan: Plan, projections: Mapping[str, Projection]) -> dict[str, Any]:
+    """Return the JSON values that go into a model file: the chip, and per population its values and its proof."""
+    layers = {}
+    for name, projection in projections.items():
+        family, parameters = projection.population.family, projection.parameters
+        layers[name] = {
+            "names": list(projection.population.names),
+            "parameter_names": [] if family is None else list(family.names),
+            "parameters": None if parameters is None else parameters.tolist(),
+            "solver": projection.solution.solver,
+            "status": projection.status.value,
+            "objective": projection.certificate.objective,
+            "bound": projection.certificate.bound,
+            "gap": projection.certificate.gap,
+        }
+    return {"spec": plan.spec.name, "spec_hash": spec_hash(plan.spec), "layers": layers}
+
+
+def claimed_parameters(metadata: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the values that a file claims for each population; anything that is not a table of numbers is left out."""
+    found = {}
+    for name, layer in _layers(metadata).items():
+        try:
+            found[name] = torch.tensor(layer["parameters"], dtype=torch.float64)
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            continue
+    return found
+
+
+def recorded_groups(metadata: Mapping[str, Any], names: Collection[str]) -> list[list[str]]:
+    """Return the populations of several matrices that a file names, as far as all their matrices are in ``names``."""
+    groups: list[list[str]] = []
+    taken: set[str] = set()
+    for layer in _layers(metadata).values():
+        group = layer.get("names")
+        if not isinstance(group, list) or len(group) < 2 or not all(isinstance(name, str) for name in group):
+            continue
+        if set(group) <= set(names) - taken and len(set(group)) == len(group):
+            groups.append(group)
+            taken |= set(group)
+    return groups
+
+
+def _layers(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    layers = metadata.get("layers")
+    if not isinstance(layers, dict):
+        return {}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, dict)}

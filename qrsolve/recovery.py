@@ -1,0 +1,309 @@
+"""Recover the values that weights were built from, and count the synapses of each weight; no solver in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, islice
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import AlphabetFamily
+
+BEAM = 128
+"""Sets of parameters that the search keeps at each step."""
+MAX_CANDIDATES = 160
+"""Numbers that the search tries for one parameter at each step."""
+MAX_NUMBERS = 1 << 22
+"""Entries of the largest table that one step of the search makes."""
+MAX_VERIFIED = 1000
+"""Sets of parameters that are verified against every weight."""
+REFINEMENTS, RELAXATIONS = 6, 60
+"""Rounds of least squares, and steps onto the worst interval, of one set of parameters."""
+NEIGHBOURS = 4
+"""Options on each side of a value that it may have come from."""
+SAMPLE = 256
+"""The most frequent values, which alone guide the search."""
+
+
+def fewest_synapses(values: Tensor, family: AlphabetFamily, parameters: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the fewest synapses that reach each value, -1 where none do.
+
+    An option reaches a weight if its value, up to the rounding of sums in single precision (double for double weights),
+    rounds to that weight in the weight's own type.
+
+    Parameters
+    ----------
+    values : Tensor
+        float64, shape (n,), ascending, without repetitions; each one a number of ``dtype``.
+    family : AlphabetFamily
+        The options.
+    parameters : Tensor
+        float64, shape (n_parameters,).
+    dtype : torch.dtype
+        Type of the weights.
+
+    Returns
+    -------
+    Tensor
+        int64, shape (n,).
+
+    Notes
+    -----
+    O(n_options log n + n * distinct uses): each option covers a run of the sorted values.
+    """
+    v, noise = family.counts @ parameters, _rounding(dtype) * (family.counts.abs() @ parameters.abs())
+    first = torch.searchsorted(values, (v - noise).to(dtype).double())
+    after = torch.searchsorted(values, (v + noise).to(dtype).double(), right=True)
+    hit = after > first
+    fewest = torch.full(values.shape, -1, dtype=torch.int64)
+    for use in torch.unique(family.use[hit]).flip(0).tolist():
+        some = hit & (family.use == use)
+        change = torch.zeros(len(values) + 1, dtype=torch.int64)
+        change.index_add_(0, first[some], torch.ones(int(some.sum()), dtype=torch.int64))
+        change.index_add_(0, after[some], -torch.ones(int(some.sum()), dtype=torch.int64))
+        fewest[change.cumsum(0)[:-1] > 0] = use
+    return fewest
+
+
+def recover_parameters(
+    values: Tensor, frequency: Tensor, family: AlphabetFamily, dtype: torch.dtype
+) -> tuple[Tensor | None, str]:
+    """Find parameters for which every value is reachable; among those in sight, the ones that take the fewest synapses.
+
+    Parameters
+    ----------
+    values : Tensor
+        float64, shape (n,), ascending, without repetitions; each one a number of ``dtype``.
+    frequency : Tensor
+        int64, shape (n,): how many weights have each value.
+    family : AlphabetFamily
+        The options; at least one parameter is free.
+    dtype : torch.dtype
+        Type of the weights.
+
+    Returns
+    -------
+    Tensor or None
+        float64, shape (n_parameters,).
+    str
+        "" where found, else why not, in one clause.
+
+    Notes
+    -----
+    Complete for codebooks without composition and for one free parameter (a scale); for several magnitudes a beam
+    search over values, their fractions and differences, which can miss magnitudes that never stand alone, and often
+    misses several magnitudes that are blurred by half precision.
+    """
+    n_options = family.counts.shape[0]
+    if len(values) > n_options:
+        return None, f"{len(values):,} distinct values, where {n_options:,} options are all there are"
+    if _is_codebook(family):
+        return _codebook(values, family)
+    several = family.n_parameters > 1
+    guesses = _several(values, frequency, family, dtype) if several else _single(values, family, dtype)
+    for guess in islice(guesses, MAX_VERIFIED):
+        if _explains(guess, values, family, dtype):
+            return guess, ""
+        refined = _refined(guess, values, family, dtype)
+        if _explains(refined, values, family, dtype):
+            return refined, ""
+    words = ", ".join(family.names) if family.n_parameters <= 4 else f"{family.n_parameters} values"
+    blurred = torch.finfo(dtype).bits < 32 and several
+    hint = f" ({str(dtype).removeprefix('torch.')} blurs them; float32 would tell)" if blurred else ""
+    return None, f"no {words} found that make up all {len(values):,} distinct values{hint}"
+
+
+def _explains(parameters: Tensor, values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> bool:
+    return bool((fewest_synapses(values, family, parameters, dtype) >= 0).all())
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """Return the relative rounding of sums: weights are computed in single precision or better, then stored."""
+    return 4 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+
+
+def _is_codebook(family: AlphabetFamily) -> bool:
+    plain = bool(((family.counts == 1) | (family.counts == 0)).all() & (family.counts.sum(dim=1) <= 1).all())
+    return plain and not bool(family.positive.any())
+
+
+def _codebook(values: Tensor, family: AlphabetFamily) -> tuple[Tensor | None, str]:
+    has_zero = bool((family.counts == 0).all(dim=1).any())
+    given = family.given[~torch.isnan(family.given)]
+    new = values[~torch.isin(values, given)]
+    new = new[new != 0] if has_zero else new
+    free = torch.isnan(family.given).nonzero()[:, 0]
+    if len(new) > len(free):
+        extra = ", zero apart," if has_zero else ""
+        return None, f"{len(new):,} distinct values{extra} where a scope has {len(free):,}"
+    parameters = family.given.clone()
+    parameters[free] = new[-1] if len(new) else 1.0
+    parameters[free[: len(new)]] = new
+    return parameters, ""
+
+
+def _single(values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Go through the scales at which every value seems to be one of the counts, largest first."""
+    counts = torch.unique(family.counts[:, 0])
+    counts = counts[counts != 0]
+    nonzero = values[values != 0]
+    if len(nonzero) == 0 or len(counts) == 0:
+        yield torch.ones(1, dtype=torch.float64)
+        return
+    largest = nonzero[nonzero.abs().argmax()]
+    scales = largest / counts
+    if family.power_of_two:
+        # Rounding to the weight's type can only move a multiple of a power of two if the type is short of bits.
+        around = scales.abs().log2().round()
+        scales = torch.cat([2.0 ** (around + shift) for shift in (-1, 0, 1)])
+    if bool(family.positive[0]):
+        scales = scales[scales > 0]
+    scales = torch.unique(scales)
+    scales = scales[scales.abs().argsort(descending=True)]
+    sample = nonzero[torch.linspace(0, len(nonzero) - 1, min(len(nonzero), 64)).long()]
+    step = float(counts.abs().min()) if family.n_parameters == 1 and len(counts) else 1.0
+    for some in torch.split(scales, max(1, MAX_NUMBERS // 64)):
+        ratio = sample / (some[:, None] * step)
+        off = (ratio - ratio.round()).abs()
+        room = 2 * torch.finfo(dtype).eps * ratio.abs().amax(dim=1) + 1e-9
+        for scale in some[(off.amax(dim=1) <= room)]:
+            yield scale.reshape(1)
+
+
+def _several(values: Tensor, frequency: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Go through sets of magnitudes, the ones that explain most weights first."""
+    order = frequency.argsort(descending=True, stable=True)[:SAMPLE].sort().values
+    sample, weight = values[order], frequency[order].double()
+    for wide in (False, True):
+        candidates = [_candidates(sample, weight, family, t, wide=wide) for t in range(family.n_parameters)]
+        yield from _beam(sample, weight, family, candidates, dtype)
+
+
+def _candidates(sample: Tensor, weight: Tensor, family: AlphabetFamily, t: int, *, wide: bool) -> Tensor:
+    """Return numbers to try for parameter t: values on its side, and where ``wide`` also fractions and differences."""
+    if not bool(torch.isnan(family.given[t])):
+        return family.given[t].reshape(1)
+    nonzero = sample != 0
+    pool, often = sample[nonzero], weight[nonzero]
+    if bool(family.positive[t]):
+        column = family.counts[:, t]
+        side = (column > 0).any() * 1 - (column < 0).any() * 1
+        fits = pool.sign() == side if int(side) else torch.ones_like(pool, dtype=torch.bool)
+        pool, often = pool[fits].abs(), often[fits]
+    pool = pool[often.argsort(descending=True, stable=True)]
+    pool = torch.cat([pool[: MAX_CANDIDATES // 2], pool[pool.abs().argsort()][: MAX_CANDIDATES // 2]])
+    if wide:
+        most = min(int(family.counts[:, t].abs().max()), 8)
+        top = pool[:24]
+        differences = torch.tensor([float(abs(a - b)) for a, b in combinations(top.tolist(), 2)], dtype=torch.float64)
+        pool = torch.cat([pool, *[top / n for n in range(2, most + 1)], differences[differences > 0]])
+    room = max(8, 64 * MAX_NUMBERS // (BEAM * family.counts.shape[0]))
+    pool = torch.tensor(list(dict.fromkeys(pool.tolist())), dtype=torch.float64)[: 2 * MAX_CANDIDATES][:room]
+    return pool if len(pool) else torch.ones(1, dtype=torch.float64)
+
+
+def _beam(
+    sample: Tensor, weight: Tensor, family: AlphabetFamily, candidates: list[Tensor], dtype: torch.dtype
+) -> Iterator[Tensor]:
+    states = torch.zeros(1, 0, dtype=torch.float64)
+    alike = [_kind_of(family, t) for t in range(family.n_parameters)]
+    score = torch.zeros(1, dtype=torch.float64)
+    for t, pool in enumerate(candidates):
+        grown = torch.cat([states.repeat_interleave(len(pool), dim=0), pool.repeat(len(states))[:, None]], dim=1)
+        grown = _distinct_sets(grown, alike[: t + 1])
+        inside = (family.counts[:, t + 1 :] == 0).all(dim=1)
+        score = torch.cat(
+            [
+                _score(some, sample, weight, (family.counts[inside][:, : t + 1], family.use[inside]), dtype)
+                for some in torch.split(grown, max(1, MAX_NUMBERS // max(int(inside.sum()), len(sample))))
+            ]
+        )
+        order = score.argsort(descending=True, stable=True)[:BEAM]
+        states, score = grown[order], score[order]
+    for state, reached in zip(states, score, strict=True):
+        if float(reached) >= 0.5 * float(score[0]):
+            yield state
+
+
+def _kind_of(family: AlphabetFamily, t: int) -> tuple[bool, ...]:
+    """Return what makes parameters interchangeable: the signs that they can add with, and whether they are given."""
+    column = family.counts[:, t]
+    return bool((column > 0).any()), bool((column < 0).any()), not bool(torch.isnan(family.given[t])), True
+
+
+def _distinct_sets(states: Tensor, alike: list[tuple[bool, ...]]) -> Tensor:
+    """Keep one of the states that differ only in the order of interchangeable parameters."""
+    key = states.clone()
+    for kind in set(alike):
+        columns = torch.tensor([i for i, other in enumerate(alike) if other == kind])
+        if not kind[2]:
+            key[:, columns] = key[:, columns].sort(dim=1).values
+    distinct: Tensor = torch.unique(key, dim=0)
+    return distinct
+
+
+def _score(
+    states: Tensor, sample: Tensor, weight: Tensor, options: tuple[Tensor, Tensor], dtype: torch.dtype
+) -> Tensor:
+    """Return the share of weights that each state explains, less a little for each synapse that it takes."""
+    counts, use = options
+    v, order = (states @ counts.T).sort(dim=1)
+    right = torch.searchsorted(v, sample.expand(len(states), -1).contiguous()).clamp_(max=v.shape[1] - 1)
+    left = (right - 1).clamp_(min=0)
+    below, above = (v.gather(1, left) - sample).abs(), (v.gather(1, right) - sample).abs()
+    near = torch.where(below < above, left, right)
+    largest = counts.abs().sum(dim=1).max() * states.abs().amax(dim=1, keepdim=True)
+    room = 1.01 * torch.finfo(dtype).eps * sample.abs() + _rounding(dtype) * largest
+    explained = torch.minimum(below, above) <= room
+    synapses = use[order.gather(1, near)].double()
+    # A synapse more never outweighs a weight that is explained.
+    worth = weight * (1 - 1e-3 * synapses / max(1, int(use.max()))) + 1e-3 * weight.sum() / len(weight)
+    share: Tensor = (explained * worth).sum(dim=1) / weight.sum().clamp(min=1)
+    return share
+
+
+def _refined(guess: Tensor, values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Tensor:
+    """Move parameters until every value is within its own rounding of an option, as far as that can be.
+
+    Alternates between the likeliest option of each value and weighted least squares; then steps onto the worst interval
+    (relaxation method of Agmon and Motzkin).
+    """
+    free = torch.isnan(family.given) & ~torch.tensor(family.power_of_two)
+    values = values[values != 0]
+    if len(values) == 0 or not bool(free.any()):
+        return guess
+    half_unit = (torch.finfo(dtype).eps / 2) * 2.0 ** values.abs().clamp(min=torch.finfo(dtype).tiny).log2().floor()
+    refined, option = guess.clone(), torch.full(values.shape, -1)
+    for _ in range(REFINEMENTS):
+        likeliest = _likeliest(values, half_unit, refined, family)
+        if torch.equal(likeliest, option):
+            break
+        option = likeliest
+        rows = family.counts[option]
+        radius = torch.maximum(half_unit, _rounding(dtype) / 2 * (rows.abs() @ guess.abs()))
+        matrix = (rows / radius[:, None])[:, free]
+        target = (values - rows[:, ~free] @ guess[~free]) / radius
+        moved = torch.linalg.lstsq(matrix, target[:, None], driver="gelsd").solution[:, 0]
+        refined[free] = torch.where((matrix == 0).all(dim=0), guess[free], moved)
+    start, length = refined[free], matrix.square().sum(dim=1).clamp(min=1e-300)
+    for _ in range(RELAXATIONS):
+        miss = matrix @ start - target
+        j = int(miss.abs().argmax())
+        # Least squares is close where there is anything to find.
+        if not 1 < float(miss[j].abs()) < 100:
+            break
+        start = start - matrix[j] * (miss[j] - 0.999 * miss[j].sign()) / length[j]
+    refined[free] = start
+    possible = ~family.positive | (refined > 0)
+    return torch.where(possible, refined, guess)
+
+
+def _likeliest(values: Tensor, half_unit: Tensor, parameters: Tensor, family: AlphabetFamily) -> Tensor:
+    """Return the option that each value most likely came from: near, and with few synapses where several are near."""
+    v, order = (family.counts @ parameters).sort()
+    right = torch.searchsorted(v, values).clamp_(max=len(v) - 1)
+    around = torch.stack([(right + shift).clamp(0, len(v) - 1) for shift in range(-NEIGHBOURS, NEIGHBOURS)], dim=1)
+    distance = (v[around] - values[:, None]).abs() / half_unit[:, None]
+    best = (distance + family.use[order[around]]).argmin(dim=1, keepdim=True)
+    return order[around.gather(1, best)[:, 0]]

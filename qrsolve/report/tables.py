@@ -1,0 +1,183 @@
+"""Tables and sentences for the terminal; each function returns something that rich prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from qrsolve.check import Report
+from qrsolve.compare import LayerComparison
+from qrsolve.explain import Explanation, LayerExplanation
+from qrsolve.project import Projection
+from qrsolve.spec import HardwareSpec
+
+PIPE_WIDTH = 160
+"""Characters per line where the output is no terminal."""
+
+
+def console() -> Console:
+    """Return stdout without markup: a name may have brackets and colons."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width)
+
+
+def specs_table(specs: Iterable[HardwareSpec]) -> Table:
+    """List chips with their weight kind and their limits."""
+    table = _table("name", "title", "weights", "limits")
+    for spec in specs:
+        limits = ", ".join(limit.kind if not limit.not_enforced() else f"({limit.kind})" for limit in spec.limits)
+        table.add_row(spec.name, spec.title, spec.weights.kind, limits)
+    table.caption = "(limit): stated by the chip, not enforced by this version"
+    return table
+
+
+def explanation_page(explanation: Explanation) -> Group:
+    """Lay out what a chip means: values, limits with sources, one block per layer, what is not enforced."""
+    spec = explanation.spec
+    facts = explanation.to_dict()
+    parts: list[RenderableType] = [Text(f"{spec.name}: {spec.title}", style="bold")]
+    weights = facts["weights"]
+    parts.append(Text(f"weights: {_fields(weights)}"))
+    if explanation.limits():
+        table = _table("limit", "allows", "counts", "scope", "enforced")
+        for limit in explanation.limits():
+            reserved = f" ({limit['max']:,} less {limit['reserved']:,})" if limit.get("reserved") else ""
+            n_of_m = f" in each {limit['m']}" if "m" in limit else ""
+            table.add_row(
+                limit["kind"],
+                f"{limit['capacity']:,}{reserved}{n_of_m}",
+                limit.get("counts", ""),
+                limit.get("scope", ""),
+                "yes" if limit["enforced"] else "no",
+            )
+        parts.append(table)
+        parts.extend(Text(f"{limit['kind']}: {_origin(limit)}") for limit in explanation.limits())
+    if explanation.problem:
+        parts.append(Text(explanation.problem, style="bold"))
+    elif explanation.is_example:
+        parts.append(Text("no --shape was given; for example:"))
+    parts.extend(_layer_block(name, layer) for name, layer in explanation.layers.items())
+    parts.append(_sentences(not_enforced=facts["not_enforced"], remarks=facts["remarks"], notes=facts["notes"]))
+    return Group(*parts)
+
+
+def report_page(report: Report) -> Group:
+    """Lay out a check: one row per limit, the arithmetic of each violation, the verdict."""
+    table = _table("limit", "worst place", "value", "max", "excess")
+    for row in report.rows:
+        style = "red" if row.excess else None
+        table.add_row(row.kind, row.where, f"{row.value:,}", f"{row.max:,}", f"{row.excess:,}", style=style)
+    n = len(report.violations)
+    lines = [Text(row.text, style="red") for row in report.violations]
+    verdict = "compliant" if n == 0 else f"{n} violation{'s' if n > 1 else ''}"
+    return Group(
+        table,
+        *lines,
+        _sentences(not_enforced=report.not_enforced, remarks=report.remarks),
+        Text(verdict, style="bold green" if n == 0 else "bold red"),
+    )
+
+
+def projections_page(projections: Mapping[str, Projection]) -> Group:
+    """List what each population's projection cost, what is proved about it, and the values that it uses."""
+    table = _table("layer", "solver", "status", "objective", "bound", "gap", "certified", "seconds")
+    for name, projection in projections.items():
+        proof = projection.certificate
+        table.add_row(
+            name,
+            projection.solution.solver,
+            projection.status.value,
+            _number(proof.objective),
+            _number(proof.bound),
+            _number(proof.gap),
+            f"{proof.certified_rows}/{proof.rows}",
+            f"{projection.seconds:.3f}",
+        )
+    named = {name: projection.named_values() for name, projection in projections.items()}
+    lines = [Text(f"{name}: {_values(values)}") for name, values in named.items() if values]
+    return Group(table, *lines)
+
+
+def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
+    """Lay out, layer by layer, what each solver made of the same problem, and who refused it why."""
+    parts: list[RenderableType] = []
+    for name, layer in layers.items():
+        table = _table("solver", "status", "objective", "bound", "gap", "certified", "seconds")
+        for result in layer.results:
+            if result.refused:
+                continue
+            table.add_row(
+                result.solver,
+                "" if result.status is None else result.status.value,
+                _number(result.objective),
+                _number(result.bound),
+                _number(result.gap),
+                "" if result.objective is None else f"{result.certified_rows}/{result.rows}",
+                "" if result.seconds is None else f"{result.seconds:.3f}",
+            )
+        parts += [Text(name, style="bold"), table]
+        parts += [Text(f"{result.solver} refuses: {result.refused}") for result in layer.results if result.refused]
+        if layer.is_learned:
+            parts.append(Text(f"all with the same learned values: {_values(layer.values)}"))
+    return Group(*parts)
+
+
+def _layer_block(name: str, layer: LayerExplanation) -> Group:
+    table = _table("solver", "answer")
+    for solver, reason in layer.refusals.items():
+        answer = "taken" if solver == layer.solver else f"refuses: {reason}" if reason else "accepts"
+        table.add_row(solver, answer, style="green" if solver == layer.solver else None)
+    verdict = f"{layer.solver}: {layer.guarantee}" if layer.solver else "no exact solver accepts this problem"
+    return Group(Text(f"{name}: {layer.structure}", style="bold"), Text(verdict), table)
+
+
+def _sentences(not_enforced: Sequence[str], remarks: Sequence[str], notes: Sequence[str] = ()) -> Group:
+    kinds = {"not enforced": not_enforced, "remark": remarks, "note": notes}
+    return Group(*(Text(f"{kind}: {text}") for kind, texts in kinds.items() for text in texts))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", caption_justify="left")
+    for column in columns:
+        right = column in ("value", "max", "excess", "objective", "bound", "gap", "certified", "seconds")
+        table.add_column(
+            column, justify="right" if right else "left", overflow="fold", no_wrap=column not in ("title", columns[-1])
+        )
+    return table
+
+
+def _fields(facts: Mapping[str, object]) -> str:
+    shown = {k: v for k, v in facts.items() if k not in ("kind", "source", "confidence", "note", "composition")}
+    listed = ", ".join(f"{key} {_plain(value)}" for key, value in shown.items())
+    composition = facts.get("composition")
+    copies = f", up to {composition['max_synapses']} synapses add up" if isinstance(composition, dict) else ""
+    return f"{facts['kind']}{', ' if listed else ''}{listed}{copies} ({_origin(facts)})"
+
+
+def _origin(facts: Mapping[str, object]) -> str:
+    source = f" in {facts['source']}" if facts.get("source") else ""
+    return f"{facts['confidence']}{source}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in ("source", "confidence", "note")}
+        return " ".join(str(v) for v in kept.values())
+    if isinstance(value, list):
+        return "[" + ", ".join(_plain(item) for item in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _values(values: Mapping[str, Sequence[float]]) -> str:
+    if any(len(numbers) != 1 for numbers in values.values()):
+        return f"{len(values)} per neuron"
+    shown = [f"{name} {numbers[0]:.4g}" for name, numbers in values.items()]
+    return ", ".join(shown[:6]) + (f", ... ({len(shown)} in all)" if len(shown) > 6 else "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"

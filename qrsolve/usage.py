@@ -1,0 +1,121 @@
+"""How many synapses each weight of a population takes, and by which values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import AlphabetFamily
+from qrsolve.compile import Population
+from qrsolve.recovery import fewest_synapses, recover_parameters
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One population's weights with the synapses of each.
+
+    Parameters
+    ----------
+    population : Population
+        Whose weights.
+    matrix : Tensor
+        Shape (n_neurons, n_sources).
+    use : Tensor
+        int64, same shape: the fewest synapses that reach each weight; 1 where nothing reaches a nonzero weight.
+    unreached : Tensor
+        bool, same shape: weights that no combination of the values reaches.
+    parameters : Tensor or None
+        float64, shape (n_scopes, n_parameters), NaN in scopes that nothing explains; ``None`` for real weights.
+    values_from : {"chip", "given", "weights", ""}
+        The chip's file; parameters that the caller gave; recovered from the weights alone; or no values.
+    reason : str
+        Why nothing explains some scope; "" if everything is explained.
+    """
+
+    population: Population
+    matrix: Tensor
+    use: Tensor
+    unreached: Tensor
+    parameters: Tensor | None = None
+    values_from: str = ""
+    reason: str = ""
+
+    def named_values(self) -> dict[str, list[float]]:
+        """Return the values by their names in the chip's file, one number per scope; only if all are known."""
+        family = self.population.family
+        if family is None or self.parameters is None or bool(torch.isnan(self.parameters).any()):
+            return {}
+        return {name: self.parameters[:, t].tolist() for t, name in enumerate(family.names)}
+
+
+def usage_of(population: Population, matrix: Tensor, claimed: Tensor | None = None) -> Usage:
+    """Explain a population's weights: by the chip's own values, by claimed ones, or by values recovered from them.
+
+    Parameters
+    ----------
+    population : Population
+        With the family of its values.
+    matrix : Tensor
+        Finite, shape (n_neurons, n_sources), on the CPU.
+    claimed : Tensor or None
+        Parameters of shape (n_scopes, n_parameters) that somebody says were used; verified here.
+
+    Returns
+    -------
+    Usage
+        By the first source that explains every weight; if none does, by the first that explains any.
+    """
+    family = population.family
+    if family is None:
+        return Usage(population, matrix, (matrix != 0).long(), torch.zeros_like(matrix, dtype=torch.bool))
+    n_scopes = 1 if family.scope == "layer" else len(matrix)
+    if not family.is_learned:
+        return _explained(population, family, matrix, family.given.expand(n_scopes, -1), "chip")
+    if claimed is None or not _may_be(family, claimed, n_scopes):
+        return _explained(population, family, matrix, None, "weights")
+    claimed = torch.where(torch.isnan(family.given), claimed.detach().cpu().double(), family.given)
+    verified = _explained(population, family, matrix, claimed, "given")
+    if not bool(verified.unreached.any()):
+        return verified
+    recovered = _explained(population, family, matrix, None, "weights")
+    return verified if bool(recovered.unreached.any()) else recovered
+
+
+def _may_be(family: AlphabetFamily, claimed: Tensor, n_scopes: int) -> bool:
+    """Whether claimed parameters are ones that the chip can have at all."""
+    if claimed.shape != (n_scopes, family.n_parameters) or not bool(torch.isfinite(claimed).all()):
+        return False
+    claimed = claimed.detach().cpu().double()
+    if bool((claimed[:, family.positive] <= 0).any()):
+        return False
+    return not family.power_of_two or bool((torch.frexp(claimed).mantissa == 0.5).all())
+
+
+def _explained(
+    population: Population, family: AlphabetFamily, matrix: Tensor, source: Tensor | None, values_from: str
+) -> Usage:
+    """Count synapses scope by scope; without a source the parameters are recovered from the weights."""
+    uses, parameters, reason = [], [], ""
+    parts = [matrix] if family.scope == "layer" else list(torch.split(matrix, 1))
+    for s, part in enumerate(parts):
+        values, inverse, frequency = torch.unique(part.double() + 0.0, return_inverse=True, return_counts=True)
+        if source is None:
+            theta, why = recover_parameters(values, frequency, family, matrix.dtype)
+            reason = reason or why
+        else:
+            theta = source[s]
+        if theta is None:
+            theta = torch.full((family.n_parameters,), torch.nan, dtype=torch.float64)
+            # Only 0 is sure to be reachable, where connections can be left out.
+            left_out = bool((family.use == 0).any())
+            fewest = torch.where((values == 0) & left_out, 0, -1)
+        else:
+            fewest = fewest_synapses(values, family, theta, matrix.dtype)
+        parameters.append(theta)
+        uses.append(fewest[inverse])
+    use = torch.cat(uses) if uses else torch.zeros(matrix.shape, dtype=torch.int64)
+    known = torch.stack(parameters) if parameters else torch.zeros(0, family.n_parameters, dtype=torch.float64)
+    counted = torch.where(use < 0, (matrix != 0).long(), use)
+    return Usage(population, matrix, counted, use < 0, known, values_from, reason)

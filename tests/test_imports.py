@@ -1,0 +1,64 @@
+"""Imports go one way, so that every module can be read with only those before it in mind."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "qrsolve"
+
+# What each part may import, beside itself; parts stand in the order of the design.
+ALLOWED: dict[str, set[str]] = {}
+_ORDER = [
+    {"errors"},
+    {"output_file", "model_format", "model_file"},
+    {"alphabet"},
+    {"problem"},
+    {"solution"},
+    {"spec", "solvers"},
+    {"compile", "certify"},
+    {"project", "recovery"},
+    {"check", "usage"},
+    {"explain", "compare", "provenance"},
+    {"training"},
+    {"report"},
+    {"cli"},
+]
+for _level, _parts in enumerate(_ORDER):
+    for _part in _parts:
+        ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
+# Within a level, in this order.
+ALLOWED["check"] |= {"usage"}
+ALLOWED["model_file"] |= {"output_file", "model_format"}
+ALLOWED["model_format"] |= {"output_file"}
+# Independent arithmetic knows no solver.
+for _part in ("certify", "check", "usage", "recovery"):
+    ALLOWED[_part] -= {"solvers", "project"}
+
+
+def test_every_module_imports_only_what_comes_before_it() -> None:
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if part in ("__init__", "__main__"):
+            continue
+        assert part in ALLOWED, f"qrsolve/{part} has no place in the order of imports"
+        wrong += [
+            f"{path.relative_to(PACKAGE)} imports qrsolve.{imported}"
+            for imported in _imported_parts(path)
+            if imported not in ALLOWED[part]
+        ]
+    assert wrong == []
+
+
+def _imported_parts(path: Path) -> set[str]:
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert node.level == 0, f"{path}: relative import"
+            modules = [node.module] if node.module != "qrsolve" else [f"qrsolve.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        parts |= {m.split(".")[1] for m in modules if m.startswith("qrsolve.")}
+    return parts - {"__version__"}

@@ -1,0 +1,58 @@
+"""Pictures: what is drawn, that nothing is shown, and what happens without matplotlib."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from qrsolve import QRSolveError, compile_plan, load_spec, project
+from qrsolve.report.plots import plot_fan_in, plot_projection, plot_weights, png
+
+pytest.importorskip("matplotlib")
+
+
+def test_weights_before_and_after() -> None:
+    before = torch.linspace(-1, 1, 50).reshape(5, 10)
+    after = torch.where(before.abs() > 0.5, before.sign() * 0.5, 0.0)
+    ax = plot_weights(before, after, torch.tensor([0.5, -0.5]))
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["before (50)", "values", "after (26; 24 are 0)"]
+    assert ax.get_xlabel() == "weight"
+
+
+@pytest.mark.parametrize("weights", [torch.zeros(3, 4), torch.zeros(0, 4), torch.full((2, 2), 1e-30)])
+def test_weights_of_every_kind(weights: torch.Tensor) -> None:
+    plot_weights(weights, weights)
+    plot_fan_in((weights != 0).sum(dim=1), 4)
+
+
+def test_fan_in_against_the_limit() -> None:
+    ax = plot_fan_in(torch.tensor([3, 4, 4, 6]), 4)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["limit 4; 1 above"]
+    assert ax.get_xlabel() == "fan-in (synapses)"
+    assert sum(patch.get_height() for patch in ax.patches) == 4
+    assert plot_fan_in(torch.tensor([3]), None, "sources").get_legend() is None
+
+
+@pytest.mark.parametrize("name", ["dynap_se2", "fpga_lut", "xylo_audio_2"])
+def test_a_picture_of_all_layers(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = {"fc1": torch.randn(8, 80, generator=generator), "fc2": torch.randn(4, 8, generator=generator)}
+    plan = compile_plan(load_spec(name), {n: w.shape for n, w in weights.items()})
+    figure = plot_projection(weights, project(plan, weights))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["fc1", "", "fc2", ""]
+    assert png(figure).startswith(b"\x89PNG")
+
+
+def test_no_window_is_opened() -> None:
+    before = set(sys.modules)
+    plot_fan_in(torch.tensor([1, 2]), 2)
+    assert "matplotlib.pyplot" not in set(sys.modules) - before
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(QRSolveError, match=r"^pictures need matplotlib: pip install 'qrsolve\[train\]'$"):
+        plot_fan_in(torch.tensor([1]), 1)
