@@ -241,7 +241,7 @@ def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, st
         if low <= found[0] and found[1] <= high:
             break
         # The options that can matter are known for a range of prices only: widen it until it holds what is found.
-        low, high = min(low, 0.8 * found[0]), max(high, 1.25 * found[1])
+        low, high = 0.0 if found[0] < low else low, max(high, 2 * found[1])
         guess = price
     choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
     proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
@@ -350,7 +350,7 @@ def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tenso
         ratio = ((used + 1) / (capacity + 1)).sqrt()
         upwards = torch.maximum(low * ratio.clamp(1.02, 4.0), 1e-3 * 4.0**step * ceiling)
         upwards = torch.minimum(upwards, torch.maximum(price, 2 * ceiling))
-        downwards = torch.maximum(least, high * ratio.clamp(0.25, 0.95)) if step < 6 else least
+        downwards = torch.maximum(least, high * ratio.clamp(0.25, 0.95)) if step < 2 else least
         following = torch.where(torch.isinf(high), upwards, torch.where(torch.isinf(used_low), downwards, between))
         # A row that is near already keeps its price while others go on.
         price = torch.where(near, price, following)
