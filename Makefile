@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/qrsolve train dynap_se --output runs/demo --force
+	$(BIN)/qrsolve train dynap_se --out demo --force
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -32,4 +32,4 @@ slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf $(VENV) build dist runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache

@@ -31,6 +31,7 @@ from qrsolve.report.tables import (
     explanation_page,
     projections_page,
     report_page,
+    training_page,
     specs_table,
 )
 from qrsolve.solvers import named_solver
@@ -249,29 +250,26 @@ def train(
     fan_in: Annotated[
         int | None, typer.Option("--fan-in", min=0, metavar="N", help="Instead of the chip's fan_in.")
     ] = None,
-    compliant: Annotated[str, typer.Option("--compliant", metavar="always|at_end")] = "at_end",
+    compliant: Annotated[
+        str, typer.Option("--compliant", metavar="always|at_end", help="Deployable at every step, or at the end.")
+    ] = "at_end",
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a network under a chip's limits, beside a dense one."""
-    from qrsolve.training.run import train_command  # noqa: PLC0415 - training needs more than the other commands
+    from qrsolve.train import TrainOptions, run_training  # noqa: PLC0415 - training needs more than the other commands
 
-    code = train_command(
-        spec=spec,
-        data=data,
-        data_dir=data_dir,
-        model=model,
-        method=method,
-        epochs=epochs,
-        seed=seed,
-        fan_in=fan_in,
-        compliant=compliant,
-        out=out,
-        force=force,
-        as_json=as_json,
-    )
-    raise typer.Exit(code)
+    options = TrainOptions(spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force)
+    with progress() as advance:
+        trained = run_training(options, advance)
+    if as_json:
+        _print_json(trained.to_dict())
+    else:
+        console().print(training_page(trained.training, str(trained.folder)))
+        console().print(report_page(trained.training.report), soft_wrap=True)
+    if not trained.training.report.is_compliant:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 
-BEAM = 128
+BEAM = 64
 """Sets of parameters that the search keeps at each step."""
-MAX_CANDIDATES = 160
+MAX_CANDIDATES = 96
 """Numbers that the search tries for one parameter at each step."""
 MAX_NUMBERS = 1 << 22
 """Entries of the largest table that one step of the search makes."""
@@ -101,16 +101,16 @@ def recover_parameters(
     if _is_codebook(family):
         return _codebook(values, family)
     several = family.n_parameters > 1
+    # In half precision a weight says less about its value than the sums of values need.
+    is_blurred = torch.finfo(dtype).bits < 32
     guesses = _several(values, frequency, family, dtype) if several else _single(values, family, dtype)
     for guess in islice(guesses, MAX_VERIFIED):
         if _explains(guess, values, family, dtype):
             return guess, ""
-        refined = _refined(guess, values, family, dtype)
-        if _explains(refined, values, family, dtype):
+        if is_blurred and _explains(refined := _refined(guess, values, family, dtype), values, family, dtype):
             return refined, ""
     words = ", ".join(family.names) if family.n_parameters <= 4 else f"{family.n_parameters} values"
-    blurred = torch.finfo(dtype).bits < 32 and several
-    hint = f" ({str(dtype).removeprefix('torch.')} blurs them; float32 would tell)" if blurred else ""
+    hint = f" ({str(dtype).removeprefix('torch.')} blurs them; float32 would tell)" if is_blurred and several else ""
     return None, f"no {words} found that make up all {len(values):,} distinct values{hint}"
 
 
@@ -229,7 +229,7 @@ def _beam(
 def _kind_of(family: AlphabetFamily, t: int) -> tuple[bool, ...]:
     """Return what makes parameters interchangeable: the signs that they can add with, and whether they are given."""
     column = family.counts[:, t]
-    return bool((column > 0).any()), bool((column < 0).any()), not bool(torch.isnan(family.given[t])), True
+    return bool((column > 0).any()), bool((column < 0).any()), not bool(torch.isnan(family.given[t]))
 
 
 def _distinct_sets(states: Tensor, alike: list[tuple[bool, ...]]) -> Tensor:

@@ -203,7 +203,7 @@ def test_values_of_a_neuron_each() -> None:
 @pytest.mark.parametrize("name", ["dynap_se", "dynap_se2", "xylo_audio_2", "tianjic", "fpga_lut", "nvidia_2_4"])
 def test_projected_weights_are_compliant(name: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(1)
-    weights = {"hidden": torch.randn(12, 96, generator=generator).to(dtype)}
+    weights = {"hidden": torch.randn(6, 300, generator=generator).to(dtype)}
     plan = plan_of(name, weights)
     projections = project(plan, weights)
     projected = {n: t.to(dtype) for p in projections.values() for n, t in p.weights.items()}
@@ -217,7 +217,7 @@ def test_projected_weights_are_compliant(name: str, dtype: torch.dtype) -> None:
 
 
 def test_one_weight_too_many_and_one_off_value_are_found() -> None:
-    weights = {"hidden": torch.randn(12, 96, generator=torch.Generator().manual_seed(1))}
+    weights = {"hidden": torch.randn(6, 300, generator=torch.Generator().manual_seed(1))}
     plan = plan_of("dynap_se", weights)
     projection = project(plan, weights)["hidden"]
     parameters = {"hidden": projection.parameters} if projection.parameters is not None else {}

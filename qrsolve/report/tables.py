@@ -13,6 +13,7 @@ from qrsolve.check import Report
 from qrsolve.compare import LayerComparison
 from qrsolve.explain import Explanation, LayerExplanation
 from qrsolve.project import Projection
+from qrsolve.training.run import Training
 from qrsolve.spec import HardwareSpec
 
 PIPE_WIDTH = 160
@@ -100,6 +101,15 @@ def projections_page(projections: Mapping[str, Projection]) -> Group:
     named = {name: projection.named_values() for name, projection in projections.items()}
     lines = [Text(f"{name}: {_values(values)}") for name, values in named.items() if values]
     return Group(table, *lines)
+
+
+def training_page(training: Training, folder: str) -> Group:
+    """Set the accuracy under the chip beside the dense one, and list the projections."""
+    table = _table("network", "test accuracy")
+    table.add_row("dense", f"{100 * training.dense_accuracy:.2f} %")
+    table.add_row("on the chip", f"{100 * training.accuracy:.2f} %")
+    written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
+    return Group(table, projections_page(training.projections), written)
 
 
 def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:

@@ -13,6 +13,7 @@ from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.dynamic_program import close_rows
+from qrsolve.solvers.nearest import nearest_option
 from qrsolve.solvers.row_problem import RowProblem, relax, used_at
 
 TOLERANCE = 1e-9
@@ -24,6 +25,10 @@ _STALE_SHARE = 0.97
 _NEAR_SHARE = 0.1
 """Options within this share of the price of an entry's best are looked at first."""
 _MAX_EVALUATIONS = 100
+_LARGEST_REACH = 50.0
+"""Widest factor around a guess that is tried before all prices are."""
+_MOST_BREAKPOINTS = 64
+"""Options up to which their pairwise breakpoints cost less than pricing every entry."""
 _CHUNK_ENTRIES = 1 << 18
 
 
@@ -230,23 +235,79 @@ def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, st
     if alphabet.mirror is not None:
         # Both sides are alike: solve for the sizes, on half the options.
         core = replace(core, w=core.w.abs())
-    reach = 1.5 if start is None else 1.1
+    if outside is None:
+        free = _at_no_price(core)
+        todo = (~free.proved).nonzero()[:, 0]
+        if len(todo):
+            part = core if len(todo) == core.n_rows else core.rows(todo)
+            priced = _priced_rows(part, alphabet, None, None if start is None else start[todo], 1.5)
+            choice = free.choice.index_copy(0, todo, priced.choice)
+            price = free.price.index_copy(0, todo, priced.price)
+            free = _Core(choice, price, free.proved.index_copy(0, todo, priced.proved))
+        choice, price, proved = free
+    else:
+        choice, price, proved = _priced_rows(core, alphabet, outside, start, 1.5 if start is None else 1.1)
+    if alphabet.mirror is not None:
+        choice = torch.where(negative, alphabet.mirror[choice], choice)
+    return _Core(choice, price, proved)
+
+
+def _at_no_price(core: RowProblem) -> _Core:
+    """Give every entry its nearest value; rows that fit so are solved, at price 0."""
+    price = torch.zeros(core.n_rows, dtype=torch.float64, device=core.w.device)
+    if len(core.values) == 1:
+        choice = nearest_option(core.w, Alphabet(core.values, core.use))
+    else:
+        choice = relax(core, price, torch.arange(len(core.use), device=core.w.device)).option
+    return _Core(choice, price, core.use[choice].sum(dim=1) <= core.capacity)
+
+
+def _priced_rows(
+    core: RowProblem, alphabet: Alphabet, outside: Tensor | None, start: Tensor | None, reach: float
+) -> _Core:
+    """Search each row's price within a factor of ``reach`` around the guesses, then close the rows.
+
+    Which options can matter is known for a range of prices only, and the wider the range, the more they are. Rows whose price
+    lies outside are solved on their own, around what was found.
+    """
+    least = core.w.new_zeros(core.n_rows) if outside is None else outside
     guess = torch.maximum(_typical_price(core, alphabet) if start is None else start, least)
-    low, high = float(guess.min()) / reach, float(guess.max()) * reach
-    while True:
-        reduced = _reduced_costs(core, alphabet, (low, high))
-        patience = _PATIENCE if start is None else _WARM_PATIENCE
-        price = _search_price(core, least, guess, (reduced <= 0).nonzero()[:, 0], patience)
-        found = float(price.min()), float(price.max())
-        if low <= found[0] and found[1] <= high:
-            break
-        # The options that can matter are known for a range of prices only: widen it until it holds what is found.
-        low, high = 0.0 if found[0] < low else low, max(high, 2 * found[1])
-        guess = price
+    is_last = reach > _LARGEST_REACH
+    low = 0.0 if is_last else float(guess.min()) / reach
+    high = float("inf") if is_last else float(guess.max()) * reach
+    reduced = _reduced_costs(core, alphabet, (low, min(high, 4 * float(_ceiling(core).max()))))
+    patience = _PATIENCE if start is None else _WARM_PATIENCE
+    price = _search_price(core, least, guess, (reduced <= 0).nonzero()[:, 0], patience)
+    astray = ((price < low) | (price > high)).nonzero()[:, 0]
+    if len(astray):
+        kept = ((price >= low) & (price <= high)).nonzero()[:, 0]
+        choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
+        proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
+        again = _priced_rows(core.rows(astray), alphabet, _some(outside, astray), price[astray], 4 * reach)
+        choice[astray], price[astray], proved[astray] = again
+        if len(kept):
+            rest = _closed_rows(core.rows(kept), reduced, _some(outside, kept), price[kept])
+            choice[kept], price[kept], proved[kept] = rest
+        return _Core(choice, price, proved)
+    return _closed_rows(core, reduced, outside, price)
+
+
+def _some(numbers: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if numbers is None else numbers[rows]
+
+
+def _ceiling(core: RowProblem) -> Tensor:
+    """Return what no option can save on any entry of a row: no synapse is worth more."""
+    ceiling = (core.w.abs().amax(dim=1) + core.values.abs().amax(dim=1)).square()
+    return ceiling if core.h is None else ceiling * core.h.amax(dim=1)
+
+
+def _closed_rows(core: RowProblem, reduced: Tensor, outside: Tensor | None, price: Tensor) -> _Core:
+    """Close rows at their prices: with the few options that come near the best, and with more where a row needs them."""
     choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
     proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
+    price = price.clone()
     todo = torch.arange(core.n_rows, device=core.w.device)
-    # Few options come near the best at these prices. Should a row need more, it gets them.
     for share in (_NEAR_SHARE, 1.0, torch.inf):
         near = reduced <= share * float(price.mean())
         left_out = float(reduced[~near].min()) if not bool(near.all()) else torch.inf
@@ -254,13 +315,10 @@ def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, st
         margin = torch.full_like(price[todo], left_out)
         if outside is not None:
             margin = torch.minimum(margin, (price - outside)[todo])
-        option, price[todo], proved[todo] = _close(part, price[todo], near.nonzero()[:, 0], margin)
-        choice[todo] = option
+        choice[todo], price[todo], proved[todo] = _close(part, price[todo], near.nonzero()[:, 0], margin)
         todo = (~proved).nonzero()[:, 0]
         if len(todo) == 0:
             break
-    if alphabet.mirror is not None:
-        choice = torch.where(negative, alphabet.mirror[choice], choice)
     return _Core(choice, price, proved)
 
 
@@ -315,10 +373,7 @@ def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tenso
     """
     answer = guess.clone()
     rows = torch.arange(core.n_rows, device=guess.device)
-    # No option saves more than this on any entry of the row, so no synapse is worth more.
-    ceiling = (core.w.abs().amax(dim=1) + core.values.abs().amax(dim=1)).square()
-    if core.h is not None:
-        ceiling = ceiling * core.h.amax(dim=1)
+    ceiling = _ceiling(core)
     used_at = _UseByPrice.of(core, options)
     price = guess
     low, high = least, torch.full_like(guess, torch.inf)
@@ -373,7 +428,7 @@ class _UseByPrice:
 
     @classmethod
     def of(cls, core: RowProblem, options: Tensor) -> _UseByPrice:
-        if core.h is not None or len(core.values) > 1:
+        if core.h is not None or len(core.values) > 1 or len(options) > _MOST_BREAKPOINTS:
             return cls(core, options, None)
         by_value = options[torch.argsort(core.values[0, options], stable=True)]
         return cls(core, by_value, core.w.sort(dim=1).values)

@@ -1,0 +1,177 @@
+"""`qrsolve train` from its options to its files: data, network, training, model, metrics, picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from qrsolve.compile import compile_plan
+from qrsolve.errors import QRSolveError, SpecError
+from qrsolve.model_file import write_weights
+from qrsolve.output_file import OutputError, require_writable, write_file
+from qrsolve.provenance import provenance
+from qrsolve.spec import HardwareSpec, load_spec
+from qrsolve.training.data import DataSet, load_digits, load_mnist
+from qrsolve.training.methods import METHODS, Method
+from qrsolve.training.run import Advance, Recipe, Training, make_mlp, train
+from qrsolve.training.schedule import Compliant
+
+_HIDDEN = {"digits": 128, "mnist": 256}
+_EPOCHS = {"digits": 40, "mnist": 8}
+_BATCH = {"digits": 32, "mnist": 128}
+MODEL_FILE, METRICS_FILE, PICTURE_FILE = "model.safetensors", "metrics.json", "weights.png"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of `qrsolve train`; ``None`` takes the default of the data set."""
+
+    spec: str
+    data: str = "digits"
+    data_dir: str | None = None
+    model: str = "mlp"
+    method: str = "straight_through"
+    epochs: int | None = None
+    seed: int = 0
+    fan_in: int | None = None
+    compliant: str = "at_end"
+    out: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training and the files that it left."""
+
+    spec: HardwareSpec
+    options: TrainOptions
+    training: Training
+    folder: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that ``qrsolve train --json`` prints and ``metrics.json`` holds."""
+        layers = {}
+        for name, projection in self.training.projections.items():
+            certificate = projection.certificate
+            layers[name] = {
+                "solver": projection.solution.solver,
+                "status": projection.status.value,
+                "objective": certificate.objective,
+                "bound": certificate.bound,
+                "gap": certificate.gap,
+                "certified_rows": projection.choice_certificate.certified_rows,
+                "rows": projection.choice_certificate.rows,
+                "values": projection.named_values(),
+            }
+        report = self.training.report
+        return {
+            "spec": self.spec.name,
+            "data": self.options.data,
+            "model": self.options.model,
+            "method": self.options.method,
+            "seed": self.options.seed,
+            "mode": self.options.compliant,
+            "dense_accuracy": self.training.dense_accuracy,
+            "accuracy": self.training.accuracy,
+            "compliant": report.is_compliant,
+            "seconds": self.training.seconds,
+            "layers": layers,
+            "not_enforced": list(report.not_enforced),
+            "output": str(self.folder),
+        }
+
+
+def run_training(options: TrainOptions, advance: Advance | None = None) -> Trained:
+    """Train as the options say, and write the model, the metrics and a picture of the weights.
+
+    Raises
+    ------
+    QRSolveError
+        Bad options, data, chip or output folder: before any work. Nothing is written then.
+    """
+    spec = with_fan_in(load_spec(options.spec), options.fan_in)
+    make_model, data = _network(options)
+    method = _method(options.method)
+    if options.compliant not in ("always", "at_end"):
+        raise QRSolveError(f"--compliant is '{options.compliant}'; needed always or at_end")
+    folder = _require_folder(options)
+    with torch.device("meta"):
+        shapes = {name: tuple(p.shape) for name, p in make_model().named_parameters() if p.ndim > 1}
+    compile_plan(spec, shapes)  # a chip that cannot hold the network is told before the training
+    recipe = Recipe(
+        epochs=_EPOCHS[options.data] if options.epochs is None else options.epochs,
+        batch_size=_BATCH[options.data],
+        seed=options.seed,
+        compliant=cast(Compliant, options.compliant),
+    )
+    training = train(spec, data, make_model, recipe, method, advance=advance)
+    trained = Trained(spec, options, training, folder)
+    _write(trained)
+    return trained
+
+
+def with_fan_in(spec: HardwareSpec, fan_in: int | None) -> HardwareSpec:
+    """Return the chip with another fan-in limit; `SpecError` if it has none."""
+    if fan_in is None:
+        return spec
+    if not any(limit.kind == "fan_in" for limit in spec.limits):
+        raise SpecError(f"--fan-in: {spec.name} has no limit of kind fan_in")
+    content = spec.model_dump(by_alias=True, exclude_none=True)
+    for limit in content["limits"]:
+        if limit["kind"] == "fan_in":
+            limit["max"] = fan_in
+    return HardwareSpec.model_validate(content)
+
+
+def _network(options: TrainOptions) -> tuple[Callable[[], nn.Module], DataSet]:
+    if options.model != "mlp":
+        raise QRSolveError(f"--model is '{options.model}'; this version has mlp")
+    if options.data == "digits":
+        data = load_digits()
+    elif options.data == "mnist":
+        data = load_mnist(None if options.data_dir is None else Path(options.data_dir))
+    else:
+        raise QRSolveError(f"--data is '{options.data}'; this version has digits and mnist")
+    return lambda: make_mlp(data, _HIDDEN[options.data]), data
+
+
+def _method(name: str) -> Method:
+    for method in METHODS:
+        if method.name == name:
+            return method()
+    raise QRSolveError(f"--method is '{name}'; this version has {', '.join(m.name for m in METHODS)}")
+
+
+def _require_folder(options: TrainOptions) -> Path:
+    """Return the folder to write to, which does not exist yet unless forced; its parent does."""
+    folder = Path(f"qrsolve-{options.data}-seed{options.seed}" if options.out is None else options.out)
+    if folder.is_dir():
+        if any(folder.iterdir()) and not options.force:
+            raise OutputError(f"{folder}: exists already; give --force to replace its files, or another name")
+        for name in (MODEL_FILE, METRICS_FILE, PICTURE_FILE):
+            require_writable(folder / name, force=True)
+    else:
+        require_writable(folder)
+    return folder
+
+
+def _write(trained: Trained) -> None:
+    from qrsolve.report.plots import plot_projection, png  # noqa: PLC0415 - matplotlib is an extra, and slow to load
+
+    folder, training = trained.folder, trained.training
+    picture = png(plot_projection(training.dense_weights, training.projections))
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    plan = compile_plan(trained.spec, {n: tuple(t.shape) for n, t in training.dense_weights.items()})
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in training.model.state_dict().items()}
+    write_weights(folder / MODEL_FILE, weights, provenance(plan, training.projections), force=True)
+    write_file(folder / METRICS_FILE, (json.dumps(trained.to_dict(), indent=2) + "\n").encode(), force=True)
+    write_file(folder / PICTURE_FILE, picture, force=True)
