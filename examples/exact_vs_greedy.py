@@ -1,4 +1,4 @@
-"""One synapse at a time is wrong: with base values 10 and 3, the second synapse of a target 8 saves nothing, the third does."""
+"""One synapse at a time is wrong: the second synapse for 8 from bases 10 and 3 saves nothing, the third does."""
 
 import torch
 
@@ -16,7 +16,9 @@ def show(title: str, solver: Solver | None) -> float:
     """Solve, certify, print; return the objective."""
     solution = solve_choice(problem, solver)
     proof = certify(problem, solution)
-    print(f"{title}: objective {proof.objective:g}, gap {proof.gap:g}, {proof.certified_rows} of {proof.rows} rows proved")
+    print(
+        f"{title}: objective {proof.objective:g}, gap {proof.gap:g}, {proof.certified_rows} of {proof.rows} rows proved"
+    )
     print(f"  by {solution.solver}: {solution.values(problem).tolist()}")
     return proof.objective
 

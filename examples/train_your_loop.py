@@ -13,7 +13,7 @@ x_train, y_train, x_test, y_test = x[:1400], y[:1400], x[1400:], y[1400:]
 
 model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
-epochs, batches = 30, torch.arange(1400).split(100)
+epochs, batches = 10, torch.arange(1400).split(100)
 projector = qrsolve.attach("dynap_se", model, optimizer, compliant="at_end", total_steps=epochs * len(batches))
 
 for _ in range(epochs):
@@ -21,7 +21,7 @@ for _ in range(epochs):
     for batch in batches:
         loss = nn.functional.cross_entropy(model(x_train[order[batch]]), y_train[order[batch]])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 projections = projector.finalize()

@@ -227,11 +227,11 @@ class Alphabet:
 
 
 def _price_intervals(low: float, high: float) -> FloatArray:
-    """Cut a range of prices into intervals whose ends differ by at most a tenth, or eight of them if it is wide."""
+    """Cut a range of prices into intervals whose ends differ by at most 5 %, or 64 of them if it is wide."""
     floor = max(low, 1e-3 * high)
     if floor <= 0:
         return np.array([0.0, 0.0])
-    n_intervals = int(np.clip(np.ceil(np.log(max(high / floor, 1.0)) / np.log(1.1)), 1, 8))
+    n_intervals = int(np.clip(np.ceil(np.log(max(high / floor, 1.0)) / np.log(1.05)), 1, 64))
     ends = floor * (high / floor) ** np.linspace(0, 1, n_intervals + 1)
     return ends if floor == low else np.concatenate([[low], ends])
 

@@ -6,7 +6,7 @@ is, so a solver's prices are evidence that can be checked, never something to tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
@@ -202,6 +202,8 @@ def _price_bound(
 ) -> tuple[Tensor, float, str]:
     """Return the bound per row, what is charged for capacities that no row owns, and what proves it."""
     prices = _checked_prices(problem, solution)
+    if (parts := _parts_as_rows(problem, solution)) is not None:
+        return _price_bound_of_parts(problem, *parts, tolerance)
     single = (
         len(problem.groups) == 1
         and problem.groups[0].kind == "row"
@@ -222,6 +224,34 @@ def _price_bound(
     if single and problem.alphabet is not None:
         row_bound, source = _close_rows(problem, claim, prices[0], row_bound, spread, tolerance)
     return row_bound, charge, source
+
+
+def _parts_as_rows(problem: ChoiceProblem, solution: Solution) -> tuple[ChoiceProblem, Solution] | None:
+    """Return the same claim with each part of its only group as a row, where that is possible."""
+    alphabet, choice = problem.alphabet, solution.choice
+    if len(problem.groups) != 1 or alphabet is None or alphabet.n_scopes > 1 or choice is None:
+        return None
+    group = problem.groups[0]
+    if group.kind == "row" or solution.index is not None or problem.w.numel() == 0:
+        return None
+    h = None if problem.h is None else group.gather(problem.h)
+    rows = replace(group, kind="row", block=0)
+    parts = ChoiceProblem(group.gather(problem.w), replace(alphabet, scope=None), (rows,), h)
+    return parts, replace(solution, choice=group.gather(choice))
+
+
+def _price_bound_of_parts(
+    problem: ChoiceProblem, parts: ChoiceProblem, solution: Solution, tolerance: float
+) -> tuple[Tensor, float, str]:
+    """Bound the parts as rows; the blocks of one row add up to its bound."""
+    claim = _Claim.of(parts, solution)
+    spread = claim.rest_cost + claim.weighted((claim.w - claim.v).square()).sum(dim=1)
+    bound, charge, source = _price_bound(parts, claim, solution, spread, tolerance)
+    return (
+        (bound.reshape(problem.n_rows, -1).sum(dim=1) if problem.groups[0].kind == "block" else bound),
+        charge,
+        source,
+    )
 
 
 def _checked_prices(problem: ChoiceProblem, solution: Solution) -> tuple[Tensor, ...]:

@@ -31,8 +31,8 @@ from qrsolve.report.tables import (
     explanation_page,
     projections_page,
     report_page,
-    training_page,
     specs_table,
+    training_page,
 )
 from qrsolve.solvers import named_solver
 from qrsolve.spec import bundled_specs, json_schema, load_spec
@@ -258,7 +258,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a network under a chip's limits, beside a dense one."""
-    from qrsolve.train import TrainOptions, run_training  # noqa: PLC0415 - training needs more than the other commands
+    from qrsolve.train import TrainOptions, run_training
 
     options = TrainOptions(spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force)
     with progress() as advance:

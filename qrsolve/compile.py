@@ -156,8 +156,8 @@ def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups
     Raises
     ------
     ShapeError
-        A shape has fewer than two dimensions, grouped matrices have different numbers of neurons, a group names something
-        unknown or twice, or the sources are no multiple of an n_of_m group.
+        A shape has fewer than two dimensions, grouped matrices have different numbers of neurons, a group names
+        something unknown or twice, or the sources are no multiple of an n_of_m group.
     InfeasibleError
         Shapes alone break a limit; the message has the arithmetic.
     NoSolverError
@@ -224,5 +224,5 @@ def _require_possible(spec: HardwareSpec, population: Population) -> None:
         if rows and fewest * size > capacity:
             raise InfeasibleError(
                 f"'{population.name}': {size} connections x at least {fewest} synapse each = {fewest * size} synapses; "
-                f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), and {spec.name} has no weight 0"
+                f"{group.limit} allows {capacity} ({fewest * size - capacity} too many); {spec.name} has no weight 0"
             )

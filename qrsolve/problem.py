@@ -113,7 +113,7 @@ class ChoiceProblem:
         for group in self.groups:
             if group.kind == "block" and (group.block < 1 or self.n_columns % group.block):
                 raise ShapeError(
-                    f"{group.limit or 'block'}: {self.n_columns} sources are not a multiple of the block of {group.block}"
+                    f"{group.limit or 'block'}: {self.n_columns} sources are no multiple of the block of {group.block}"
                 )
             if isinstance(group.capacity, Tensor) and group.capacity.shape != (
                 n_parts := group.n_parts(self.n_rows, self.n_columns),

@@ -17,6 +17,7 @@ from qrsolve.solution import Certificate, Solution, Status
 from qrsolve.solvers import Solver, select_solver
 from qrsolve.solvers.base import laminar_order
 from qrsolve.solvers.levels import solve_levels
+from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
 
 
@@ -168,12 +169,14 @@ def _solve(
 ) -> tuple[Tensor | None, Solution]:
     if population.family is None:
         return None, solve_choice(population.choice(w, None, h), solver)
-    levels = solve_levels(population.levels(w, h), lambda problem: solve_choice(problem, solver))
+    levels = solve_levels(population.levels(w, h), lambda problem, start: solve_choice(problem, solver, start))
     return levels.parameters, levels.solution
 
 
-def solve_choice(problem: ChoiceProblem, solver: Solver | None = None) -> Solution:
+def solve_choice(problem: ChoiceProblem, solver: Solver | None = None, start: Solution | None = None) -> Solution:
     """Solve a choice problem with the given solver, or with the first that does not refuse.
+
+    ``start``, the solution of a nearby problem, spares `Prices` much of the search.
 
     Raises
     ------
@@ -186,7 +189,7 @@ def solve_choice(problem: ChoiceProblem, solver: Solver | None = None) -> Soluti
         solver = select_solver(problem)
     elif reason := solver.refusal(problem):
         raise NoSolverError(f"{solver.name} refuses: {reason}")
-    solution = solver.solve(problem)
+    solution = solver.solve(problem, start) if isinstance(solver, Prices) else solver.solve(problem)
     if solution.choice is None:
         raise InfeasibleError(solution.reason)
     return solution

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, islice
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 
 BEAM = 64
-"""Sets of parameters that the search keeps at each step."""
+"""Sets of parameters that the search keeps at each step; up to eight times as many where options are few."""
 MAX_CANDIDATES = 96
 """Numbers that the search tries for one parameter at each step."""
 MAX_NUMBERS = 1 << 22
@@ -195,18 +195,32 @@ def _candidates(sample: Tensor, weight: Tensor, family: AlphabetFamily, t: int, 
     pool = torch.cat([pool[: MAX_CANDIDATES // 2], pool[pool.abs().argsort()][: MAX_CANDIDATES // 2]])
     if wide:
         most = min(int(family.counts[:, t].abs().max()), 8)
-        top = pool[:24]
-        differences = torch.tensor([float(abs(a - b)) for a, b in combinations(top.tolist(), 2)], dtype=torch.float64)
-        pool = torch.cat([pool, *[top / n for n in range(2, most + 1)], differences[differences > 0]])
+        pool = torch.cat([_recurring_differences(pool), pool, *[pool[:24] / n for n in range(2, most + 1)]])
     room = max(8, 64 * MAX_NUMBERS // (BEAM * family.counts.shape[0]))
     pool = torch.tensor(list(dict.fromkeys(pool.tolist())), dtype=torch.float64)[: 2 * MAX_CANDIDATES][:room]
     return pool if len(pool) else torch.ones(1, dtype=torch.float64)
+
+
+def _recurring_differences(pool: Tensor) -> Tensor:
+    """Return the differences that most pairs of values have, the most frequent first: a magnitude that sums contain."""
+    pool = pool[: MAX_CANDIDATES // 2]
+    differences = (pool[:, None] - pool).flatten()
+    differences = differences[differences > 0].sort().values
+    if len(differences) == 0:
+        return differences
+    apart = differences.diff() > 1e-5 * float(pool.abs().max())
+    cluster = torch.cat([torch.zeros(1, dtype=torch.int64), apart.long().cumsum(0)])
+    total = torch.zeros(int(cluster[-1]) + 1, dtype=torch.float64).index_add_(0, cluster, differences)
+    count = torch.bincount(cluster)
+    order = count.argsort(descending=True, stable=True)[: MAX_CANDIDATES // 2]
+    return (total / count)[order]
 
 
 def _beam(
     sample: Tensor, weight: Tensor, family: AlphabetFamily, candidates: list[Tensor], dtype: torch.dtype
 ) -> Iterator[Tensor]:
     states = torch.zeros(1, 0, dtype=torch.float64)
+    width = max(BEAM, min(8 * BEAM, MAX_NUMBERS // (32 * family.counts.shape[0])))
     alike = [_kind_of(family, t) for t in range(family.n_parameters)]
     score = torch.zeros(1, dtype=torch.float64)
     for t, pool in enumerate(candidates):
@@ -219,7 +233,7 @@ def _beam(
                 for some in torch.split(grown, max(1, MAX_NUMBERS // max(int(inside.sum()), len(sample))))
             ]
         )
-        order = score.argsort(descending=True, stable=True)[:BEAM]
+        order = score.argsort(descending=True, stable=True)[:width]
         states, score = grown[order], score[order]
     for state, reached in zip(states, score, strict=True):
         if float(reached) >= 0.5 * float(score[0]):

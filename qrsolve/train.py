@@ -108,7 +108,7 @@ def run_training(options: TrainOptions, advance: Advance | None = None) -> Train
         epochs=_EPOCHS[options.data] if options.epochs is None else options.epochs,
         batch_size=_BATCH[options.data],
         seed=options.seed,
-        compliant=cast(Compliant, options.compliant),
+        compliant=cast("Compliant", options.compliant),
     )
     training = train(spec, data, make_model, recipe, method, advance=advance)
     trained = Trained(spec, options, training, folder)
@@ -162,7 +162,7 @@ def _require_folder(options: TrainOptions) -> Path:
 
 
 def _write(trained: Trained) -> None:
-    from qrsolve.report.plots import plot_projection, png  # noqa: PLC0415 - matplotlib is an extra, and slow to load
+    from qrsolve.report.plots import plot_projection, png
 
     folder, training = trained.folder, trained.training
     picture = png(plot_projection(training.dense_weights, training.projections))

@@ -54,7 +54,7 @@ FAMILIES = {
 
 
 def solve(problem: LevelsProblem, start: Tensor | None = None) -> Levels:
-    return solve_levels(problem, solve_choice, start)
+    return solve_levels(problem, lambda choice, near: solve_choice(choice, start=near), start)
 
 
 def groups_for(family: AlphabetFamily) -> tuple[Group, ...]:

@@ -100,6 +100,17 @@ def test_one_weight_off_the_grid_is_seen() -> None:
     assert reason.startswith("no scale found that make up all")
 
 
+def test_bases_that_never_stand_alone_are_found() -> None:
+    some = FAMILIES["bases"]
+    for seed in range(10):
+        bases = 0.5 + torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        pairs = (some.counts.abs().sum(dim=1) >= 2) | (some.counts[:, 3].abs() == 1)
+        values = torch.unique((some.counts[pairs] @ bases).float().double())
+        parameters, reason = recover_parameters(values, torch.ones_like(values).long(), some, torch.float32)
+        assert reason == ""
+        assert parameters is not None
+
+
 def test_fewest_synapses_counts_the_shortest_sum() -> None:
     some = types(2, 0, 4)
     parameters = torch.tensor([1.0, 3.0], dtype=torch.float64)

@@ -127,7 +127,7 @@ def test_a_missing_optional_package_is_a_refusal(solver: str, package: str, monk
 
 
 def test_two_libraries_that_cannot_share_a_process_are_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qrsolve.solvers import cp_sat  # noqa: PLC0415
+    from qrsolve.solvers import cp_sat
 
     monkeypatch.setitem(cp_sat.sys.modules, "highspy", object())
     monkeypatch.setattr(cp_sat, "version", lambda _: "1.15.1")
@@ -143,7 +143,7 @@ class TestHeuristics:
 
     @staticmethod
     def values(name: str, w: list[float], options: list[float], use: list[int], capacity: int) -> list[float]:
-        from qrsolve.alphabet import Alphabet  # noqa: PLC0415
+        from qrsolve.alphabet import Alphabet
 
         group = Group("row", capacity, limit="fan_in")
         problem = ChoiceProblem(torch.tensor([w], dtype=torch.float64), Alphabet.of(options, use), (group,))

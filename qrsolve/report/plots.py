@@ -160,7 +160,7 @@ def _axes(ax: Axes | None) -> Axes:
 
 def _figure(width: float, height: float) -> Figure:
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - only pictures need it
+        from matplotlib.figure import Figure
     except ImportError:
         raise QRSolveError("pictures need matplotlib: pip install 'qrsolve[train]'") from None
     return Figure(figsize=(width, height))

@@ -13,8 +13,8 @@ from qrsolve.check import Report
 from qrsolve.compare import LayerComparison
 from qrsolve.explain import Explanation, LayerExplanation
 from qrsolve.project import Projection
-from qrsolve.training.run import Training
 from qrsolve.spec import HardwareSpec
+from qrsolve.training.run import Training
 
 PIPE_WIDTH = 160
 """Characters per line where the output is no terminal."""

@@ -88,7 +88,7 @@ def _chunks(rows: Tensor, problem: RowProblem, length: int) -> tuple[Tensor, ...
     """Cut rows so that the table of one chunk stays small; a short table takes all rows at once."""
     reach = int(problem.capacity.max()) + 1
     cells = length * min(2 * length * int(problem.use.max()) + 1, reach + 2 * int(problem.use.max()))
-    return rows.split(max(1, _MAX_TABLE_CELLS // max(cells, 1)))
+    return torch.split(rows, max(1, _MAX_TABLE_CELLS // max(cells, 1)))
 
 
 def _one_table(

@@ -12,7 +12,8 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.problem import ChoiceProblem, LevelsProblem
 from qrsolve.solution import Solution
 
-Choose = Callable[[ChoiceProblem], Solution]
+Choose = Callable[[ChoiceProblem, Solution | None], Solution]
+"""Solves a choice problem exactly; the solution of a nearby problem may help."""
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
@@ -79,7 +80,7 @@ def solve_levels(
     if not problem.family.is_learned or problem.w.numel() == 0:
         # Nothing to learn, or nothing to learn from: then any value does.
         parameters = torch.where(torch.isnan(given), 1.0, given).expand(max(problem.n_scopes, 1), -1).clone()
-        solution = choose(problem.choice(parameters))
+        solution = choose(problem.choice(parameters), None)
         return Levels(parameters, solution, (_objective(problem, parameters, solution),))
     if start is not None:
         return _alternate(problem, choose, start, max_rounds, tolerance)
@@ -101,13 +102,13 @@ def _rows_are_alike(problem: LevelsProblem) -> bool:
 
 
 def _alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_rounds: int, tolerance: float) -> Levels:
-    solution = choose(problem.choice(parameters))
+    solution = choose(problem.choice(parameters), None)
     objectives = [_objective(problem, parameters, solution)]
     for _ in range(max_rounds - 1):
         better = best_parameters(problem, parameters, solution)
         if torch.equal(better, parameters):
             break
-        following = choose(problem.choice(better))
+        following = choose(problem.choice(better), solution)
         objective = _objective(problem, better, following)
         if objective > objectives[-1]:
             break  # rounding: both steps are exact, so the path has reached its end

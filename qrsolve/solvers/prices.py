@@ -19,7 +19,7 @@ from qrsolve.solvers.row_problem import RowProblem, relax, used_at
 TOLERANCE = 1e-9
 """Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""
 _PATIENCE, _WARM_PATIENCE = 8, 3
-"""Prices to try, from nothing and from a nearby problem, before a few unused synapses are left to the table that follows."""
+"""Prices to try, from nothing and from a nearby problem, before a few unused synapses are left to the table."""
 _STALE_SHARE = 0.97
 """Columns kept from a nearby problem are selected anew once another one would leave zero at this share of the price."""
 _NEAR_SHARE = 0.1
@@ -35,13 +35,13 @@ _CHUNK_ENTRIES = 1 << 18
 class Prices(Solver):
     """Minimise ``sum h (w - v)^2`` with ``sum use <= capacity`` in each row: a multiple-choice knapsack per row.
 
-    For a price per synapse each entry takes the option with the least ``h (w - v)^2 + price * use``. A price at which the row just
-    fits gives a choice and, as a Lagrange multiplier, a bound. What lies between the two is closed exactly by a table over
-    the few options whose reduced cost is below the gap; all others cannot be part of a better choice.
+    For a price per synapse each entry takes the option with the least ``h (w - v)^2 + price * use``. A price at which
+    the row just fits gives a choice and, as a Lagrange multiplier, a bound. What lies between the two is closed
+    exactly by a table over the few options whose reduced cost is below the gap; all others cannot be part of a better
+    choice.
 
-    References
-    ----------
-    Dyer 1984; Zemel 1984; Pisinger 1995 (multiple-choice knapsack); Kellerer, Pferschy, Pisinger, *Knapsack Problems*, 2004, ch. 11.
+    References ---------- Dyer 1984; Zemel 1984; Pisinger 1995 (multiple-choice knapsack); Kellerer, Pferschy,
+    Pisinger, *Knapsack Problems*, 2004, ch. 11.
     """
 
     name = "prices"
@@ -78,10 +78,9 @@ class Prices(Solver):
         Solution
             OPTIMAL, with prices; in compressed rows where the group is the rows.
 
-        Notes
-        -----
-        One partial selection of about ``capacity`` entries per row, then a few passes over (rows, capacity, options that can
-        matter). Ties between options go to the lowest index; ties between entries are open.
+        Notes ----- One partial selection of about ``capacity`` entries per row, then a few passes over (rows,
+        capacity, options that can matter). Ties between options go to the lowest index; ties between entries are
+        open.
         """
         if (infeasible := infeasibility(problem)) is not None:
             return infeasible
@@ -109,7 +108,7 @@ class _Rows(NamedTuple):
     """Choice, its columns (``None``: all of them) and the price of each row."""
 
     choice: Tensor
-    index: Tensor | None
+    columns: Tensor | None
     price: Tensor
 
 
@@ -118,7 +117,7 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
     most = int(rows.capacity.max()) if rows.n_rows else 0
     width = most + most // 4 + 4
     if zero is None or width >= n_columns:
-        return _solve_all_columns(rows, alphabet)
+        return _solve_all_columns(rows, alphabet, start)
     index, outside = _open_columns(rows, alphabet, width, start)
     choice, price, proved = _solve_core(
         rows.columns(index), alphabet, outside, start.prices[0] if start and start.prices else None
@@ -135,7 +134,7 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
     return _Rows(choice, index, price)
 
 
-def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
+def _solve_all_columns(rows: RowProblem, alphabet: Alphabet, start: Solution | None = None) -> _Rows:
     """Solve with every column and every option, in chunks of rows that keep the memory small."""
     chunk = max(1, _CHUNK_ENTRIES // max(rows.w.shape[1], 1))
     solved = []
@@ -143,7 +142,8 @@ def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
         part = rows.rows(some)
         h = None if part.h is None else part.h.double()
         core = RowProblem(part.w.double(), h, part.values, part.use, part.capacity)
-        solved.append(_solve_core(core, alphabet, None, None))
+        first = start.prices[0][some] if start is not None and start.prices else None
+        solved.append(_solve_core(core, alphabet, None, first))
     if not solved:
         empty = torch.zeros(rows.w.shape, dtype=torch.int64, device=rows.w.device)
         return _Rows(empty, None, torch.zeros(0, dtype=torch.float64, device=rows.w.device))
@@ -151,7 +151,7 @@ def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
 
 
 def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor, h: Tensor | None) -> Tensor:
-    """Return the price at which a target leaves zero: the most that one synapse on it can save, shape of ``targets``."""
+    """Return the price at which each target leaves zero: the most that one synapse on it can save."""
     best = torch.zeros_like(targets)
     use = rows.use.tolist()
     for k in alphabet.thrifty.tolist():
@@ -163,8 +163,9 @@ def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tens
 def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solution | None) -> tuple[Tensor, Tensor]:
     """Choose ``width`` columns per row that may carry synapses, and bound the price at which any other column would.
 
-    The saving of an option is linear in w and grows with abs(w) on its side, so the largest weights leave zero first. With
-    an importance the order is by ``h`` times the best saving. Any choice is safe: what it leaves outside is bounded after it.
+    The saving of an option is linear in w and grows with abs(w) on its side, so the largest weights leave zero first.
+    With an importance the order is by ``h`` times the best saving. Any choice is safe: what it leaves outside is
+    bounded after it.
 
     Returns
     -------
@@ -179,11 +180,10 @@ def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solut
         return top.indices[:, :width].contiguous(), top.values[:, width]
     if start is not None and start.prices and start.index is not None and start.index.shape == (rows.n_rows, width):
         return _renewed_columns(rows, alphabet, start.index, start.prices[0])
-    else:
-        top = torch.topk(rows.w.abs(), width + 1, dim=1)
-        index = top.indices[:, :width].contiguous()
-        if alphabet.mirror is not None:
-            return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double(), None)[:, 0]
+    top = torch.topk(rows.w.abs(), width + 1, dim=1)
+    index = top.indices[:, :width].contiguous()
+    if alphabet.mirror is not None:
+        return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double(), None)[:, 0]
     return index, _outside(rows, alphabet, index)
 
 
@@ -223,8 +223,8 @@ def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, st
     core : RowProblem
         float64, shape (n_rows, n).
     outside : Tensor or None
-        The price from which on columns that are not in ``core`` stay at zero; ``None`` if there are none, and then every row
-        is proved.
+        The price from which on columns that are not in ``core`` stay at zero; ``None`` if there are none, and then
+        every row is proved.
     start : Tensor or None
         Prices of a nearby problem.
     """
@@ -240,7 +240,7 @@ def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, st
         todo = (~free.proved).nonzero()[:, 0]
         if len(todo):
             part = core if len(todo) == core.n_rows else core.rows(todo)
-            priced = _priced_rows(part, alphabet, None, None if start is None else start[todo], 1.5)
+            priced = _priced_rows(part, alphabet, None, None if start is None else start[todo], 1.2)
             choice = free.choice.index_copy(0, todo, priced.choice)
             price = free.price.index_copy(0, todo, priced.price)
             free = _Core(choice, price, free.proved.index_copy(0, todo, priced.proved))
@@ -267,8 +267,8 @@ def _priced_rows(
 ) -> _Core:
     """Search each row's price within a factor of ``reach`` around the guesses, then close the rows.
 
-    Which options can matter is known for a range of prices only, and the wider the range, the more they are. Rows whose price
-    lies outside are solved on their own, around what was found.
+    Which options can matter is known for a range of prices only, and the wider the range, the more they are. Rows
+    whose price lies outside are solved on their own, around what was found.
     """
     least = core.w.new_zeros(core.n_rows) if outside is None else outside
     guess = torch.maximum(_typical_price(core, alphabet) if start is None else start, least)
@@ -283,7 +283,7 @@ def _priced_rows(
         kept = ((price >= low) & (price <= high)).nonzero()[:, 0]
         choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
         proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
-        again = _priced_rows(core.rows(astray), alphabet, _some(outside, astray), price[astray], 4 * reach)
+        again = _priced_rows(core.rows(astray), alphabet, _some(outside, astray), price[astray], 1.5 * reach)
         choice[astray], price[astray], proved[astray] = again
         if len(kept):
             rest = _closed_rows(core.rows(kept), reduced, _some(outside, kept), price[kept])
@@ -303,7 +303,7 @@ def _ceiling(core: RowProblem) -> Tensor:
 
 
 def _closed_rows(core: RowProblem, reduced: Tensor, outside: Tensor | None, price: Tensor) -> _Core:
-    """Close rows at their prices: with the few options that come near the best, and with more where a row needs them."""
+    """Close rows at their prices, with few options first, and with more where a row needs them."""
     choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
     proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
     price = price.clone()
@@ -323,10 +323,12 @@ def _closed_rows(core: RowProblem, reduced: Tensor, outside: Tensor | None, pric
 
 
 def _close(core: RowProblem, price: Tensor, options: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Relax at a price and close the rows; a row that does not fit at its price (a tie there) gets a slightly higher one."""
+    """Relax at a price and close the rows; a row that does not fit (a tie there) gets a slightly higher price."""
     relaxed = relax(core, price, options)
+    step = 1e-9
     while bool((over := relaxed.used > core.capacity).any()):
-        price = torch.where(over, price * (1 + 1e-9) + 1e-300, price)
+        price = torch.where(over, price * (1 + step) + 1e-300, price)
+        step *= 4
         relaxed = relax(core, price, options)
     saved_at_most = core.w.square() if core.h is None else core.h * core.w.square()
     scale = saved_at_most.sum(dim=1)
@@ -355,8 +357,8 @@ def _reduced_costs(core: RowProblem, alphabet: Alphabet, prices: tuple[float, fl
 def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tensor, patience: int) -> Tensor:
     """Return for each row a price at which it fits, with at most a few synapses unused where that is possible.
 
-    The synapses used fall with the price. Between a price that fits and one that does not, the next is interpolated; where
-    equal entries let the use jump past the capacity, the interval closes on the jump.
+    The synapses used fall with the price. Between a price that fits and one that does not, the next is interpolated;
+    where equal entries let the use jump past the capacity, the interval closes on the jump.
 
     Parameters
     ----------
@@ -417,9 +419,9 @@ def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tenso
 class _UseByPrice:
     """How many synapses each row uses at a price per synapse.
 
-    Where every entry counts alike and all rows share their values, the targets that take one option are an interval between two
-    breakpoints ``(v_j^2 + p u_j - v_k^2 - p u_k) / (2 (v_j - v_k))``: with the targets sorted once, each price costs only a
-    binary search per row and option. Otherwise every entry is priced.
+    Where every entry counts alike and all rows share their values, the targets that take one option are an interval
+    between two breakpoints ``(v_j^2 + p u_j - v_k^2 - p u_k) / (2 (v_j - v_k))``: with the targets sorted once, each
+    price costs only a binary search per row and option. Otherwise every entry is priced.
     """
 
     core: RowProblem

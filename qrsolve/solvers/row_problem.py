@@ -9,7 +9,6 @@ from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem, Group
 
-
 _AT_ONCE = 1 << 19
 """Entries times options up to which all options are priced in one tensor instead of one after the other."""
 
@@ -18,7 +17,8 @@ _AT_ONCE = 1 << 19
 class RowProblem:
     """Maximise ``sum saving`` with ``sum use <= capacity`` in each row, all rows at once.
 
-    The saving of option k on target w is ``h w^2 - h (w - v_k)^2 = h (2 w - v_k) v_k``: what the entry gains over being left out.
+    The saving of option k on target w is ``h w^2 - h (w - v_k)^2 = h (2 w - v_k) v_k``: what the entry gains over
+    being left out.
 
     Parameters
     ----------

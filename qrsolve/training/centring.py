@@ -12,9 +12,9 @@ from torch.utils.hooks import RemovableHandle
 class Centring:
     """Take gradients as if each layer computed ``W (x - mu) + c``, with ``mu`` the running mean of its inputs.
 
-    The network's function and its parameters stay what they are: ``b = c - W mu``. But when a projection changes which inputs a neuron
-    has, the neuron's average input stays the same, because its bias moves along. With few inputs per neuron this is worth several
-    points of accuracy under Adam (examples/benchmarks/RESULTS.md).
+    The network's function and its parameters stay what they are: ``b = c - W mu``. But when a projection changes
+    which inputs a neuron has, the neuron's average input stays the same, because its bias moves along. With few
+    inputs per neuron this is worth several points of accuracy under Adam (examples/benchmarks/RESULTS.md).
 
     ``dL/dW`` becomes ``dL/dW - dL/db mu^T``; the bias holds ``c`` during the optimizer's step.
 

@@ -43,8 +43,8 @@ def find_afferents(
     Parameters
     ----------
     model : nn.Module
-        ``nn.Linear``, ``nn.Conv1d/2d/3d`` and torch's recurrent layers and cells are known. In an LSTM or GRU each gate's row counts as a
-        neuron, with its input and recurrent weights together.
+        ``nn.Linear``, ``nn.Conv1d/2d/3d`` and torch's recurrent layers and cells are known. In an LSTM or GRU each
+        gate's row counts as a neuron, with its input and recurrent weights together.
     select : sequence of str or module types, or None
         Parameter names, ``:regex`` over parameter names, or module types; ``None`` takes all that are known.
     groups : sequence of sequences of str
@@ -99,7 +99,7 @@ def _known(model: nn.Module) -> tuple[list[str], list[tuple[str, ...]]]:
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and not _is_transposed(module):
-            wanted = [("weight",)]
+            wanted: list[tuple[str, ...]] = [("weight",)]
         elif isinstance(module, nn.RNNBase):
             ends = [f"_l{layer}{way}" for layer in range(module.num_layers) for way in _directions(module)]
             wanted = [(f"weight_ih{end}", f"weight_hh{end}") for end in ends]
@@ -114,7 +114,7 @@ def _known(model: nn.Module) -> tuple[list[str], list[tuple[str, ...]]]:
                 parameter = module._parameters.get(attribute)
                 if parameter is None:
                     raise ModelError(
-                        f"'{prefix}{attribute}' is computed (a parametrization or weight norm), so projected values would be "
+                        f"'{prefix}{attribute}' is computed (a parametrization or weight norm), so projections would be "
                         "lost; remove the parametrization, or leave the layer out with select=[...]"
                     )
                 name = first_name[id(parameter)]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from qrsolve.check import Report, check
-from qrsolve.compile import Plan, Population, compile_plan
+from qrsolve.compile import Plan, compile_plan
 from qrsolve.errors import ModelError, QRSolveError
 from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
@@ -27,9 +27,9 @@ from qrsolve.training.state import PopulationState
 class Projector:
     """Keep the weights of a model deployable while an optimizer trains it.
 
-    Two hooks on the optimizer: before a step the latent weights are put into the parameters, after it they are saved and their
-    projection is written back. So forward passes, evaluation and checkpoints only ever see projected weights, and gradients are
-    taken at them. Modules keep their class and their names.
+    Two hooks on the optimizer: before a step the latent weights are put into the parameters, after it they are saved
+    and their projection is written back. So forward passes, evaluation and checkpoints only ever see projected
+    weights, and gradients are taken at them. Modules keep their class and their names.
 
     Parameters
     ----------
@@ -46,12 +46,14 @@ class Projector:
     compliant : {"always", "at_end"}
         Whether every forward pass is deployable, or only the result.
     total_steps : int or None
-        Optimizer steps of the whole training; needed for ``at_end``, and for freezing the wiring near the end of ``always``.
+        Optimizer steps of the whole training; needed for ``at_end``, and for freezing the wiring near the end of
+        ``always``.
     schedule : Schedule or None
         Instead of ``compliant`` and ``total_steps``.
     centre : bool
-        Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several points of
-        accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients that Adam sees.
+        Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several
+        points of accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients
+        that Adam sees.
 
     Raises
     ------
@@ -108,7 +110,7 @@ class Projector:
         return self.schedule.stage(self.n_steps)
 
     def attach(self, optimizer: Optimizer) -> None:
-        """Hook the projector into an optimizer that owns some of the projected parameters.
+        """Attach the projector to an optimizer that owns some of the projected parameters.
 
         Raises
         ------
@@ -232,7 +234,7 @@ class Projector:
             self._centring.settle()
 
     def _at_projection(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """Evaluate an optimizer's closure at projected weights, though the parameters hold latent ones during the step."""
+        """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""
 
         def evaluate() -> Any:  # noqa: ANN401 (a closure returns whatever its owner wants)
             with self._projected():

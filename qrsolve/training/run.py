@@ -43,8 +43,8 @@ class Recipe:
 class Training:
     """What came out.
 
-    Accuracies are shares of the test images. ``projections`` and ``report`` belong to ``model``; ``dense_weights`` are the
-    weights of the dense network, by the same names.
+    Accuracies are shares of the test images. ``projections`` and ``report`` belong to ``model``; ``dense_weights``
+    are the weights of the dense network, by the same names.
     """
 
     model: nn.Module
@@ -138,7 +138,7 @@ def run_epochs(
         for batch in torch.split(order, recipe.batch_size):
             loss = nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch ships no type for it
+            loss.backward()
             optimizer.step()
             cosine.step()
             step += 1

@@ -41,7 +41,8 @@ class Schedule:
     Parameters
     ----------
     compliant : {"always", "at_end"}
-        ``always``: every weight ever used is deployable. ``at_end``: capacities shrink from full to the chip's, then values snap.
+        ``always``: every weight ever used is deployable. ``at_end``: capacities shrink from full to the chip's, then
+        values snap.
     total_steps : int or None
         Optimizer steps of the whole training; ``None`` (only with ``always``) never freezes.
     tight_from : float
@@ -73,8 +74,8 @@ class Schedule:
     def stage(self, step: int) -> Stage:
         """Return what holds after ``step`` optimizer steps.
 
-        The capacities of ``at_end`` shrink as ``(1 - t)^3``: quickly while many connections are useless, slowly at the end
-        (the cubic of Zhu & Gupta, 2017).
+        The capacities of ``at_end`` shrink as ``(1 - t)^3``: quickly while many connections are useless, slowly at
+        the end (the cubic of Zhu & Gupta, 2017).
         """
         done = 0.0 if self.total_steps is None else step / self.total_steps
         frozen = self.total_steps is not None and done >= self.frozen_from

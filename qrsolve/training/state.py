@@ -14,15 +14,15 @@ from qrsolve.errors import ModelError, QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers import select_solver
 from qrsolve.solvers.levels import best_parameters, solve_levels
-from qrsolve.solvers.prices import Prices
 from qrsolve.training.schedule import Stage
 
 VALUES_EVERY = 20
 """Projections between two least-squares steps of the learned values."""
 SELECTION_EVERY = 5
 """Steps between two selections of connections while the capacities shrink."""
+_FIRST_ROUNDS = 6
+"""Alternations for the first values; training goes on with them."""
 RELAXED = "relaxed"
 """Marks a solution of a stage that is wider than the chip."""
 
@@ -91,7 +91,7 @@ class PopulationState:
         if family is None:
             return ChoiceProblem(matrix, None, self.population.groups)
         if self.parameters is None:
-            levels = solve_levels(self.population.levels(matrix), solve_choice)
+            levels = solve_levels(self.population.levels(matrix), _choose, max_rounds=_FIRST_ROUNDS)
             self.parameters, self.solution, self._alphabet = levels.parameters, levels.solution, None
         if self._alphabet is None:
             self._alphabet = family.alphabet(self.parameters, self.population.scope(matrix.device))
@@ -114,11 +114,7 @@ class PopulationState:
             self.parameters, self._alphabet = better, None
             problem = self.problem(matrix)
         self.n_projections += 1
-        solver = select_solver(problem)
-        if isinstance(solver, Prices):
-            self.solution = solver.solve(problem, self.solution)
-        else:
-            self.solution = solve_choice(problem, solver)
+        self.solution = _choose(problem, self.solution)
         return self.solution.values(problem)
 
     def _relaxed(self, matrix: Tensor, stage: Stage) -> Tensor:
@@ -205,6 +201,10 @@ class PopulationState:
             values = self.solution.values(self.problem(matrix))
         self.projected = self.population.split(values)
         return self.projected
+
+
+def _choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
+    return solve_choice(problem, start=start)
 
 
 def _widened(group: Group, openness: float, rows: int, columns: int) -> Group:

@@ -15,8 +15,9 @@ from qrsolve.training.methods.base import Method
 class StraightThrough(Method):
     """Take the gradient at the projection, apply it to the latent weight, let the latent drift to its projection.
 
-    ``latent <- step(latent, dL/dw at w = projection(latent))``, then ``latent <- latent + decay (projection - latent)``: what is not in use
-    fades slowly, so that a connection returns only if the gradient asks for it again and again.
+    ``latent <- step(latent, dL/dw at w = projection(latent))``, then ``latent <- latent + decay (projection -
+    latent)``: what is not in use fades slowly, so that a connection returns only if the gradient asks for it again
+    and again.
 
     Parameters
     ----------
