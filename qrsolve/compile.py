@@ -224,5 +224,6 @@ def _require_possible(spec: HardwareSpec, population: Population) -> None:
         if rows and fewest * size > capacity:
             raise InfeasibleError(
                 f"'{population.name}': {size} connections x at least {fewest} synapse each = {fewest * size} synapses; "
-                f"{group.limit} allows {capacity} ({fewest * size - capacity} too many); {spec.name} has no weight 0"
+                f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), "
+                f"and {spec.name} has no weight 0"
             )

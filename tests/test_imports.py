@@ -22,6 +22,7 @@ _ORDER = [
     {"explain", "compare", "provenance"},
     {"training"},
     {"report"},
+    {"train"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):

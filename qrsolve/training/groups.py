@@ -114,7 +114,7 @@ def _known(model: nn.Module) -> tuple[list[str], list[tuple[str, ...]]]:
                 parameter = module._parameters.get(attribute)
                 if parameter is None:
                     raise ModelError(
-                        f"'{prefix}{attribute}' is computed (a parametrization or weight norm), so projections would be "
+                        f"'{prefix}{attribute}' is computed (a parametrization or weight norm), so projections are "
                         "lost; remove the parametrization, or leave the layer out with select=[...]"
                     )
                 name = first_name[id(parameter)]
