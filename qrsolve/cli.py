@@ -322,8 +322,10 @@ def _certified(projection: Projection) -> dict[str, Any]:
         "gap": proof.gap,
         "bound_source": proof.bound_source,
         "seconds": projection.seconds,
-        "certified_rows": proof.certified_rows,
+        # Rows whose choice is proved for the values used, learned or given; `gap` is about the values too.
+        "certified_rows": projection.choice_certificate.certified_rows,
         "rows": proof.rows,
+        "choice_gap": projection.choice_certificate.gap,
         "values": projection.named_values(),
         "given_values": projection.choice_certificate is projection.certificate,
     }

@@ -23,7 +23,7 @@ from qrsolve.training.run import Advance, Recipe, Training, make_mlp, train
 from qrsolve.training.schedule import Compliant
 
 _HIDDEN = {"digits": 128, "mnist": 256}
-_EPOCHS = {"digits": 40, "mnist": 8}
+_EPOCHS = {"digits": 25, "mnist": 8}
 _BATCH = {"digits": 32, "mnist": 128}
 MODEL_FILE, METRICS_FILE, PICTURE_FILE = "model.safetensors", "metrics.json", "weights.png"
 

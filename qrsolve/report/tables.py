@@ -84,7 +84,10 @@ def report_page(report: Report) -> Group:
 
 
 def projections_page(projections: Mapping[str, Projection]) -> Group:
-    """List what each population's projection cost, what is proved about it, and the values that it uses."""
+    """List what each population's projection cost, what is proved about it, and the values that it uses.
+
+    The bound holds for all values; ``certified`` counts the neurons whose choice is proved best for the values used.
+    """
     table = _table("layer", "solver", "status", "objective", "bound", "gap", "certified", "seconds")
     for name, projection in projections.items():
         proof = projection.certificate
@@ -95,7 +98,7 @@ def projections_page(projections: Mapping[str, Projection]) -> Group:
             _number(proof.objective),
             _number(proof.bound),
             _number(proof.gap),
-            f"{proof.certified_rows}/{proof.rows}",
+            f"{projection.choice_certificate.certified_rows}/{proof.rows}",
             f"{projection.seconds:.3f}",
         )
     named = {name: projection.named_values() for name, projection in projections.items()}
