@@ -181,7 +181,7 @@ def solve_choice(problem: ChoiceProblem, solver: Solver | None = None, start: So
     Raises
     ------
     NoSolverError
-        The given solver refuses, or all do.
+        The given solver refuses, all do, or the limit of work ran out before anything was found.
     InfeasibleError
         The problem has no solution.
     """
@@ -190,6 +190,8 @@ def solve_choice(problem: ChoiceProblem, solver: Solver | None = None, start: So
     elif reason := solver.refusal(problem):
         raise NoSolverError(f"{solver.name} refuses: {reason}")
     solution = solver.solve(problem, start) if isinstance(solver, Prices) else solver.solve(problem)
+    if solution.choice is None and solution.status is Status.LIMIT_REACHED:
+        raise NoSolverError(f"{solver.name}: {solution.reason}")
     if solution.choice is None:
         raise InfeasibleError(solution.reason)
     return solution
