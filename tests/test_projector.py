@@ -233,6 +233,10 @@ def test_at_end_tightens_freezes_and_finalizes() -> None:
     assert connections[20] <= FAN_IN
     for later in wiring[31:]:
         assert not bool((later & ~wiring[30]).any()), "a frozen wiring may only lose connections"
+    # Even a large latent weight does not bring an absent connection back.
+    projector._states[0].latent["0.weight"][~wiring[39]] = 10.0
+    projector.project()
+    assert not bool(((model.get_parameter("0.weight") != 0) & ~wiring[30]).any())
     projections = projector.finalize()
     assert projector.check().is_compliant
     for name, projection in projections.items():
@@ -246,6 +250,16 @@ def test_at_end_tightens_freezes_and_finalizes() -> None:
     assert projector.n_steps == steps, "finalize removes the hooks"
     with pytest.raises(QRSolveError, match="finalized"):
         projector.finalize()
+
+
+def test_centring_leaves_an_optimizer_with_a_closure_as_it_is() -> None:
+    models = small_model(), small_model()
+    for model, centre in zip(models, (False, True), strict=True):
+        optimizer = torch.optim.LBFGS(model.parameters(), lr=0.05, max_iter=3)
+        attach(fan_in_chip(4), model, optimizer, centre=centre)
+        run(model, optimizer, batches(3))
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_finalize_in_the_middle_of_at_end_is_deployable() -> None:

@@ -208,11 +208,12 @@ class Projector:
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._centring is not None:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if self._centring is not None and closure is None:
+            # A closure makes its gradients within the step, where biases have to be the plain ones.
             self._centring.centre()
         for state in self._states:
             self._write(self._synchronised(state).latent)
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             return None
         wrapped = self._at_projection(closure)
