@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qrsolve.compile import Plan, Population
+from qrsolve.compile import Plan, Population, layer_shape
 from qrsolve.model_file import require_finite
 from qrsolve.problem import Group
-from qrsolve.spec import LimitKind
+from qrsolve.spec import LayerShape, LimitKind
 from qrsolve.usage import Usage, usage_of
 
 
@@ -172,8 +172,9 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             require_finite(name, weights[name])
         usage = usage_of(population, matrix, None if parameters is None else parameters.get(population.name))
         rows = []
+        layer = layer_shape(plan.spec, population.shapes)
         for i, limit in enumerate(plan.spec.limits):
-            if (row := _limit_row(usage, limit)) is not None:
+            if (row := _limit_row(usage, limit, layer)) is not None:
                 rows.append(row)
                 totals[i] += row.value
         if population.family is not None:
@@ -183,11 +184,18 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     return Report(layers, tuple(row for row in shared if row is not None), plan.not_enforced, plan.remarks)
 
 
-def _limit_row(usage: Usage, limit: LimitKind) -> LimitRow | None:
+def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape) -> LimitRow | None:
     """Count one limit for one population; ``None`` for a limit that this version does not count."""
     population = usage.population
     rows, columns = usage.matrix.shape
-    taken = limit.shape_usage(rows, columns)
+    synapses = population.split(usage.use)
+    bits = limit.packed_usage(layer, [synapses[name] for name in population.names])
+    if bits is not None:
+        where = f"'{population.name}'"
+        counted = _n(int(usage.use.sum()), "synapse") if limit.usage_of(layer) is None else _n(columns * rows, "weight")
+        text = f"{where}: {counted}, {bits:,} bits packed{_allowed(limit, bits)}"
+        return LimitRow(limit.kind, where, bits, limit.capacity, text)
+    taken = limit.usage_of(layer)
     if taken is not None:
         where = f"'{population.name}'"
         counted = (

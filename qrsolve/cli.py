@@ -117,7 +117,8 @@ def specs(as_json: JsonOption = False) -> None:
     """List the chips that come with qrsolve."""
     found = [load_spec(name) for name in bundled_specs()]
     if as_json:
-        _print_json({"specs": {s.name: {"title": s.title, "weights": s.weights.kind} for s in found}})
+        facts = {s.name: {"title": s.title, "weights": s.weights.kind, "unverified": s.unverified()} for s in found}
+        _print_json({"specs": facts})
     else:
         console().print(specs_table(found))
 

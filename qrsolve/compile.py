@@ -12,7 +12,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.spec import AxonTypeWeights, HardwareSpec
+from qrsolve.spec import AxonTypeWeights, HardwareSpec, LayerShape
 
 
 @dataclass(frozen=True)
@@ -169,19 +169,31 @@ def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups
         if len(shape) < 2:
             raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
     family = spec.weights.family()
-    limits = [group for limit in spec.limits if (group := limit.group()) is not None]
-    if family is not None and limits and all(group.counts == "sources" for group in limits):
-        # Nothing counts copies, so every nonzero option counts as one.
-        family = replace(family, use=(family.use > 0).to(torch.int64))
-        limits = [replace(group, counts="synapses") for group in limits]
-    populations = []
+    populations, remarks = [], list(spec.remarks())
     for names in _populations(shapes, groups):
-        population = Population(
-            names, tuple(tuple(int(n) for n in shapes[name]) for name in names), family, tuple(limits)
-        )
-        _require_possible(spec, population)
+        layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
+        limits = tuple(group for limit in spec.limits if (group := limit.group_of(layer)) is not None)
+        population = Population(names, layer.shapes, *_counted_once(family, limits))
+        _require_possible(spec, population, layer)
         populations.append(population)
-    return Plan(spec, tuple(populations), spec.not_enforced(), spec.remarks())
+        remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
+    return Plan(spec, tuple(populations), spec.not_enforced(), tuple(remarks))
+
+
+def layer_shape(spec: HardwareSpec, shapes: tuple[tuple[int, ...], ...]) -> LayerShape:
+    """Return what a chip's limits ask of a population with these afferent matrices."""
+    family = spec.weights.family()
+    return LayerShape(shapes, spec.weights.stored_bits(), 1 if family is None else int(family.use.max()))
+
+
+def _counted_once(
+    family: AlphabetFamily | None, groups: tuple[Group, ...]
+) -> tuple[AlphabetFamily | None, tuple[Group, ...]]:
+    """Let every nonzero option count as one synapse where nothing counts copies: these are then sources."""
+    if family is None or not groups or any(group.counts != "sources" for group in groups):
+        return family, groups
+    once = replace(family, use=((family.use > 0) & (family.counts != 0).any(dim=1)).to(torch.int64))
+    return once, tuple(replace(group, counts="synapses") for group in groups)
 
 
 def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -206,13 +218,14 @@ def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[
     return found
 
 
-def _require_possible(spec: HardwareSpec, population: Population) -> None:
+def _require_possible(spec: HardwareSpec, population: Population, layer: LayerShape) -> None:
     rows, columns = population.n_rows, population.n_columns
     for limit in spec.limits:
-        used = limit.shape_usage(rows, columns)
+        used = limit.usage_of(layer)
         if used is not None and used > limit.capacity:
+            taken = f"{used} {limit.unit}".strip()
             raise InfeasibleError(
-                f"'{population.name}': {rows} neurons x {columns} sources take {used} of {limit.kind}; "
+                f"'{population.name}': {rows} neurons x {columns} sources take {taken} of {limit.kind}; "
                 f"{spec.name} allows {limit.capacity} ({used - limit.capacity} too many)"
             )
     fewest = 0 if population.family is None else int(population.family.use.min())

@@ -75,6 +75,10 @@ class Explanation:
         Whether the layers are an example, because none were asked for.
     problem : str
         Why the layers cannot be held to the chip at all; "" if they can.
+    is_infeasible : bool
+        Whether that is because they do not fit.
+    remarks : tuple of str
+        How enforced rules are taken, for these layers; those of the chip alone where there is no plan.
     """
 
     spec: HardwareSpec
@@ -82,6 +86,7 @@ class Explanation:
     is_example: bool
     problem: str = ""
     is_infeasible: bool = field(default=False)
+    remarks: tuple[str, ...] = ()
 
     def limits(self) -> list[dict[str, Any]]:
         """Return each limit as in the chip's file, with its source in full and whether it is enforced."""
@@ -99,7 +104,7 @@ class Explanation:
             "problem": self.problem,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "not_enforced": list(self.spec.not_enforced()),
-            "remarks": list(self.spec.remarks()),
+            "remarks": list(self.remarks or self.spec.remarks()),
             "notes": list(self.spec.notes),
         }
 
@@ -138,7 +143,7 @@ def explain(
     except (InfeasibleError, NoSolverError) as error:
         return Explanation(spec, {}, is_example, str(error), isinstance(error, InfeasibleError))
     layers = {population.name: _layer(population) for population in plan.populations}
-    return Explanation(spec, layers, is_example)
+    return Explanation(spec, layers, is_example, remarks=plan.remarks)
 
 
 def _layer(population: Population) -> LayerExplanation:
@@ -202,7 +207,7 @@ def _example(spec: HardwareSpec) -> tuple[int, int]:
     """Return neurons and sources of a layer that every n_of_m limit can divide."""
     multiple = 1
     for limit in spec.limits:
-        group = limit.group()
+        group = limit.group()  # blocks are the same for all shapes
         multiple = lcm(multiple, group.block or 1) if group is not None else multiple
     rows, columns = EXAMPLE
     return rows, max(multiple, columns // multiple * multiple)

@@ -30,6 +30,9 @@ class Group:
         Whether an option counts with its ``use`` or as one as soon as its value is not 0.
     limit : str
         The word by which users know the limit, for messages.
+    relaxed : int or None
+        Where ``capacity`` is stricter than the limit itself (a total that stands for rounded blocks): what no
+        deployable choice exceeds. A bound on all deployable choices is one for this capacity.
     """
 
     kind: GroupKind
@@ -37,6 +40,7 @@ class Group:
     block: int = 0
     counts: Literal["synapses", "sources"] = "synapses"
     limit: str = ""
+    relaxed: int | None = None
 
     def n_parts(self, rows: int, columns: int) -> int:
         """Return how many parts the group cuts a (rows, columns) matrix into."""
@@ -138,7 +142,14 @@ class ChoiceProblem:
 
     def with_capacity(self, capacities: tuple[int | Tensor, ...]) -> ChoiceProblem:
         """Return the same problem with other capacities, in the order of its groups."""
-        groups = tuple(replace(g, capacity=c) for g, c in zip(self.groups, capacities, strict=True))
+        groups = tuple(replace(g, capacity=c, relaxed=None) for g, c in zip(self.groups, capacities, strict=True))
+        return replace(self, groups=groups)
+
+    def relaxed(self) -> ChoiceProblem:
+        """Return the problem that every deployable choice satisfies; the same one unless a group says otherwise."""
+        if all(group.relaxed is None for group in self.groups):
+            return self
+        groups = tuple(g if g.relaxed is None else replace(g, capacity=g.relaxed, relaxed=None) for g in self.groups)
         return replace(self, groups=groups)
 
 

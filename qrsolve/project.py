@@ -38,7 +38,8 @@ class Projection:
     certificate : Certificate
         About the whole problem, values included.
     choice_certificate : Certificate
-        About the choice for these values; the same as ``certificate`` where all values are given.
+        About the choice for these values and the capacities as they are held; the same as ``certificate`` where all
+        values are given and no capacity is stricter than its limit.
     status : Status
         OPTIMAL or FEASIBLE, from ``certificate``.
     seconds : float
@@ -147,9 +148,12 @@ def projection_of(
     """
     began = time.perf_counter() if began is None else began
     certificate = certify(problem, solution)
-    overall = certificate
+    overall, relaxed = certificate, problem.relaxed()
+    if relaxed is not problem:
+        # What the chip allows beyond the group's capacity counts for the bound: only prices can tell what it is worth.
+        overall = certify(relaxed, replace(solution, bound=None))
     if population.family is not None and population.family.is_learned:
-        overall = _with_relaxed_bound(problem, certificate)
+        overall = _with_relaxed_bound(relaxed, overall)
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)

@@ -62,6 +62,9 @@ def test_unverified_numbers_are_marked_where_they_stand(name):
         "max78000": {("weights", "scale")},
     }
     assert unverified == expected.get(name, set())
+    shown = {"morphic": ("hierarchy", "weights", "fan_in", "fan_out")}
+    scale = ("weights.scale",) if name in ("akida_1", "loihi_2", "max78000") else ()
+    assert load_spec(name).unverified() == shown.get(name, scale)
 
 
 @pytest.mark.parametrize("name", NAMES)

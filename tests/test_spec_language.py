@@ -25,6 +25,7 @@ from qrsolve.spec import (
     GridWeights,
     HardwareSpec,
     Hierarchy,
+    LayerShape,
     LimitKind,
     Neurons,
     NOfM,
@@ -304,17 +305,33 @@ LIMITS = [
     (
         SynapseMemory(max=1024, reserved=24, packing="blocks"),
         None,
-        None,
-        "synapse_memory (at most 1000 bits per core, packing blocks) is not enforced by this version",
+        5 * 128,  # three synapses of 32 bits and a header, rounded up
         "",
+        "synapse_memory: scope core is taken as the layer until a placement exists",
+    ),
+    (
+        SynapseMemory(max=100, reserved=4, zeros="free", scope="layer"),
+        Group("all", 3, limit="synapse_memory"),
+        None,
+        "",
+        "",
+    ),
+    (
+        SynapseMemory(max=100, packing="powers_of_two", scope="layer"),
+        None,
+        5 * 4 * 32,
+        "",
+        "synapse_memory: a matrix is taken as kernels of 1 x 1; "
+        "give a flattened layer as (neurons, channels, height, width)",
     ),
 ]
 
 
 @pytest.mark.parametrize(("limit", "group", "usage", "not_enforced", "remark"), LIMITS)
 def test_what_a_limit_means(limit, group, usage, not_enforced, remark):
-    assert limit.group() == group
-    assert limit.shape_usage(3, 5) == usage
+    layer = LayerShape(((3, 2), (3, 3)))
+    assert limit.group_of(layer) == group
+    assert limit.usage_of(layer) == usage
     assert limit.not_enforced() == not_enforced
     assert limit.remark() == remark
     # A limit is held to, by weights or by shape, or says why not: never neither, never both.

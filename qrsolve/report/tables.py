@@ -27,12 +27,14 @@ def console() -> Console:
 
 
 def specs_table(specs: Iterable[HardwareSpec]) -> Table:
-    """List chips with their weight kind and their limits."""
-    table = _table("name", "title", "weights", "limits")
+    """List chips with their weight kind, their limits, and the parts that nobody has checked."""
+    table = _table("name", "title", "weights", "unverified", "limits")
     for spec in specs:
         limits = ", ".join(limit.kind if not limit.not_enforced() else f"({limit.kind})" for limit in spec.limits)
-        table.add_row(spec.name, spec.title, spec.weights.kind, limits)
-    table.caption = "(limit): stated by the chip, not enforced by this version"
+        table.add_row(spec.name, spec.title, spec.weights.kind, ", ".join(spec.unverified()), limits)
+    table.caption = (
+        "(limit): stated by the chip, not enforced by this version; unverified: recalled, not read in any source"
+    )
     return table
 
 

@@ -2,6 +2,7 @@
 
 from qrsolve.spec.facts import Fact
 from qrsolve.spec.hardware import HardwareSpec, Hierarchy
+from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.limits import (
     LIMIT_KINDS,
     Axons,
@@ -46,6 +47,7 @@ __all__ = [
     "GridWeights",
     "HardwareSpec",
     "Hierarchy",
+    "LayerShape",
     "Limit",
     "LimitKind",
     "NOfM",

@@ -73,6 +73,15 @@ class HardwareSpec(Part):
         for i, limit in enumerate(self.limits):
             yield from limit.facts(("limits", i))
 
+    def unverified(self) -> tuple[str, ...]:
+        """Return the parts whose numbers nobody has checked, as ``weights.scale`` or ``fan_in``."""
+        found = []
+        for path, fact in self.facts():
+            if fact.confidence == "unverified" and set(fact.model_fields_set) & _numbers(fact):
+                where = [self.limits[part].kind if isinstance(part, int) else part for part in path if part != "limits"]
+                found.append(".".join(str(part) for part in where))
+        return tuple(found)
+
     def _unknown_sources(self) -> Iterator[Conflict]:
         for path, fact in self.facts():
             if fact.source is not None and fact.source not in self.sources:
@@ -87,3 +96,8 @@ class HardwareSpec(Part):
                 yield Conflict(
                     ("limits", i, "kind"), f"the same kind, scope and counts as limits[{j}]; needed one of them"
                 )
+
+
+def _numbers(fact: Fact) -> set[str]:
+    """Return the fields of a part that state something about the chip."""
+    return set(type(fact).model_fields) - set(Fact.model_fields) - {"kind"}

@@ -42,6 +42,11 @@ class WeightKind(Fact):
         """
         return None
 
+    def stored_bits(self) -> int:
+        """Return the bits that tell the values of one synapse apart; 32 where any real value is one."""
+        family = self.family()
+        return 32 if family is None else max(1, (int((family.use <= 1).sum()) - 1).bit_length())
+
     def value_scope(self) -> Scope | None:
         """Return which weights share values, or ``None`` where none do."""
         return None
