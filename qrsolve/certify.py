@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.errors import ShapeError
-from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Certificate, Solution, Status, Violation, chosen_values
 
 TOLERANCE = 1e-6
@@ -201,6 +201,7 @@ def _price_bound(
     problem: ChoiceProblem, claim: _Claim, solution: Solution, spread: Tensor, tolerance: float
 ) -> tuple[Tensor, float, str]:
     """Return the bound per row, what is charged for capacities that no row owns, and what proves it."""
+    problem, solution = _with_priced_groups(problem, solution)
     prices = _checked_prices(problem, solution)
     if (parts := _parts_as_rows(problem, solution)) is not None:
         return _price_bound_of_parts(problem, *parts, tolerance)
@@ -224,6 +225,18 @@ def _price_bound(
     if single and problem.alphabet is not None:
         row_bound, source = _close_rows(problem, claim, prices[0], row_bound, spread, tolerance)
     return row_bound, charge, source
+
+
+def _with_priced_groups(problem: ChoiceProblem, solution: Solution) -> tuple[ChoiceProblem, Solution]:
+    """Leave out groups whose prices are all 0, which only relaxes, and count copies once where only sources count."""
+    prices = _checked_prices(problem, solution)
+    priced = [i for i, price in enumerate(prices) if len(price) and bool(price.any())]
+    if not priced:
+        return problem, solution
+    fewer = problem.with_groups(priced)
+    if can_count_once(fewer.alphabet, fewer.groups):
+        fewer = fewer.counted_once()
+    return fewer, replace(solution, prices=tuple(prices[i] for i in priced))
 
 
 def _parts_as_rows(problem: ChoiceProblem, solution: Solution) -> tuple[ChoiceProblem, Solution] | None:

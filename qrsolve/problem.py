@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -151,6 +152,30 @@ class ChoiceProblem:
             return self
         groups = tuple(g if g.relaxed is None else replace(g, capacity=g.relaxed, relaxed=None) for g in self.groups)
         return replace(self, groups=groups)
+
+    def with_groups(self, positions: Sequence[int]) -> ChoiceProblem:
+        """Return the same problem with only some of its groups."""
+        if len(positions) == len(self.groups):
+            return self
+        return replace(self, groups=tuple(self.groups[i] for i in positions))
+
+    def counted_once(self) -> ChoiceProblem:
+        """Return the same problem with every nonzero value as one synapse; only if `can_count_once`."""
+        alphabet = self.alphabet
+        if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):
+            return self
+        # An option that is 0 in some scopes only is never needed there: the option that is 0 in all of them does.
+        once = replace(alphabet, use=(alphabet.values != 0).any(dim=0).to(torch.int64))
+        groups = tuple(replace(group, counts="synapses") for group in self.groups)
+        return replace(self, alphabet=once, groups=groups)
+
+
+def can_count_once(alphabet: Alphabet | None, groups: Iterable[Group]) -> bool:
+    """Whether a connection counts as one or none in all of the groups, and one option is 0 in every scope."""
+    if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):
+        return True
+    counts_sources = all(group.counts == "sources" for group in groups)
+    return counts_sources and bool((alphabet.values == 0).all(dim=0).any())
 
 
 def _require_finite(what: str, matrix: Tensor) -> None:

@@ -15,7 +15,6 @@ from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, Solution, Status
 from qrsolve.solvers import Solver, select_solver
-from qrsolve.solvers.base import laminar_order
 from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
@@ -208,10 +207,9 @@ def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Cer
     """
     bound = 0.0
     family_has_zero = problem.alphabet is not None and problem.alphabet.free_zero is not None
-    order = laminar_order(problem, tuple(range(len(problem.groups)))) if problem.groups else None
-    if family_has_zero and order is not None:
-        groups = tuple(replace(group, counts="synapses") for group in problem.groups)
-        relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
+    groups = tuple(replace(group, counts="synapses") for group in problem.groups)
+    relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
+    if groups and family_has_zero and not TopGains().refusal(relaxed):
         bound = certify(relaxed, TopGains().solve(relaxed)).bound
     bound = min(bound, certificate.objective)
     return replace(

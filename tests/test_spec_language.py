@@ -255,6 +255,10 @@ def test_what_weights_do_not_enforce():
     assert BaseMaskWeights(n_bases=4, composition=composed(2)).not_enforced() == ()
 
 
+FLATTENED = (
+    "synapse_memory: a matrix is taken as kernels of 1 x 1; "
+    "give a flattened layer as (neurons, channels, height, width)"
+)
 LIMITS = [
     (FanIn(max=64, reserved=4), Group("row", 60, limit="fan_in"), None, "", ""),
     (FanIn(max=0, counts="sources"), Group("row", 0, counts="sources", limit="fan_in"), None, "", ""),
@@ -321,8 +325,7 @@ LIMITS = [
         None,
         5 * 4 * 32,
         "",
-        "synapse_memory: a matrix is taken as kernels of 1 x 1; "
-        "give a flattened layer as (neurons, channels, height, width)",
+        FLATTENED,
     ),
 ]
 

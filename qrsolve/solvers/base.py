@@ -31,11 +31,27 @@ class Solver(ABC):
 def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
     """Return the positions of the groups that can bind: some choice of options would exceed their capacity.
 
-    Nothing binds an empty layer.
+    Nothing binds an empty layer, and no group binds where another of the same parts is at least as strict.
     """
     if problem.w.numel() == 0:
         return ()
-    return tuple(i for i, group in enumerate(problem.groups) if _can_bind(problem, group))
+    can_bind = [i for i, group in enumerate(problem.groups) if _can_bind(problem, group)]
+    return tuple(i for i in can_bind if not any(_is_covered(problem, i, j) for j in can_bind if j != i))
+
+
+def _is_covered(problem: ChoiceProblem, i: int, j: int) -> bool:
+    """Whether group ``j`` holds whatever group ``i`` does; of two equal groups the first stays."""
+    one, other = problem.groups[i], problem.groups[j]
+    if (one.kind, one.block) != (other.kind, other.block):
+        return False
+    # A connection that counts as a source uses at least one synapse, so synapses hold sources too.
+    if one.counts == "synapses" and other.counts == "sources":
+        return False
+    shape = problem.n_rows, problem.n_columns
+    excess = one.capacities(*shape) - other.capacities(*shape).to(one.capacities(*shape).device)
+    if bool((excess < 0).any()):
+        return False
+    return bool((excess > 0).any()) or one.counts != other.counts or j < i
 
 
 def _can_bind(problem: ChoiceProblem, group: Group) -> bool:
