@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.certify_signs import n_signs, one_sign_bound
 from qrsolve.errors import ShapeError
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Certificate, Solution, Status, Violation, chosen_values
@@ -60,7 +61,11 @@ def certify(problem: ChoiceProblem, solution: Solution, tolerance: float = TOLER
     spread = claim.rest_cost + claim.weighted((claim.w - claim.v).square()).sum(dim=1)
     objective = float(spread.sum())
     coupled = _coupling_group(problem)
-    if solution.prices or not problem.groups:
+    if any(group.kind == "sign" for group in problem.groups):
+        row_bound = torch.zeros_like(spread)
+        prices = _checked_prices(problem, solution) if solution.prices else ()
+        bound, source = one_sign_bound(problem, prices), "prices"
+    elif solution.prices or not problem.groups:
         row_bound, charge, source = _price_bound(problem, claim, solution, spread, tolerance)
         bound = float(row_bound.sum()) - charge
     else:
@@ -172,7 +177,7 @@ def _require_possible_bound(bound: float, most: float) -> None:
 
 
 def _coupling_group(problem: ChoiceProblem) -> bool:
-    return any(group.kind in ("column", "all") for group in problem.groups)
+    return any(group.kind in ("column", "all", "sign") for group in problem.groups)
 
 
 def _violations(problem: ChoiceProblem, claim: _Claim) -> tuple[Violation, ...]:
@@ -180,7 +185,9 @@ def _violations(problem: ChoiceProblem, claim: _Claim) -> tuple[Violation, ...]:
     found = []
     for group in problem.groups:
         counted = claim.use if group.counts == "synapses" else (claim.v != 0).long()
-        if group.kind == "row":
+        if group.kind == "sign":
+            totals = n_signs(problem, claim.v, claim.index)
+        elif group.kind == "row":
             totals = counted.sum(dim=1)
         else:
             if claim.index is not None:

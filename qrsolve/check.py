@@ -177,6 +177,8 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             if (row := _limit_row(usage, limit, layer)) is not None:
                 rows.append(row)
                 totals[i] += row.value
+        if plan.spec.weights.group() is not None:
+            rows.append(_sign_row(usage))
         if population.family is not None:
             rows.append(_values_row(usage))
         layers[population.name] = LayerReport(tuple(rows), usage.named_values(), usage.values_from)
@@ -261,6 +263,22 @@ def _place(population: Population, group: Group, part: int) -> str:
             return f"'{name}', neuron {row}, sources {start} to {start + group.block - 1}"
         start -= width
     return f"'{population.name}', neuron {row}"
+
+
+def _sign_row(usage: Usage) -> LimitRow:
+    """Count the signs of each source's weights, of which one is allowed."""
+    name = f"'{usage.population.name}'"
+    n_positive, n_negative = (usage.matrix > 0).sum(dim=0), (usage.matrix < 0).sum(dim=0)
+    less = torch.minimum(n_positive, n_negative)
+    mixed = int((less > 0).sum())
+    if mixed == 0:
+        value = int(bool((usage.matrix != 0).any()))
+        return LimitRow("sign", name, value, 1, f"{name}: each source has weights of one sign")
+    worst = int(less.argmax())
+    where = f"{name}, source {worst}"
+    counts = f"{_n(int(n_positive[worst]), 'positive weight')} and {_n(int(n_negative[worst]), 'negative weight')}"
+    text = f"{where}: {counts}; sign per_source allows one sign; so with {_n(mixed, 'source')}"
+    return LimitRow("sign", where, 2, 1, text)
 
 
 def _values_row(usage: Usage) -> LimitRow:

@@ -172,7 +172,8 @@ def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups
     populations, remarks = [], list(spec.remarks())
     for names in _populations(shapes, groups):
         layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
-        limits = tuple(group for limit in spec.limits if (group := limit.group_of(layer)) is not None)
+        asked = (spec.weights.group(), *(limit.group_of(layer) for limit in spec.limits))
+        limits = tuple(group for group in asked if group is not None)
         population = Population(names, layer.shapes, *_counted_once(family, limits))
         _require_possible(spec, population, layer)
         populations.append(population)
@@ -233,6 +234,8 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         if group.kind == "block" and any(width % group.block for width in population.widths):
             widths = ", ".join(f"'{n}' has {w}" for n, w in zip(population.names, population.widths, strict=True))
             raise ShapeError(f"{group.limit}: the sources must be a multiple of {group.block}; {widths}")
+        if group.kind == "sign":
+            continue
         size, capacity = group.part_size(rows, columns), int(group.capacities(rows, columns)[0]) if rows else 0
         if rows and fewest * size > capacity:
             raise InfeasibleError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from qrsolve.alphabet import Alphabet, AlphabetFamily
 from qrsolve.errors import ModelError, ShapeError
 
-GroupKind = Literal["row", "column", "block", "all"]
+GroupKind = Literal["row", "column", "block", "all", "sign"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,10 @@ class Group:
 
     Parameters
     ----------
-    kind : {"row", "column", "block", "all"}
-        Each row (fan-in), each column (fan-out), each aligned block of ``block`` entries of a row (n_of_m), or all.
+    kind : {"row", "column", "block", "all", "sign"}
+        Each row (fan-in), each column (fan-out), each aligned block of ``block`` entries of a row (n_of_m), or all. A
+        part of kind "sign" is a column too, but its capacity is of signs: with 1, the values of a column are all >= 0
+        or all <= 0 (Dale's rule).
     capacity : int or Tensor
         Synapses that one part may use; a tensor of shape (n_parts,) gives each part its own.
     block : int
@@ -47,7 +49,7 @@ class Group:
         """Return how many parts the group cuts a (rows, columns) matrix into."""
         if self.kind == "row":
             return rows
-        if self.kind == "column":
+        if self.kind in ("column", "sign"):
             return columns
         if self.kind == "all":
             return 1
@@ -55,7 +57,7 @@ class Group:
 
     def part_size(self, rows: int, columns: int) -> int:
         """Return how many entries one part has."""
-        return {"row": columns, "column": rows, "all": rows * columns, "block": self.block}[self.kind]
+        return {"row": columns, "column": rows, "sign": rows, "all": rows * columns, "block": self.block}[self.kind]
 
     def capacities(self, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
         """Return the capacity of every part, int64, shape (n_parts,)."""
@@ -68,7 +70,7 @@ class Group:
         """View or copy a (rows, columns) matrix as (n_parts, part_size), one part per line."""
         if self.kind == "row":
             return matrix
-        if self.kind == "column":
+        if self.kind in ("column", "sign"):
             return matrix.T
         if self.kind == "all":
             return matrix.reshape(1, -1)
@@ -76,7 +78,7 @@ class Group:
 
     def scatter(self, parts: Tensor, rows: int, columns: int) -> Tensor:
         """Undo `gather`: from (n_parts, part_size) back to (rows, columns)."""
-        return parts.T if self.kind == "column" else parts.reshape(rows, columns)
+        return parts.T if self.kind in ("column", "sign") else parts.reshape(rows, columns)
 
 
 @dataclass(frozen=True)

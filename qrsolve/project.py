@@ -17,6 +17,8 @@ from qrsolve.solution import Certificate, Solution, Status
 from qrsolve.solvers import Solver, select_solver
 from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.prices import Prices
+from qrsolve.solvers.sign_prices import SignPrices
+from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 
 
@@ -209,8 +211,10 @@ def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Cer
     family_has_zero = problem.alphabet is not None and problem.alphabet.free_zero is not None
     groups = tuple(replace(group, counts="synapses") for group in problem.groups)
     relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
-    if groups and family_has_zero and not TopGains().refusal(relaxed):
-        bound = certify(relaxed, TopGains().solve(relaxed)).bound
+    for solver in (TopGains(), Signs(), SignPrices()):
+        if groups and family_has_zero and not solver.refusal(relaxed):
+            bound = certify(relaxed, solver.solve(relaxed)).bound
+            break
     bound = min(bound, certificate.objective)
     return replace(
         certificate,

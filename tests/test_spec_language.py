@@ -239,11 +239,9 @@ def test_kinds_without_options():
 
 
 def test_what_weights_do_not_enforce():
-    per_source = "weights: sign per_source (one sign for all weights of a source) is not enforced by this version"
-    assert GridWeights(bits=4, sign="per_source").not_enforced() == (per_source,)
-    assert RealWeights(sign="per_source").not_enforced() == (per_source,)
+    assert GridWeights(bits=4, sign="per_source").not_enforced() == ()
+    assert RealWeights(sign="per_source").not_enforced() == ()
     assert CodebookWeights(n_values=4, bits=8, sign="per_source").not_enforced() == (
-        per_source,
         "weights: bits 8 (learned values are taken as any real number) is not enforced by this version",
     )
     assert AxonTypeWeights(n_types=4, bits=9).not_enforced() == (
@@ -253,6 +251,16 @@ def test_what_weights_do_not_enforce():
         ),
     )
     assert BaseMaskWeights(n_bases=4, composition=composed(2)).not_enforced() == ()
+
+
+def test_one_sign_per_source_is_a_limit():
+    one_sign = Group("sign", 1, counts="sources", limit="sign")
+    for weights in (RealWeights(), GridWeights(bits=4), CodebookWeights(n_values=4), BaseMaskWeights(n_bases=2)):
+        assert weights.group() is None
+        signed = weights.model_copy(update={"sign": "per_source"})
+        assert signed.group() == one_sign
+        assert signed.remarks()[-1].startswith("weights: sign per_source is held for each column")
+    assert AxonTypeWeights(n_types=4, bits=9).group() is None
 
 
 FLATTENED = (

@@ -12,9 +12,21 @@ from qrsolve.solvers.heuristics import MarginalGreedy, PruneThenRound, RoundThen
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.prices import Prices
+from qrsolve.solvers.sign_prices import SignPrices
+from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 
-SOLVERS: tuple[Solver, ...] = (Nearest(), TopGains(), Greedy(), Prices(), DynamicProgram(), CpSat(), Milp())
+SOLVERS: tuple[Solver, ...] = (
+    Nearest(),
+    TopGains(),
+    Greedy(),
+    Prices(),
+    DynamicProgram(),
+    Signs(),
+    CpSat(),
+    Milp(),
+    SignPrices(),
+)
 """Cheapest first; the first that does not refuse a problem is taken."""
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy())

@@ -55,11 +55,22 @@ def _is_covered(problem: ChoiceProblem, i: int, j: int) -> bool:
 
 
 def _can_bind(problem: ChoiceProblem, group: Group) -> bool:
+    if group.kind == "sign":
+        return _both_signs_are_possible(problem, group)
     per_entry = 1 if problem.alphabet is None or group.counts == "sources" else problem.alphabet.max_use
     most = group.part_size(problem.n_rows, problem.n_columns) * per_entry
     if isinstance(group.capacity, int):
         return group.capacity < most
     return bool((group.capacity < most).any())
+
+
+def _both_signs_are_possible(problem: ChoiceProblem, group: Group) -> bool:
+    """Whether some column could take values of both signs where one is allowed."""
+    if problem.n_rows < 2 or not bool((group.capacities(problem.n_rows, problem.n_columns) < 2).any()):
+        return False
+    if problem.alphabet is None:
+        return True
+    return bool((problem.alphabet.values > 0).any() & (problem.alphabet.values < 0).any())
 
 
 def infeasibility(problem: ChoiceProblem) -> Solution | None:
@@ -70,6 +81,8 @@ def infeasibility(problem: ChoiceProblem) -> Solution | None:
     sources, which only `cp_sat` and `milp` accept.
     """
     for group in problem.groups:
+        if group.kind == "sign":
+            continue
         fewest, unit = _fewest(problem, group)
         capacity = group.capacities(problem.n_rows, problem.n_columns)
         size = group.part_size(problem.n_rows, problem.n_columns)
@@ -99,6 +112,8 @@ def _fewest(problem: ChoiceProblem, group: Group) -> tuple[int, str]:
 def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the groups from finest to coarsest if they are nested, else ``None``."""
     kinds = [problem.groups[i].kind for i in groups]
+    if "sign" in kinds:
+        return None
     if len(groups) == 1:
         return groups
     if any(kind not in _NESTING for kind in kinds) or len(set(kinds)) < len(kinds):
@@ -106,8 +121,16 @@ def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int,
     return tuple(sorted(groups, key=lambda i: _NESTING[problem.groups[i].kind]))
 
 
+def sign_refusal(problem: ChoiceProblem) -> str:
+    """Return a refusal if the values of a column must share a sign, else ``""``."""
+    limits = [problem.groups[i].limit for i in binding_groups(problem) if problem.groups[i].kind == "sign"]
+    return f"{limits[0] or 'sign'} couples the values of each source" if limits else ""
+
+
 def mixed_counts(problem: ChoiceProblem) -> str:
-    """Return a refusal if some group counts sources where an option can use several synapses, else ``""``."""
+    """Return a refusal if some group counts something else than synapses: signs, or sources of several; else ``""``."""
+    if text := sign_refusal(problem):
+        return text
     if problem.alphabet is None or problem.alphabet.max_use <= 1:
         return ""
     for i in binding_groups(problem):

@@ -80,7 +80,7 @@ class CpSat(Solver):
         cost, scale = _integer_costs(options)
         # The most by which an entry's integer can exceed its scaled cost: less this, a bound on integers holds for
         # costs.
-        excess = torch.zeros(problem.w.numel(), dtype=torch.float64)
+        excess = torch.zeros(int(options.entry.max()) + 1 if len(options.entry) else 0, dtype=torch.float64)
         excess.scatter_reduce_(0, options.entry, cost - scale * options.cost, "amax")
         rounding = float((cost - scale * options.cost).abs().max()) * problem.w.numel() / scale if len(cost) else 0.0
         found = self._search(options, cost)

@@ -6,7 +6,7 @@ import torch
 
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, mixed_counts
+from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, mixed_counts, sign_refusal
 from qrsolve.solvers.top_gains import keep_nested
 
 
@@ -25,7 +25,7 @@ class Greedy(Solver):
         if problem.alphabet is None:
             return "the values are not a finite alphabet"
         if laminar_order(problem, binding_groups(problem)) is None:
-            return "the limits are not nested"
+            return sign_refusal(problem) or "the limits are not nested"
         if refusal := mixed_counts(problem):
             return refusal
         if problem.alphabet.free_zero is None:

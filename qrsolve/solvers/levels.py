@@ -262,6 +262,8 @@ def _kept_share(problem: LevelsProblem) -> float:
     rows, columns = problem.w.shape
     share = 1.0
     for group in problem.groups:
+        if group.kind == "sign":
+            continue
         size = group.part_size(rows, columns)
         capacity = group.capacities(rows, columns)
         if size and len(capacity):

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.problem import Group
 from qrsolve.spec.facts import Conflict, Fact, Part, PositiveCount, PositiveNumber, Text, refusal
 
 Scope = Literal["neuron", "core", "layer", "chip"]
@@ -47,6 +48,10 @@ class WeightKind(Fact):
         family = self.family()
         return 32 if family is None else max(1, (int((family.use <= 1).sum()) - 1).bit_length())
 
+    def group(self) -> Group | None:
+        """Return what the kind asks of the weights of one source together, as a limit; ``None`` where nothing."""
+        return None
+
     def value_scope(self) -> Scope | None:
         """Return which weights share values, or ``None`` where none do."""
         return None
@@ -69,11 +74,16 @@ class SignedKind(WeightKind):
     sign: Literal["free", "per_source"] = "free"
     """per_source: all weights of one source have the same sign (Dale's rule)."""
 
-    def not_enforced(self) -> tuple[str, ...]:
-        """Say that ``sign: per_source`` is not held yet."""
-        if self.sign == "per_source":
-            return ("weights: sign per_source (one sign for all weights of a source) is not enforced by this version",)
-        return ()
+    def group(self) -> Group | None:
+        """Return one sign per source as a limit, where the chip has it so."""
+        return Group("sign", 1, counts="sources", limit="sign") if self.sign == "per_source" else None
+
+    def remarks(self) -> tuple[str, ...]:
+        """Say what a source is taken to be."""
+        if self.sign == "free":
+            return super().remarks()
+        of = "each column of a population's matrix; a source of several populations, or places of a kernel, may differ"
+        return (*super().remarks(), f"weights: sign per_source is held for {of}")
 
 
 class CountedKind(SignedKind):
