@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qrsolve.errors import InfeasibleError, ShapeError
+from qrsolve.savings import SavingsTable
 
 FloatArray = NDArray[np.float64]
 
@@ -81,6 +82,11 @@ class Alphabet:
         """The option that leaves a connection out (value 0 for 0 synapses, in every scope); ``None`` if none does."""
         found = ((self.use == 0) & (self.values == 0).all(dim=0)).nonzero()
         return int(found[0]) if len(found) else None
+
+    @cached_property
+    def savings(self) -> SavingsTable:
+        """What each further synapse saves on any target."""
+        return SavingsTable.of(self.values, self.use)
 
     @cached_property
     def levels_by_use(self) -> Tensor | None:

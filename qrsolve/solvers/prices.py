@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,42 +10,39 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem
+from qrsolve.savings import SavingsTable, hull_slopes
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
-from qrsolve.solvers.dynamic_program import close_rows
-from qrsolve.solvers.nearest import nearest_option
-from qrsolve.solvers.row_problem import RowProblem, relax, used_at
+from qrsolve.solvers.closing import close_rows
+from qrsolve.solvers.row_problem import RowProblem
 
 TOLERANCE = 1e-9
 """Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""
-_PATIENCE, _WARM_PATIENCE = 8, 3
-"""Prices to try, from nothing and from a nearby problem, before a few unused synapses are left to the table."""
-_STALE_SHARE = 0.97
-"""Columns kept from a nearby problem are selected anew once another one would leave zero at this share of the price."""
-_NEAR_SHARE = 0.1
-"""Options within this share of the price of an entry's best are looked at first."""
-_MAX_EVALUATIONS = 100
-_LARGEST_REACH = 50.0
-"""Widest factor around a guess that is tried before all prices are."""
-_MOST_BREAKPOINTS = 64
-"""Options up to which their pairwise breakpoints cost less than pricing every entry."""
-_CHUNK_ENTRIES = 1 << 18
+_FIRST_DEPTH = 3
+"""Synapses per connection that are looked at first; entries that could use more are found and looked at again."""
+_LIKELY_SHARE = 0.6
+"""Of a nearby problem's price: below it, the price of a row is not expected."""
+_CHUNK_MARGINALS = 1 << 19
+_CHUNK_TABLE = 1 << 20
 
 
 class Prices(Solver):
     """Minimise ``sum h (w - v)^2`` with ``sum use <= capacity`` in each row: a multiple-choice knapsack per row.
 
-    For a price per synapse each entry takes the option with the least ``h (w - v)^2 + price * use``. A price at which
-    the row just fits gives a choice and, as a Lagrange multiplier, a bound. What lies between the two is closed
-    exactly by a table over the few options whose reduced cost is below the gap; all others cannot be part of a better
-    choice.
+    What an entry saves with 0, 1, 2, ... synapses has a least concave function above it; its slopes are what each
+    further synapse is worth at a price. The ``capacity`` largest slopes of a row give a choice, and the next one is
+    the price: as a Lagrange multiplier it gives a bound. Where the choice stops in the midst of a slope, synapses are
+    left over, and the few deviations whose reduced cost is below the gap are searched completely; no others can be
+    part of a better choice.
 
-    References ---------- Dyer 1984; Zemel 1984; Pisinger 1995 (multiple-choice knapsack); Kellerer, Pferschy,
-    Pisinger, *Knapsack Problems*, 2004, ch. 11.
+    References
+    ----------
+    Dyer 1984; Zemel 1984; Pisinger 1995 (multiple-choice knapsack); Kellerer, Pferschy, Pisinger, *Knapsack
+    Problems*, 2004, ch. 11.
     """
 
     name = "prices"
-    guarantee = "exact: price bound, closed row by row with a table over the open entries"
+    guarantee = "exact: price bound, closed row by row over the deviations that it leaves open"
 
     def refusal(self, problem: ChoiceProblem) -> str:
         """Refuse real values, several binding limits, and values that differ within one part."""
@@ -71,16 +68,17 @@ class Prices(Solver):
         problem : ChoiceProblem
             One binding group; several scopes only if no part crosses them.
         start : Solution or None
-            The solution of a nearby problem of the same shape: its prices and open columns are tried first.
+            The solution of a nearby problem of the same shape: its columns are tried first.
 
         Returns
         -------
         Solution
             OPTIMAL, with prices; in compressed rows where the group is the rows.
 
-        Notes ----- One partial selection of about ``capacity`` entries per row, then a few passes over (rows,
-        capacity, options that can matter). Ties between options go to the lowest index; ties between entries are
-        open.
+        Notes
+        -----
+        One partial selection of about ``capacity`` entries per row, then a few passes over (rows, capacity, synapses
+        per connection). Ties between options go to the fewest synapses; ties between entries are open.
         """
         if (infeasible := infeasibility(problem)) is not None:
             return infeasible
@@ -115,15 +113,19 @@ class _Rows(NamedTuple):
 def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: Solution | None) -> _Rows:
     n_columns = rows.w.shape[1]
     most = int(rows.capacity.max()) if rows.n_rows else 0
-    width = most + most // 4 + 4
+    width = most + most // 8 + 4
     if zero is None or width >= n_columns:
-        return _solve_all_columns(rows, alphabet, start)
-    index, outside = _open_columns(rows, alphabet, width, start)
-    choice, price, proved = _solve_core(
-        rows.columns(index), alphabet, outside, start.prices[0] if start and start.prices else None
-    )
+        return _solve_all_columns(rows, alphabet)
+    if start is not None and start.prices and start.index is not None and rows.h is None:
+        index, price = start.index, start.prices[0]
+        if len(index) == rows.n_rows and len(price) == rows.n_rows and index.shape[1] <= width:
+            warm = _solve_near(rows, alphabet, index, price)
+            if warm is not None:
+                return warm
+    index, outside = _open_columns(rows, alphabet, width)
+    choice, price, proved = _solve_columns(rows, alphabet, index, outside, None)
     if not bool(proved.all()):
-        # A column or an option that was left outside might still matter in these rows.
+        # A column that was left outside might still matter in these rows.
         open_rows = (~proved).nonzero()[:, 0]
         full = _solve_all_columns(rows.rows(open_rows), alphabet)
         # At most `capacity` connections are in use, so they fit the compressed form.
@@ -134,33 +136,32 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
     return _Rows(choice, index, price)
 
 
-def _solve_all_columns(rows: RowProblem, alphabet: Alphabet, start: Solution | None = None) -> _Rows:
-    """Solve with every column and every option, in chunks of rows that keep the memory small."""
-    chunk = max(1, _CHUNK_ENTRIES // max(rows.w.shape[1], 1))
-    solved = []
-    for some in torch.arange(rows.n_rows, device=rows.w.device).split(chunk):
-        part = rows.rows(some)
-        h = None if part.h is None else part.h.double()
-        core = RowProblem(part.w.double(), h, part.values, part.use, part.capacity)
-        first = start.prices[0][some] if start is not None and start.prices else None
-        solved.append(_solve_core(core, alphabet, None, first))
-    if not solved:
-        empty = torch.zeros(rows.w.shape, dtype=torch.int64, device=rows.w.device)
-        return _Rows(empty, None, torch.zeros(0, dtype=torch.float64, device=rows.w.device))
-    return _Rows(torch.cat([s.choice for s in solved]), None, torch.cat([s.price for s in solved]))
+def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> _Rows | None:
+    """Solve over the columns of a nearby problem, and select anew where another column would leave zero.
+
+    Returns ``None`` where some row stays open; then the columns are too few.
+    """
+    near = _solve_columns(rows, alphabet, index, None, price)
+    astray = _leaves_zero_outside(rows, alphabet, index, near.price) | ~near.proved
+    if not bool(astray.any()):
+        return _Rows(near.choice, index, near.price)
+    some = astray.nonzero()[:, 0]
+    part = rows.rows(some)
+    renewed, outside = _open_columns(part, alphabet, index.shape[1])
+    again = _solve_columns(part, alphabet, renewed, outside, price[some])
+    if not bool(again.proved.all()):
+        return None
+    choice, index, price = near.choice, index.index_copy(0, some, renewed), near.price
+    return _Rows(choice.index_copy_(0, some, again.choice), index, price.index_copy_(0, some, again.price))
 
 
-def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor, h: Tensor | None) -> Tensor:
-    """Return the price at which each target leaves zero: the most that one synapse on it can save."""
-    best = torch.zeros_like(targets)
-    use = rows.use.tolist()
-    for k in alphabet.thrifty.tolist():
-        v = rows.values[:, k : k + 1]
-        torch.maximum(best, (2 * targets - v) * (v / use[k]), out=best)
-    return best if h is None else best * h
+def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
+    """Solve with every column."""
+    solved = _solve_columns(rows, alphabet, None, None, None)
+    return _Rows(solved.choice, None, solved.price)
 
 
-def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solution | None) -> tuple[Tensor, Tensor]:
+def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Tensor]:
     """Choose ``width`` columns per row that may carry synapses, and bound the price at which any other column would.
 
     The saving of an option is linear in w and grows with abs(w) on its side, so the largest weights leave zero first.
@@ -178,13 +179,21 @@ def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solut
         score = _best_saving_per_synapse(rows, alphabet, rows.w.double(), rows.h)
         top = torch.topk(score, width + 1, dim=1)
         return top.indices[:, :width].contiguous(), top.values[:, width]
-    if start is not None and start.prices and start.index is not None and start.index.shape == (rows.n_rows, width):
-        return _renewed_columns(rows, alphabet, start.index, start.prices[0])
     top = torch.topk(rows.w.abs(), width + 1, dim=1)
     index = top.indices[:, :width].contiguous()
     if alphabet.mirror is not None:
         return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double(), None)[:, 0]
     return index, _outside(rows, alphabet, index)
+
+
+def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor, h: Tensor | None) -> Tensor:
+    """Return the price at which each target leaves zero: the most that one synapse on it can save."""
+    best = torch.zeros_like(targets)
+    use = rows.use.tolist()
+    for k in alphabet.thrifty.tolist():
+        v = rows.values[:, k : k + 1]
+        torch.maximum(best, (2 * targets - v) * (v / use[k]), out=best)
+    return best if h is None else best * h
 
 
 def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> Tensor:
@@ -195,19 +204,26 @@ def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> Tensor:
     return _best_saving_per_synapse(rows, alphabet, ends, None).amax(dim=1)
 
 
-def _renewed_columns(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep the columns of a nearby problem, but select anew where a column outside has come close to leaving zero."""
-    outside = _outside(rows, alphabet, index)
-    stale = (outside > _STALE_SHARE * price).nonzero()[:, 0]
-    if len(stale):
-        part = rows.rows(stale)
-        renewed = torch.topk(part.w.abs(), index.shape[1], dim=1).indices
-        index = index.index_copy(0, stale, renewed)
-        outside = outside.index_copy(0, stale, _outside(part, alphabet, renewed))
-    return index.clone(), outside
+def _leaves_zero_outside(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> Tensor:
+    """Return in which rows some column that is not in ``index`` would leave zero at the price, bool (n_rows,).
+
+    A target leaves zero for option v where ``(2 w - v) v > price use``: beyond ``v / 2 + price use / (2 v)``. Counted
+    over all columns and over those in ``index``, which is cheaper than taking these out.
+    """
+    v, use = rows.values[:, alphabet.thrifty], rows.use[alphabet.thrifty]
+    beyond = v / 2 + price[:, None] * use / (2 * v)
+    # In the dtype of the weights a threshold may round inwards only, so that no column is missed.
+    high = torch.where(v > 0, beyond, torch.inf).amin(dim=1, keepdim=True).to(rows.w.dtype)
+    low = torch.where(v < 0, beyond, -torch.inf).amax(dim=1, keepdim=True).to(rows.w.dtype)
+    high, low = high.nextafter(high.new_zeros(())), low.nextafter(low.new_zeros(()))
+    w, inside = rows.w, rows.w.gather(1, index)
+    if alphabet.mirror is not None:
+        return (w.abs() > high).sum(dim=1) > (inside.abs() > high).sum(dim=1)
+    found = (w > high).sum(dim=1) + (w < low).sum(dim=1)
+    return found > (inside > high).sum(dim=1) + (inside < low).sum(dim=1)
 
 
-class _Core(NamedTuple):
+class _Solved(NamedTuple):
     """Choice and price of each row, and whether it is proved optimal."""
 
     choice: Tensor
@@ -215,244 +231,181 @@ class _Core(NamedTuple):
     proved: Tensor
 
 
-def _solve_core(core: RowProblem, alphabet: Alphabet, outside: Tensor | None, start: Tensor | None) -> _Core:
-    """Solve rows over the given columns.
+def _solve_columns(
+    rows: RowProblem, alphabet: Alphabet, index: Tensor | None, outside: Tensor | None, near: Tensor | None
+) -> _Solved:
+    """Solve rows over the given columns, in chunks that keep the memory small.
 
     Parameters
     ----------
-    core : RowProblem
-        float64, shape (n_rows, n).
+    rows : RowProblem
+        With every column.
+    index : Tensor or None
+        int64, shape (n_rows, n): the columns; ``None`` for all.
     outside : Tensor or None
-        The price from which on columns that are not in ``core`` stay at zero; ``None`` if there are none, and then
-        every row is proved.
-    start : Tensor or None
+        The price from which on columns that are not in ``index`` stay at zero; ``None`` if that is looked at later.
+    near : Tensor or None
         Prices of a nearby problem.
     """
-    least = core.w.new_zeros(core.n_rows) if outside is None else outside
-    if core.w.numel() == 0:
-        return _Core(torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device), least, least >= 0)
-    negative = core.w < 0
-    if alphabet.mirror is not None:
-        # Both sides are alike: solve for the sizes, on half the options.
-        core = replace(core, w=core.w.abs())
-    if outside is None:
-        free = _at_no_price(core)
-        todo = (~free.proved).nonzero()[:, 0]
-        if len(todo):
-            part = core if len(todo) == core.n_rows else core.rows(todo)
-            priced = _priced_rows(part, alphabet, None, None if start is None else start[todo], 1.2)
-            choice = free.choice.index_copy(0, todo, priced.choice)
-            price = free.price.index_copy(0, todo, priced.price)
-            free = _Core(choice, price, free.proved.index_copy(0, todo, priced.proved))
-        choice, price, proved = free
-    else:
-        choice, price, proved = _priced_rows(core, alphabet, outside, start, 1.5 if start is None else 1.1)
-    if alphabet.mirror is not None:
-        choice = torch.where(negative, alphabet.mirror[choice], choice)
-    return _Core(choice, price, proved)
+    n = rows.w.shape[1] if index is None else index.shape[1]
+    depth = int((alphabet.max_use - alphabet.min_use) if n else 0)
+    chunk = max(1, _CHUNK_MARGINALS // max(n * min(depth, _FIRST_DEPTH), 1))
+    if alphabet.n_scopes > 1:
+        chunk = min(chunk, max(1, _CHUNK_TABLE // (alphabet.n_options * (depth + 1) ** 2)))
+    solved = []
+    for start in range(0, max(rows.n_rows, 1), chunk):
+        some = slice(start, start + chunk)
+        part = rows.rows(some) if chunk < rows.n_rows else rows
+        table = alphabet.savings if alphabet.n_scopes == 1 else SavingsTable.of(part.values, part.use)
+        columns = None if index is None else index[some]
+        solved.append(
+            _solve_part(part, table, alphabet, columns, _some(outside, some), _some(near, some))
+            if part.w.numel()
+            else _nothing(part)
+        )
+    if len(solved) == 1:
+        return solved[0]
+    return _Solved(*(torch.cat(pieces) for pieces in zip(*solved, strict=True)))
 
 
-def _at_no_price(core: RowProblem) -> _Core:
-    """Give every entry its nearest value; rows that fit so are solved, at price 0."""
-    price = torch.zeros(core.n_rows, dtype=torch.float64, device=core.w.device)
-    if len(core.values) == 1:
-        choice = nearest_option(core.w, Alphabet(core.values, core.use))
-    else:
-        choice = relax(core, price, torch.arange(len(core.use), device=core.w.device)).option
-    return _Core(choice, price, core.use[choice].sum(dim=1) <= core.capacity)
-
-
-def _priced_rows(
-    core: RowProblem, alphabet: Alphabet, outside: Tensor | None, start: Tensor | None, reach: float
-) -> _Core:
-    """Search each row's price within a factor of ``reach`` around the guesses, then close the rows.
-
-    Which options can matter is known for a range of prices only, and the wider the range, the more they are. Rows
-    whose price lies outside are solved on their own, around what was found.
-    """
-    least = core.w.new_zeros(core.n_rows) if outside is None else outside
-    guess = torch.maximum(_typical_price(core, alphabet) if start is None else start, least)
-    is_last = reach > _LARGEST_REACH
-    low = 0.0 if is_last else float(guess.min()) / reach
-    high = float("inf") if is_last else float(guess.max()) * reach
-    reduced = _reduced_costs(core, alphabet, (low, min(high, 4 * float(_ceiling(core).max()))))
-    patience = _PATIENCE if start is None else _WARM_PATIENCE
-    price = _search_price(core, least, guess, (reduced <= 0).nonzero()[:, 0], patience)
-    astray = ((price < low) | (price > high)).nonzero()[:, 0]
-    if len(astray):
-        kept = ((price >= low) & (price <= high)).nonzero()[:, 0]
-        choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
-        proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
-        again = _priced_rows(core.rows(astray), alphabet, _some(outside, astray), price[astray], 1.5 * reach)
-        choice[astray], price[astray], proved[astray] = again
-        if len(kept):
-            rest = _closed_rows(core.rows(kept), reduced, _some(outside, kept), price[kept])
-            choice[kept], price[kept], proved[kept] = rest
-        return _Core(choice, price, proved)
-    return _closed_rows(core, reduced, outside, price)
-
-
-def _some(numbers: Tensor | None, rows: Tensor) -> Tensor | None:
+def _some(numbers: Tensor | None, rows: slice) -> Tensor | None:
     return None if numbers is None else numbers[rows]
 
 
-def _ceiling(core: RowProblem) -> Tensor:
-    """Return what no option can save on any entry of a row: no synapse is worth more."""
-    ceiling = (core.w.abs().amax(dim=1) + core.values.abs().amax(dim=1)).square()
-    return ceiling if core.h is None else ceiling * core.h.amax(dim=1)
+def _nothing(rows: RowProblem) -> _Solved:
+    price = torch.zeros(rows.n_rows, dtype=torch.float64, device=rows.w.device)
+    return _Solved(torch.zeros(rows.w.shape, dtype=torch.int64, device=rows.w.device), price, price >= 0)
 
 
-def _closed_rows(core: RowProblem, reduced: Tensor, outside: Tensor | None, price: Tensor) -> _Core:
-    """Close rows at their prices, with few options first, and with more where a row needs them."""
-    choice = torch.zeros(core.w.shape, dtype=torch.int64, device=core.w.device)
-    proved = torch.zeros(core.n_rows, dtype=torch.bool, device=core.w.device)
-    price = price.clone()
-    todo = torch.arange(core.n_rows, device=core.w.device)
-    for share in (_NEAR_SHARE, 1.0, torch.inf):
-        near = reduced <= share * float(price.mean())
-        left_out = float(reduced[~near].min()) if not bool(near.all()) else torch.inf
-        part = core if len(todo) == core.n_rows else core.rows(todo)
-        margin = torch.full_like(price[todo], left_out)
+def _solve_part(
+    rows: RowProblem,
+    table: SavingsTable,
+    alphabet: Alphabet,
+    index: Tensor | None,
+    outside: Tensor | None,
+    near: Tensor | None,
+) -> _Solved:
+    """Price and close one chunk of rows."""
+    core = rows.double() if index is None else rows.columns(index)
+    capacity = core.capacity - core.w.shape[1] * alphabet.min_use
+    core = replace(core, capacity=capacity)
+    lines = table.lines(core.w)
+    level, price = _priced(core, table, lines, outside, None if near is None else _LIKELY_SHARE * near)
+    slack = capacity - level.sum(dim=1)
+    proved = (slack == 0) | (price == 0)
+    open_rows = (~proved).nonzero()[:, 0]
+    if len(open_rows):
         if outside is not None:
-            margin = torch.minimum(margin, (price - outside)[todo])
-        choice[todo], price[todo], proved[todo] = _close(part, price[todo], near.nonzero()[:, 0], margin)
-        todo = (~proved).nonzero()[:, 0]
-        if len(todo) == 0:
+            margin = price[open_rows] - outside[open_rows]
+        elif index is not None:
+            margin = price[open_rows] - _outside(rows.rows(open_rows), alphabet, index[open_rows])
+        else:
+            margin = torch.full_like(price[open_rows], torch.inf)
+        part = core.rows(open_rows)
+        closed = _closed(part, table, lines[open_rows], level[open_rows], price[open_rows], margin)
+        level[open_rows], proved[open_rows] = closed
+    choice = table.option.flatten()[lines * (table.n_levels + 1) + level]
+    return _Solved(choice, price, proved)
+
+
+def _priced(
+    core: RowProblem, table: SavingsTable, lines: Tensor, outside: Tensor | None, likely: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the best level of each entry and the price of each row, int64 (n_rows, n) and float64 (n_rows,).
+
+    Only slopes above the price decide. So a limit below the price tells which levels, and which vertices of the hull,
+    need not be looked at; where ``likely`` turns out not to be below it, the row is priced again without it.
+    """
+    floor = _least_price(core, table, lines) if likely is None else likely
+    depth = _depth(core, table, lines, floor)
+    slopes = table.marginals(core.w, lines, depth)
+    if core.h is not None:
+        slopes *= core.h[:, :, None]
+    _flatten_to_hull(slopes, floor)
+    price = _next_largest(slopes.flatten(1), core.capacity)
+    if outside is not None:
+        price = torch.maximum(price, outside)
+    level = (slopes > price[:, None, None]).sum(dim=2)
+    if likely is not None and bool((wrong := price < likely).any()):
+        some = wrong.nonzero()[:, 0]
+        again = _priced(core.rows(some), table, lines[some], None if outside is None else outside[some], None)
+        level[some], price[some] = again
+    return level, price
+
+
+def _least_price(core: RowProblem, table: SavingsTable, lines: Tensor) -> Tensor:
+    """Return a price that each row's is not below: what the first synapse of the next entry would save."""
+    first = table.marginals(core.w, lines, 1)[:, :, 0]
+    return _next_largest(first if core.h is None else first * core.h, core.capacity)
+
+
+def _next_largest(numbers: Tensor, capacity: Tensor) -> Tensor:
+    """Return the number after the ``capacity`` largest of each row, at least 0; 0 where there is none."""
+    n = numbers.shape[1]
+    least, most = (int(end) for end in torch.aminmax(capacity))
+    if least >= n:
+        return numbers.new_zeros(len(numbers))
+    if least == most:
+        return numbers.kthvalue(n - most, dim=1).values.clamp_(min=0)
+    ordered = numbers.sort(dim=1, descending=True).values
+    following = ordered.gather(1, capacity.clamp(max=n - 1)[:, None])[:, 0]
+    return torch.where(capacity < n, following, 0.0).clamp_(min=0)
+
+
+def _depth(core: RowProblem, table: SavingsTable, lines: Tensor, floor: Tensor) -> int:
+    """Return a number of synapses after which no entry has more to save than the floor: what is left of its error."""
+    depth = min(_FIRST_DEPTH, table.n_levels)
+    while depth < table.n_levels:
+        left = (core.w - table.value[:, depth][lines]).square_()
+        if not bool(((left if core.h is None else left * core.h) > floor[:, None]).any()):
             break
-    return _Core(choice, price, proved)
+        depth = min(2 * depth, table.n_levels)
+    return depth
 
 
-def _close(core: RowProblem, price: Tensor, options: Tensor, margin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Relax at a price and close the rows; a row that does not fit (a tie there) gets a slightly higher price."""
-    relaxed = relax(core, price, options)
-    step = 1e-9
-    while bool((over := relaxed.used > core.capacity).any()):
-        price = torch.where(over, price * (1 + step) + 1e-300, price)
-        step *= 4
-        relaxed = relax(core, price, options)
-    saved_at_most = core.w.square() if core.h is None else core.h * core.w.square()
-    scale = saved_at_most.sum(dim=1)
-    bound = scale - relaxed.best.sum(dim=1) - price * core.capacity
-    tolerance = torch.maximum(TOLERANCE * bound, 1e-14 * scale)
-    option, proved = close_rows(core, price, relaxed, options, margin, tolerance)
-    return option, price, proved
+def _flatten_to_hull(marginals: Tensor, floor: Tensor) -> None:
+    """Replace marginals by hull slopes, in place, in the entries where they rise to above the floor."""
+    rises = marginals[:, :, 1:] > torch.maximum(marginals[:, :, :-1], floor[:, None, None])
+    flat = rises.any(dim=2).flatten().nonzero()[:, 0]
+    lines = marginals.view(-1, marginals.shape[2])
+    for some in flat.split(max(1, _CHUNK_MARGINALS // (marginals.shape[2] + 1) ** 2)) if len(flat) else ():
+        lines[some] = hull_slopes(lines[some])
 
 
-def _typical_price(core: RowProblem, alphabet: Alphabet) -> Tensor:
-    """Guess a price: what the best single synapse would save on a typical open entry of each row."""
-    size = core.w.abs().mean(dim=1, keepdim=True)
-    h = None if core.h is None else core.h.mean(dim=1, keepdim=True)
-    either_side = torch.cat([size, -size], dim=1)
-    return 0.9 * _best_saving_per_synapse(core, alphabet, either_side, h).amax(dim=1)
+def _closed(
+    core: RowProblem, table: SavingsTable, lines: Tensor, level: Tensor, price: Tensor, margin: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Close rows whose price leaves synapses over; return their levels and which of them are proved."""
+    levels, proved = [], []
+    for some in torch.arange(core.n_rows, device=price.device).split(
+        max(1, _CHUNK_MARGINALS // (core.w.shape[1] * (table.n_levels + 1)))
+    ):
+        part = core.rows(some)
+        marginals = table.marginals(part.w, lines[some], table.n_levels)
+        scale = part.w.square()
+        if part.h is not None:
+            marginals *= part.h[:, :, None]
+            scale *= part.h
+        savings = torch.nn.functional.pad(marginals.cumsum(dim=2), (1, 0))
+        filled, slack = _filled_ties(marginals, level[some], price[some], part.capacity)
+        total = scale.sum(dim=1)
+        saved = savings.gather(2, filled[:, :, None]).sum(dim=(1, 2))
+        bound = total - saved - price[some] * slack
+        tolerance = torch.maximum(TOLERANCE * bound, 1e-14 * total)
+        closed = close_rows(savings, filled, price[some], slack, margin[some], tolerance)
+        levels.append(closed.level)
+        proved.append(closed.proved)
+    return torch.cat(levels), torch.cat(proved)
 
 
-def _reduced_costs(core: RowProblem, alphabet: Alphabet, prices: tuple[float, float]) -> Tensor:
-    """Bound from below how far each option stays from the best of any entry at any of the prices."""
-    low, high = torch.aminmax(core.w)
-    lightest, heaviest = (1.0, 1.0) if core.h is None else (float(core.h.min()), float(core.h.max()))
-    apart = alphabet.reduced_costs((prices[0] / heaviest, prices[1] / lightest), (float(low), float(high)))
-    return apart * lightest
-
-
-def _search_price(core: RowProblem, least: Tensor, guess: Tensor, options: Tensor, patience: int) -> Tensor:
-    """Return for each row a price at which it fits, with at most a few synapses unused where that is possible.
-
-    The synapses used fall with the price. Between a price that fits and one that does not, the next is interpolated;
-    where equal entries let the use jump past the capacity, the interval closes on the jump.
-
-    Parameters
-    ----------
-    core : RowProblem
-        float64.
-    least : Tensor
-        Where even this price fits, it is the answer.
-    guess : Tensor
-        Where to start, not below ``least``.
-    options : Tensor
-        The options to price.
-    patience : int
-        Prices to try before a few unused synapses are left to the table that follows.
-    """
-    answer = guess.clone()
-    rows = torch.arange(core.n_rows, device=guess.device)
-    ceiling = _ceiling(core)
-    used_at = _UseByPrice.of(core, options)
-    price = guess
-    low, high = least, torch.full_like(guess, torch.inf)
-    used_low, used_high = torch.full_like(guess, torch.inf), torch.zeros_like(guess)
-    capacity = core.capacity.double()
-    for step in range(_MAX_EVALUATIONS):
-        used = used_at(price)
-        fits = used <= capacity
-        high, used_high = torch.where(fits, price, high), torch.where(fits, used, used_high)
-        low, used_low = torch.where(fits, low, price), torch.where(fits, used_low, used)
-        near = fits & ((capacity - used <= max(0, step - patience)) | (price <= least))
-        # Where even a price above all savings does not fit, these options are too few, and the caller adds more.
-        stuck = torch.isinf(high) & (price >= 2 * ceiling)
-        done = near | stuck | (torch.isfinite(high) & (high - low <= 1e-14 * high))
-        n_done = int(done.sum())
-        if n_done == len(rows):
-            answer[rows] = torch.where(near | stuck, price, high)
-            return answer
-        if 2 * n_done > len(rows):
-            answer[rows[done]] = torch.where(near | stuck, price, high)[done]
-            keep = (~done).nonzero()[:, 0]
-            used_at, rows, ceiling = used_at.rows(keep), rows[keep], ceiling[keep]
-            least, price, capacity, used, near = least[keep], price[keep], capacity[keep], used[keep], near[keep]
-            low, high, used_low, used_high = low[keep], high[keep], used_low[keep], used_high[keep]
-        # Aim just below the capacity; every third step halves the interval, so that it always closes.
-        share = (capacity - 0.25 - used_high) / (used_low - used_high).clamp(min=1)
-        share = torch.full_like(share, 0.5) if step % 3 == 2 else share.clamp(0.02, 0.98)
-        between = high + (low - high) * share
-        ratio = ((used + 1) / (capacity + 1)).sqrt()
-        upwards = torch.maximum(low * ratio.clamp(1.02, 4.0), 1e-3 * 4.0**step * ceiling)
-        upwards = torch.minimum(upwards, torch.maximum(price, 2 * ceiling))
-        downwards = torch.maximum(least, high * ratio.clamp(0.25, 0.95)) if step < 2 else least
-        following = torch.where(torch.isinf(high), upwards, torch.where(torch.isinf(used_low), downwards, between))
-        # A row that is near already keeps its price while others go on.
-        price = torch.where(near, price, following)
-    answer[rows] = torch.where(torch.isinf(high), price, high)
-    return answer
-
-
-@dataclass(frozen=True)
-class _UseByPrice:
-    """How many synapses each row uses at a price per synapse.
-
-    Where every entry counts alike and all rows share their values, the targets that take one option are an interval
-    between two breakpoints ``(v_j^2 + p u_j - v_k^2 - p u_k) / (2 (v_j - v_k))``: with the targets sorted once, each
-    price costs only a binary search per row and option. Otherwise every entry is priced.
-    """
-
-    core: RowProblem
-    options: Tensor
-    ordered: Tensor | None
-
-    @classmethod
-    def of(cls, core: RowProblem, options: Tensor) -> _UseByPrice:
-        if core.h is not None or len(core.values) > 1 or len(options) > _MOST_BREAKPOINTS:
-            return cls(core, options, None)
-        by_value = options[torch.argsort(core.values[0, options], stable=True)]
-        return cls(core, by_value, core.w.sort(dim=1).values)
-
-    def rows(self, index: Tensor) -> _UseByPrice:
-        ordered = None if self.ordered is None else self.ordered[index]
-        return _UseByPrice(self.core.rows(index), self.options, ordered)
-
-    def __call__(self, price: Tensor) -> Tensor:
-        """Return the synapses used, float64, shape (n_rows,)."""
-        if self.ordered is None:
-            return used_at(self.core, price, self.options).double()
-        v, use = self.core.values[0, self.options], self.core.use[self.options].double()
-        cost = v.square() + price[:, None] * use
-        run = v[:, None] - v  # run[k, i] > 0 where option i lies below option k
-        breakpoint_ = (cost[:, :, None] - cost[:, None, :]) / (2 * run)
-        # Of options with one value only the cheapest, and of those the first, is ever taken.
-        lower_index = self.options < self.options[:, None]
-        dearer = (cost[:, :, None] > cost[:, None, :]) | ((cost[:, :, None] == cost[:, None, :]) & lower_index)
-        low = torch.where(run > 0, breakpoint_, torch.where((run == 0) & dearer, torch.inf, -torch.inf)).amax(dim=2)
-        high = torch.where(run < 0, breakpoint_, torch.inf).amin(dim=2)
-        ends = torch.cat([low, torch.maximum(low, high)], dim=1)
-        below = torch.searchsorted(self.ordered, ends).double()
-        count = below[:, len(v) :] - below[:, : len(v)]
-        return count @ use
+def _filled_ties(marginals: Tensor, level: Tensor, price: Tensor, capacity: Tensor) -> tuple[Tensor, Tensor]:
+    """Give synapses that are left over to entries where one more is worth just the price, first come first served."""
+    padded = torch.nn.functional.pad(marginals, (0, 1), value=-torch.inf)
+    slack = capacity - level.sum(dim=1)
+    while True:
+        tied = padded.gather(2, level[:, :, None])[:, :, 0] == price[:, None]
+        taken = tied & (tied.cumsum(dim=1) <= slack[:, None])
+        if not bool(taken.any()):
+            return level, slack
+        level = level + taken
+        slack = slack - taken.sum(dim=1)
