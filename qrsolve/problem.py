@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Literal
 
 import torch
@@ -144,7 +145,7 @@ class ChoiceProblem:
 
 def _require_finite(what: str, matrix: Tensor) -> None:
     # One sum decides the common case: it is finite only if no entry is NaN or inf (or it overflowed: then look).
-    if not bool(torch.isfinite(matrix.sum(dtype=torch.float64))):
+    if not isfinite(float(matrix.sum(dtype=torch.float64))):
         bad = (~torch.isfinite(matrix)).nonzero()
         if len(bad):
             position = bad[0].tolist()

@@ -58,7 +58,7 @@ def close_rows(
     O(n_rows * 2^8) for most rows, then O(n_rows * table length * synapses in reach) for the rest; the number of
     deviations below the gap is small unless many entries are tied.
     """
-    n_rows, n, n_levels = savings.shape
+    _, n, n_levels = savings.shape
     n_deviations = n * (n_levels - 1)
     base, level = level, level.clone()
     proved = price * slack <= tolerance
@@ -89,7 +89,7 @@ class _Found(NamedTuple):
 
 def _closed_by_cheapest(savings: Tensor, level: Tensor, price: Tensor, slack: Tensor, length: int) -> _Found:
     """Search all sets of the ``length`` cheapest deviations of each row; ``level`` are the best levels at the price."""
-    n_rows, n, n_levels = savings.shape
+    _, n, n_levels = savings.shape
     worth = savings - price[:, None, None] * torch.arange(n_levels, device=savings.device)
     reduced = worth.gather(2, level[:, :, None]) - worth
     reduced.scatter_(2, level[:, :, None], torch.inf)

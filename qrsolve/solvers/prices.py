@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -20,8 +20,12 @@ TOLERANCE = 1e-9
 """Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""
 _FIRST_DEPTH = 3
 """Synapses per connection that are looked at first; entries that could use more are found and looked at again."""
-_LIKELY_SHARE = 0.6
+_STALE_SHARE = 0.98
+"""Columns kept from a nearby problem are selected anew once another one would leave zero at this share of the price."""
+_LIKELY_SHARE = 0.7
 """Of a nearby problem's price: below it, the price of a row is not expected."""
+_AT_ONCE = 1 << 16
+"""Targets times options up to which all are priced in one tensor instead of one after the other."""
 _CHUNK_MARGINALS = 1 << 19
 _CHUNK_TABLE = 1 << 20
 
@@ -113,17 +117,19 @@ class _Rows(NamedTuple):
 def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: Solution | None) -> _Rows:
     n_columns = rows.w.shape[1]
     most = int(rows.capacity.max()) if rows.n_rows else 0
-    width = most + most // 8 + 4
+    width = most + most // 8 + 8
     if zero is None or width >= n_columns:
         return _solve_all_columns(rows, alphabet)
-    if start is not None and start.prices and start.index is not None and rows.h is None:
-        index, price = start.index, start.prices[0]
-        if len(index) == rows.n_rows and len(price) == rows.n_rows and index.shape[1] <= width:
-            warm = _solve_near(rows, alphabet, index, price)
-            if warm is not None:
-                return warm
-    index, outside = _open_columns(rows, alphabet, width)
-    choice, price, proved = _solve_columns(rows, alphabet, index, outside, None)
+    index, outside, near = _open_columns(rows, alphabet, width, start)
+    choice, price, proved = _solve_columns(rows, alphabet, index, outside, near)
+    if bool(proved.all()):
+        return _Rows(choice, index, price)
+    if near is not None:
+        # The price fell below what a column outside could save: take the columns that are largest now.
+        some = (~proved).nonzero()[:, 0]
+        part = rows.rows(some)
+        index[some], beyond = _largest_columns(part, alphabet, index.shape[1])
+        choice[some], price[some], proved[some] = _solve_columns(part, alphabet, index[some], beyond, None)
     if not bool(proved.all()):
         # A column that was left outside might still matter in these rows.
         open_rows = (~proved).nonzero()[:, 0]
@@ -136,91 +142,82 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
     return _Rows(choice, index, price)
 
 
-def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> _Rows | None:
-    """Solve over the columns of a nearby problem, and select anew where another column would leave zero.
-
-    Returns ``None`` where some row stays open; then the columns are too few.
-    """
-    near = _solve_columns(rows, alphabet, index, None, price)
-    astray = _leaves_zero_outside(rows, alphabet, index, near.price) | ~near.proved
-    if not bool(astray.any()):
-        return _Rows(near.choice, index, near.price)
-    some = astray.nonzero()[:, 0]
-    part = rows.rows(some)
-    renewed, outside = _open_columns(part, alphabet, index.shape[1])
-    again = _solve_columns(part, alphabet, renewed, outside, price[some])
-    if not bool(again.proved.all()):
-        return None
-    choice, index, price = near.choice, index.index_copy(0, some, renewed), near.price
-    return _Rows(choice.index_copy_(0, some, again.choice), index, price.index_copy_(0, some, again.price))
-
-
 def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
     """Solve with every column."""
     solved = _solve_columns(rows, alphabet, None, None, None)
     return _Rows(solved.choice, None, solved.price)
 
 
-def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Tensor]:
-    """Choose ``width`` columns per row that may carry synapses, and bound the price at which any other column would.
+class _Open(NamedTuple):
+    """Columns that may carry synapses, and what is known before any pricing.
+
+    ``columns``: int64, shape (n_rows, width). ``outside``: float64, shape (n_rows,), at a price of at least this all
+    other columns stay at zero. ``near``: the prices of a nearby problem, or ``None``.
+    """
+
+    columns: Tensor
+    outside: Tensor
+    near: Tensor | None
+
+
+def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solution | None) -> _Open:
+    """Choose ``width`` columns per row.
 
     The saving of an option is linear in w and grows with abs(w) on its side, so the largest weights leave zero first.
     With an importance the order is by ``h`` times the best saving. Any choice is safe: what it leaves outside is
     bounded after it.
-
-    Returns
-    -------
-    index : Tensor
-        int64, shape (n_rows, width).
-    outside : Tensor
-        float64, shape (n_rows,): at a price of at least this, all other columns stay at zero.
     """
     if rows.h is not None:
-        score = _best_saving_per_synapse(rows, alphabet, rows.w.double(), rows.h)
+        score = _best_saving_per_synapse(rows, alphabet, rows.w.double()) * rows.h
         top = torch.topk(score, width + 1, dim=1)
-        return top.indices[:, :width].contiguous(), top.values[:, width]
+        return _Open(top.indices[:, :width].contiguous(), top.values[:, width], None)
+    if start is not None and start.prices and start.index is not None and start.index.shape == (rows.n_rows, width):
+        return _renewed_columns(rows, alphabet, start.index, start.prices[0])
+    return _Open(*_largest_columns(rows, alphabet, width), None)
+
+
+def _largest_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Tensor]:
+    """Return the ``width`` columns of largest abs(w) in each row, and the price at which another would leave zero."""
     top = torch.topk(rows.w.abs(), width + 1, dim=1)
     index = top.indices[:, :width].contiguous()
     if alphabet.mirror is not None:
-        return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double(), None)[:, 0]
+        return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double())[:, 0]
     return index, _outside(rows, alphabet, index)
 
 
-def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor, h: Tensor | None) -> Tensor:
+def _renewed_columns(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> _Open:
+    """Keep the columns of a nearby problem, but select anew where a column outside has come close to leaving zero."""
+    outside = _outside(rows, alphabet, index)
+    stale = (outside > _STALE_SHARE * price).nonzero()[:, 0]
+    if len(stale):
+        renewed, beyond = _largest_columns(rows.rows(stale), alphabet, index.shape[1])
+        index, outside = index.index_copy(0, stale, renewed), outside.index_copy(0, stale, beyond)
+    else:
+        index = index.clone()
+    return _Open(index, outside, price)
+
+
+def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor) -> Tensor:
     """Return the price at which each target leaves zero: the most that one synapse on it can save."""
+    slope, offset = alphabet.leaving_zero
+    if len(slope) > 1:
+        values = rows.values[:, alphabet.thrifty]
+        use = rows.use[alphabet.thrifty]
+        slope, offset = 2 * values / use, -values.square() / use
+    if targets.numel() * slope.shape[1] <= _AT_ONCE and slope.shape[1]:
+        return torch.addcmul(offset[:, None], slope[:, None], targets[:, :, None]).amax(dim=2).clamp_(min=0)
     best = torch.zeros_like(targets)
-    use = rows.use.tolist()
-    for k in alphabet.thrifty.tolist():
-        v = rows.values[:, k : k + 1]
-        torch.maximum(best, (2 * targets - v) * (v / use[k]), out=best)
-    return best if h is None else best * h
+    for k in range(slope.shape[1]):
+        torch.maximum(best, torch.addcmul(offset[:, k : k + 1], slope[:, k : k + 1], targets), out=best)
+    return best
 
 
 def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> Tensor:
     """Return the price from which on all columns but those in ``index`` stay at zero; the outermost weights decide."""
     rest = rows.w.scatter(1, index, 0.0)
-    low, high = torch.aminmax(rest, dim=1)
-    ends = torch.stack([low, high], dim=1).double()
-    return _best_saving_per_synapse(rows, alphabet, ends, None).amax(dim=1)
-
-
-def _leaves_zero_outside(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> Tensor:
-    """Return in which rows some column that is not in ``index`` would leave zero at the price, bool (n_rows,).
-
-    A target leaves zero for option v where ``(2 w - v) v > price use``: beyond ``v / 2 + price use / (2 v)``. Counted
-    over all columns and over those in ``index``, which is cheaper than taking these out.
-    """
-    v, use = rows.values[:, alphabet.thrifty], rows.use[alphabet.thrifty]
-    beyond = v / 2 + price[:, None] * use / (2 * v)
-    # In the dtype of the weights a threshold may round inwards only, so that no column is missed.
-    high = torch.where(v > 0, beyond, torch.inf).amin(dim=1, keepdim=True).to(rows.w.dtype)
-    low = torch.where(v < 0, beyond, -torch.inf).amax(dim=1, keepdim=True).to(rows.w.dtype)
-    high, low = high.nextafter(high.new_zeros(())), low.nextafter(low.new_zeros(()))
-    w, inside = rows.w, rows.w.gather(1, index)
-    if alphabet.mirror is not None:
-        return (w.abs() > high).sum(dim=1) > (inside.abs() > high).sum(dim=1)
-    found = (w > high).sum(dim=1) + (w < low).sum(dim=1)
-    return found > (inside > high).sum(dim=1) + (inside < low).sum(dim=1)
+    # Two passes: aminmax along a dimension is many times slower than both.
+    ends = torch.cat([rest.amin(dim=1, keepdim=True), rest.amax(dim=1, keepdim=True)], dim=1).double()
+    return _best_saving_per_synapse(rows, alphabet, ends).amax(dim=1)
 
 
 class _Solved(NamedTuple):
@@ -243,106 +240,118 @@ def _solve_columns(
     index : Tensor or None
         int64, shape (n_rows, n): the columns; ``None`` for all.
     outside : Tensor or None
-        The price from which on columns that are not in ``index`` stay at zero; ``None`` if that is looked at later.
+        The price from which on columns that are not in ``index`` stay at zero; ``None`` if there are none.
     near : Tensor or None
         Prices of a nearby problem.
     """
     n = rows.w.shape[1] if index is None else index.shape[1]
-    depth = int((alphabet.max_use - alphabet.min_use) if n else 0)
-    chunk = max(1, _CHUNK_MARGINALS // max(n * min(depth, _FIRST_DEPTH), 1))
+    if n == 0 or rows.n_rows == 0:
+        price = torch.zeros(rows.n_rows, dtype=torch.float64, device=rows.w.device)
+        return _Solved(torch.zeros((rows.n_rows, n), dtype=torch.int64, device=rows.w.device), price, price == 0)
+    n_levels = alphabet.max_use - alphabet.min_use
+    chunk = max(1, _CHUNK_MARGINALS // (n * max(min(n_levels, _FIRST_DEPTH), 1)))
     if alphabet.n_scopes > 1:
-        chunk = min(chunk, max(1, _CHUNK_TABLE // (alphabet.n_options * (depth + 1) ** 2)))
+        chunk = min(chunk, max(1, _CHUNK_TABLE // (alphabet.n_options * (n_levels + 1) ** 2)))
+    if chunk >= rows.n_rows:
+        return _solve_part(_Part.of(rows, alphabet, index), outside, near)
     solved = []
-    for start in range(0, max(rows.n_rows, 1), chunk):
+    for start in range(0, rows.n_rows, chunk):
         some = slice(start, start + chunk)
-        part = rows.rows(some) if chunk < rows.n_rows else rows
-        table = alphabet.savings if alphabet.n_scopes == 1 else SavingsTable.of(part.values, part.use)
-        columns = None if index is None else index[some]
+        part = _Part.of(rows.rows(some), alphabet, None if index is None else index[some])
         solved.append(
-            _solve_part(part, table, alphabet, columns, _some(outside, some), _some(near, some))
-            if part.w.numel()
-            else _nothing(part)
+            _solve_part(part, None if outside is None else outside[some], None if near is None else near[some])
         )
-    if len(solved) == 1:
-        return solved[0]
     return _Solved(*(torch.cat(pieces) for pieces in zip(*solved, strict=True)))
 
 
-def _some(numbers: Tensor | None, rows: slice) -> Tensor | None:
-    return None if numbers is None else numbers[rows]
+@dataclass(frozen=True)
+class _Part:
+    """Rows over their open columns, with ``capacity`` beyond the fewest synapses that all entries need.
+
+    Where scopes have values of their own, tables are made for these rows alone and not kept.
+    """
+
+    core: RowProblem
+    alphabet: Alphabet
+
+    @classmethod
+    def of(cls, rows: RowProblem, alphabet: Alphabet, index: Tensor | None) -> _Part:
+        core = rows.double() if index is None else rows.columns(index)
+        if alphabet.min_use:
+            core = replace(core, capacity=core.capacity - core.w.shape[1] * alphabet.min_use)
+        return cls(core, alphabet)
+
+    @property
+    def n_levels(self) -> int:
+        return self.alphabet.max_use - self.alphabet.min_use
+
+    def table(self, depth: int) -> SavingsTable:
+        if self.alphabet.n_scopes == 1:
+            return self.alphabet.savings(depth)
+        return SavingsTable.of(self.core.values, self.core.use, depth)
+
+    def rows(self, index: Tensor) -> _Part:
+        return _Part(self.core.rows(index), self.alphabet)
+
+    def weighted(self, marginals: Tensor) -> Tensor:
+        return marginals if self.core.h is None else marginals.mul_(self.core.h[:, :, None])
 
 
-def _nothing(rows: RowProblem) -> _Solved:
-    price = torch.zeros(rows.n_rows, dtype=torch.float64, device=rows.w.device)
-    return _Solved(torch.zeros(rows.w.shape, dtype=torch.int64, device=rows.w.device), price, price >= 0)
-
-
-def _solve_part(
-    rows: RowProblem,
-    table: SavingsTable,
-    alphabet: Alphabet,
-    index: Tensor | None,
-    outside: Tensor | None,
-    near: Tensor | None,
-) -> _Solved:
+def _solve_part(part: _Part, outside: Tensor | None, near: Tensor | None) -> _Solved:
     """Price and close one chunk of rows."""
-    core = rows.double() if index is None else rows.columns(index)
-    capacity = core.capacity - core.w.shape[1] * alphabet.min_use
-    core = replace(core, capacity=capacity)
-    lines = table.lines(core.w)
-    level, price = _priced(core, table, lines, outside, None if near is None else _LIKELY_SHARE * near)
-    slack = capacity - level.sum(dim=1)
-    proved = (slack == 0) | (price == 0)
+    choice, price, slack = _priced(part, outside, None if near is None else _LIKELY_SHARE * near)
+    proved = (slack == 0).logical_or_(price == 0)
     open_rows = (~proved).nonzero()[:, 0]
     if len(open_rows):
-        if outside is not None:
-            margin = price[open_rows] - outside[open_rows]
-        elif index is not None:
-            margin = price[open_rows] - _outside(rows.rows(open_rows), alphabet, index[open_rows])
-        else:
-            margin = torch.full_like(price[open_rows], torch.inf)
-        part = core.rows(open_rows)
-        closed = _closed(part, table, lines[open_rows], level[open_rows], price[open_rows], margin)
-        level[open_rows], proved[open_rows] = closed
-    choice = table.option.flatten()[lines * (table.n_levels + 1) + level]
+        margin = torch.full_like(price, torch.inf) if outside is None else price - outside
+        closed = _closed(part.rows(open_rows), choice[open_rows], price[open_rows], margin[open_rows])
+        choice[open_rows], proved[open_rows] = closed
     return _Solved(choice, price, proved)
 
 
-def _priced(
-    core: RowProblem, table: SavingsTable, lines: Tensor, outside: Tensor | None, likely: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the best level of each entry and the price of each row, int64 (n_rows, n) and float64 (n_rows,).
+class _Priced(NamedTuple):
+    """The best option of each entry, the price of each row, and how many synapses it leaves over."""
+
+    choice: Tensor
+    price: Tensor
+    slack: Tensor
+
+
+def _priced(part: _Part, outside: Tensor | None, likely: Tensor | None) -> _Priced:
+    """Find the price of each row and its best options at that price.
 
     Only slopes above the price decide. So a limit below the price tells which levels, and which vertices of the hull,
     need not be looked at; where ``likely`` turns out not to be below it, the row is priced again without it.
     """
-    floor = _least_price(core, table, lines) if likely is None else likely
-    depth = _depth(core, table, lines, floor)
-    slopes = table.marginals(core.w, lines, depth)
-    if core.h is not None:
-        slopes *= core.h[:, :, None]
+    floor = _least_price(part) if likely is None else likely
+    table, lines = _table(part, floor)
+    slopes = part.weighted(table.marginals(part.core.w, lines))
     _flatten_to_hull(slopes, floor)
-    price = _next_largest(slopes.flatten(1), core.capacity)
+    price = _next_largest(slopes.flatten(1), part.core.capacity)
     if outside is not None:
         price = torch.maximum(price, outside)
     level = (slopes > price[:, None, None]).sum(dim=2)
+    slack = part.core.capacity - level.sum(dim=1)
+    choice = table.choice(lines, level)
     if likely is not None and bool((wrong := price < likely).any()):
         some = wrong.nonzero()[:, 0]
-        again = _priced(core.rows(some), table, lines[some], None if outside is None else outside[some], None)
-        level[some], price[some] = again
-    return level, price
+        choice[some], price[some], slack[some] = _priced(
+            part.rows(some), None if outside is None else outside[some], None
+        )
+    return _Priced(choice, price, slack)
 
 
-def _least_price(core: RowProblem, table: SavingsTable, lines: Tensor) -> Tensor:
+def _least_price(part: _Part) -> Tensor:
     """Return a price that each row's is not below: what the first synapse of the next entry would save."""
-    first = table.marginals(core.w, lines, 1)[:, :, 0]
-    return _next_largest(first if core.h is None else first * core.h, core.capacity)
+    table = part.table(min(1, part.n_levels))
+    first = part.weighted(table.marginals(part.core.w, table.lines(part.core.w)))
+    return _next_largest(first.flatten(1), part.core.capacity)
 
 
 def _next_largest(numbers: Tensor, capacity: Tensor) -> Tensor:
     """Return the number after the ``capacity`` largest of each row, at least 0; 0 where there is none."""
     n = numbers.shape[1]
-    least, most = (int(end) for end in torch.aminmax(capacity))
+    least, most = int(capacity.min()), int(capacity.max())
     if least >= n:
         return numbers.new_zeros(len(numbers))
     if least == most:
@@ -352,50 +361,55 @@ def _next_largest(numbers: Tensor, capacity: Tensor) -> Tensor:
     return torch.where(capacity < n, following, 0.0).clamp_(min=0)
 
 
-def _depth(core: RowProblem, table: SavingsTable, lines: Tensor, floor: Tensor) -> int:
-    """Return a number of synapses after which no entry has more to save than the floor: what is left of its error."""
-    depth = min(_FIRST_DEPTH, table.n_levels)
-    while depth < table.n_levels:
-        left = (core.w - table.value[:, depth][lines]).square_()
-        if not bool(((left if core.h is None else left * core.h) > floor[:, None]).any()):
-            break
-        depth = min(2 * depth, table.n_levels)
-    return depth
+def _table(part: _Part, floor: Tensor) -> tuple[SavingsTable, Tensor]:
+    """Return a table deep enough that no entry has more left to save than the floor, and the line of each entry."""
+    w, h = part.core.w, part.core.h
+    depth = min(_FIRST_DEPTH, part.n_levels)
+    while True:
+        table = part.table(depth)
+        lines = table.lines(w)
+        if depth == part.n_levels or (h is None and table.error_bound(w) <= float(floor.min())):
+            return table, lines
+        left = table.errors(w, lines)
+        if not bool(((left if h is None else left * h) > floor[:, None]).any()):
+            return table, lines
+        depth = min(2 * depth, part.n_levels)
 
 
 def _flatten_to_hull(marginals: Tensor, floor: Tensor) -> None:
     """Replace marginals by hull slopes, in place, in the entries where they rise to above the floor."""
+    depth = marginals.shape[2]
+    if depth < 2:
+        return
     rises = marginals[:, :, 1:] > torch.maximum(marginals[:, :, :-1], floor[:, None, None])
-    flat = rises.any(dim=2).flatten().nonzero()[:, 0]
-    lines = marginals.view(-1, marginals.shape[2])
-    for some in flat.split(max(1, _CHUNK_MARGINALS // (marginals.shape[2] + 1) ** 2)) if len(flat) else ():
+    if not bool(rises.any()):
+        return
+    entries = rises.view(-1, depth - 1).any(dim=1).nonzero()[:, 0]
+    lines = marginals.view(-1, depth)
+    for some in entries.split(max(1, _CHUNK_MARGINALS // (depth + 1) ** 2)):
         lines[some] = hull_slopes(lines[some])
 
 
-def _closed(
-    core: RowProblem, table: SavingsTable, lines: Tensor, level: Tensor, price: Tensor, margin: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Close rows whose price leaves synapses over; return their levels and which of them are proved."""
-    levels, proved = [], []
-    for some in torch.arange(core.n_rows, device=price.device).split(
-        max(1, _CHUNK_MARGINALS // (core.w.shape[1] * (table.n_levels + 1)))
-    ):
-        part = core.rows(some)
-        marginals = table.marginals(part.w, lines[some], table.n_levels)
-        scale = part.w.square()
-        if part.h is not None:
-            marginals *= part.h[:, :, None]
-            scale *= part.h
+def _closed(part: _Part, choice: Tensor, price: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+    """Close rows whose price leaves synapses over; return their options and which of them are proved."""
+    options, proved = [], []
+    chunk = max(1, _CHUNK_MARGINALS // (part.core.w.shape[1] * (part.n_levels + 1)))
+    for some in torch.arange(len(price), device=price.device).split(chunk):
+        few = part.rows(some)
+        core = few.core
+        table = few.table(part.n_levels)
+        lines = table.lines(core.w)
+        marginals = few.weighted(table.marginals(core.w, lines))
         savings = torch.nn.functional.pad(marginals.cumsum(dim=2), (1, 0))
-        filled, slack = _filled_ties(marginals, level[some], price[some], part.capacity)
-        total = scale.sum(dim=1)
-        saved = savings.gather(2, filled[:, :, None]).sum(dim=(1, 2))
-        bound = total - saved - price[some] * slack
+        level = core.use[choice[some]] - part.alphabet.min_use
+        level, slack = _filled_ties(marginals, level, price[some], core.capacity)
+        total = (core.w.square() if core.h is None else core.w.square() * core.h).sum(dim=1)
+        bound = total - savings.gather(2, level[:, :, None]).sum(dim=(1, 2)) - price[some] * slack
         tolerance = torch.maximum(TOLERANCE * bound, 1e-14 * total)
-        closed = close_rows(savings, filled, price[some], slack, margin[some], tolerance)
-        levels.append(closed.level)
+        closed = close_rows(savings, level, price[some], slack, margin[some], tolerance)
+        options.append(table.choice(lines, closed.level))
         proved.append(closed.proved)
-    return torch.cat(levels), torch.cat(proved)
+    return torch.cat(options), torch.cat(proved)
 
 
 def _filled_ties(marginals: Tensor, level: Tensor, price: Tensor, capacity: Tensor) -> tuple[Tensor, Tensor]:

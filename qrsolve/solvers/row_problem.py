@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem, Group
@@ -64,7 +63,7 @@ class RowProblem:
     def double(self) -> RowProblem:
         """Return the same rows in float64."""
         h = None if self.h is None else self.h.double()
-        return RowProblem(self.w.double(), h, self.values, self.use, self.capacity)
+        return RowProblem(self.w.double().contiguous(), h, self.values, self.use, self.capacity)
 
     def columns(self, index: Tensor) -> RowProblem:
         """Return, for each row, the columns in ``index`` of shape (n_rows, n), in float64."""
