@@ -145,7 +145,7 @@ class ChoiceProblem:
 
 def _require_finite(what: str, matrix: Tensor) -> None:
     # One sum decides the common case: it is finite only if no entry is NaN or inf (or it overflowed: then look).
-    if not isfinite(float(matrix.sum(dtype=torch.float64))):
+    if not isfinite(float(matrix.sum())):
         bad = (~torch.isfinite(matrix)).nonzero()
         if len(bad):
             position = bad[0].tolist()
