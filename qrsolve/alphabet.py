@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qrsolve.errors import InfeasibleError, ShapeError
+from qrsolve.savings import SavingsTable
 
 FloatArray = NDArray[np.float64]
 
@@ -81,6 +82,29 @@ class Alphabet:
         """The option that leaves a connection out (value 0 for 0 synapses, in every scope); ``None`` if none does."""
         found = ((self.use == 0) & (self.values == 0).all(dim=0)).nonzero()
         return int(found[0]) if len(found) else None
+
+    def savings(self, depth: int) -> SavingsTable:
+        """Return what each of the first ``depth`` synapses saves on any target; made once for each depth."""
+        if depth not in self._savings:
+            self._savings[depth] = SavingsTable.of(self.values, self.use, depth)
+        return self._savings[depth]
+
+    @cached_property
+    def _savings(self) -> dict[int, SavingsTable]:
+        return {}
+
+    @cached_property
+    def leaving_zero(self) -> tuple[Tensor, Tensor]:
+        """Slope and offset of the most that one synapse saves on a target: the price at which it leaves zero.
+
+        Returns
+        -------
+        tuple of Tensor
+            float64, each (n_scopes, n_thrifty): the largest ``slope * w + offset`` of a scope, if above 0, is the
+            price.
+        """
+        v, use = self.values[:, self.thrifty], self.use[self.thrifty]
+        return 2 * v / use, -v.square() / use
 
     @cached_property
     def levels_by_use(self) -> Tensor | None:
@@ -302,7 +326,7 @@ class AlphabetFamily:
     scope: str = "layer"
     power_of_two: bool = False
 
-    @property
+    @cached_property
     def is_learned(self) -> bool:
         """Whether any parameter is free."""
         return bool(torch.isnan(self.given).any())

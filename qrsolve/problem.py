@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Literal
 
 import torch
@@ -182,7 +183,7 @@ def can_count_once(alphabet: Alphabet | None, groups: Iterable[Group]) -> bool:
 
 def _require_finite(what: str, matrix: Tensor) -> None:
     # One sum decides the common case: it is finite only if no entry is NaN or inf (or it overflowed: then look).
-    if not bool(torch.isfinite(matrix.sum(dtype=torch.float64))):
+    if not isfinite(float(matrix.sum())):
         bad = (~torch.isfinite(matrix)).nonzero()
         if len(bad):
             position = bad[0].tolist()

@@ -12,6 +12,7 @@ ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
     {"errors"},
     {"output_file", "model_format", "model_file"},
+    {"savings"},
     {"alphabet"},
     {"problem"},
     {"solution"},

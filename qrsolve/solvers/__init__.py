@@ -8,7 +8,7 @@ from qrsolve.solvers.base import Solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
-from qrsolve.solvers.heuristics import MarginalGreedy, PruneThenRound, RoundThenPrune
+from qrsolve.solvers.heuristics import GreedyDecomposition, MarginalGreedy, PruneThenRound, RoundThenPrune
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.prices import Prices
@@ -29,7 +29,7 @@ SOLVERS: tuple[Solver, ...] = (
 )
 """Cheapest first; the first that does not refuse a problem is taken."""
 
-HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy())
+HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy(), GreedyDecomposition())
 """What one would write without a solver, for comparison; taken only by name."""
 
 

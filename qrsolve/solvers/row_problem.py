@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem, Group
-
-_AT_ONCE = 1 << 19
-"""Entries times options up to which all options are priced in one tensor instead of one after the other."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,11 @@ class RowProblem:
         values = self.values if len(self.values) == 1 else self.values[index]
         return RowProblem(self.w[index], h, values, self.use, self.capacity[index])
 
+    def double(self) -> RowProblem:
+        """Return the same rows in float64."""
+        h = None if self.h is None else self.h.double()
+        return RowProblem(self.w.double().contiguous(), h, self.values, self.use, self.capacity)
+
     def columns(self, index: Tensor) -> RowProblem:
         """Return, for each row, the columns in ``index`` of shape (n_rows, n), in float64."""
         h = None if self.h is None else self.h.gather(1, index).double()
@@ -74,75 +75,3 @@ class RowProblem:
         v = self.values[:, option : option + 1]
         saving = (2 * self.w - v) * v
         return saving if self.h is None else saving * self.h
-
-    def savings(self, options: Tensor) -> Tensor:
-        """Return the saving of several options on every entry, shape (n_rows, n, len(options))."""
-        v = self.values[:, options][:, None, :]
-        saving = (2 * self.w[:, :, None] - v) * v
-        return saving if self.h is None else saving * self.h[:, :, None]
-
-
-@dataclass(frozen=True)
-class Relaxation:
-    """The best option of every entry at a price per synapse.
-
-    Parameters
-    ----------
-    option : Tensor
-        int64, shape (n_rows, n); of equal options the one with the lowest index.
-    best, second : Tensor
-        float64, same shape: ``saving - price * use`` of that option and of the best other one.
-    used : Tensor
-        int64, shape (n_rows,): synapses of the chosen options.
-    """
-
-    option: Tensor
-    best: Tensor
-    second: Tensor
-    used: Tensor
-
-
-def relax(problem: RowProblem, price: Tensor, options: Tensor) -> Relaxation:
-    """Maximise ``saving - price * use`` over ``options``, entry by entry; O(entries * len(options)).
-
-    Parameters
-    ----------
-    problem : RowProblem
-        In float64.
-    price : Tensor
-        float64, shape (n_rows,).
-    options : Tensor
-        int64, ascending: the options that can matter.
-    """
-    if problem.w.numel() * len(options) <= _AT_ONCE:
-        score = problem.savings(options) - price[:, None, None] * problem.use[options]
-        best, position = score.max(dim=2)
-        score.scatter_(2, position[:, :, None], -torch.inf)
-        option = options[position]
-        return Relaxation(option, best, score.amax(dim=2), problem.use[option].sum(dim=1))
-    use = problem.use.tolist()
-    best = torch.full_like(problem.w, -torch.inf)
-    second = best.clone()
-    option = torch.zeros(problem.w.shape, dtype=torch.int64, device=problem.w.device)
-    for k in options.tolist():
-        score = problem.saving(k)
-        if use[k]:
-            score -= (price * use[k])[:, None]
-        option.masked_fill_(score > best, k)
-        second = torch.maximum(second, torch.minimum(best, score))
-        best = torch.maximum(best, score)
-    return Relaxation(option, best, second, problem.use[option].sum(dim=1))
-
-
-def used_at(problem: RowProblem, price: Tensor, options: Tensor) -> Tensor:
-    """Return only how many synapses each row uses at a price, int64, shape (n_rows,)."""
-    use = problem.use.tolist()
-    best = torch.full_like(problem.w, -torch.inf)
-    used = torch.zeros_like(problem.w)
-    for k in options.tolist():
-        score = problem.saving(k)
-        if use[k]:
-            score -= (price * use[k])[:, None]
-        used.masked_fill_(score > best, float(use[k]))
-        torch.maximum(best, score, out=best)
-    return used.sum(dim=1).long()
