@@ -119,16 +119,18 @@ def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
     """Lay out, layer by layer, what each solver made of the same problem, and who refused it why."""
     parts: list[RenderableType] = []
     for name, layer in layers.items():
-        table = _table("solver", "status", "objective", "bound", "gap", "certified", "seconds")
+        table = _table("solver", "status", "claims", "objective", "bound", "gap", "bound from", "certified", "seconds")
         for result in layer.results:
             if result.refused:
                 continue
             table.add_row(
                 result.solver,
                 "" if result.status is None else result.status.value,
+                "" if result.claimed is None else result.claimed.value,
                 _number(result.objective),
                 _number(result.bound),
                 _number(result.gap),
+                f"{result.bound_by} ({result.bound_source})" if result.bound_by else result.bound_source,
                 "" if result.objective is None else f"{result.certified_rows}/{result.rows}",
                 "" if result.seconds is None else f"{result.seconds:.3f}",
             )
