@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import isfinite
 
 import torch
-from torch import Tensor
 
 from qrsolve.claim import Claim
 from qrsolve.errors import ShapeError

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-import qrsolve.cli
+import qrsolve.commands
+import qrsolve.solvers
 from qrsolve import __version__, bundled_specs
 from qrsolve.cli import main
 from qrsolve.model_file import read_model, write_weights
@@ -350,7 +351,7 @@ def test_bad_outputs_before_any_work(
     def outputs(out: str, *more: str) -> str:
         return complaint(capsys, "project", "mychip.yaml", "dense.npz", "-o", out, *more)
 
-    monkeypatch.setattr(qrsolve.cli, "project_population", None)
+    monkeypatch.setattr(qrsolve.commands, "project_population", None)
     assert outputs("old.npz") == "old.npz: exists already; give --force to replace it, or another name"
     assert outputs("no/out.npz") == "no/out.npz: no folder no; make it first"
     assert outputs("out.txt") == "out.txt: ends in '.txt'; needed one of .npz, .safetensors, .pt, .pth"
@@ -379,7 +380,7 @@ def test_an_interrupt(folder: Path, capsys: pytest.CaptureFixture[str], monkeypa
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(qrsolve.cli, "project_population", interrupt)
+    monkeypatch.setattr(qrsolve.commands, "project_population", interrupt)
     before = sorted(folder.iterdir())
     assert run(capsys, "project", "mychip.yaml", "dense.npz", "-o", "out.npz") == (130, "", "qrsolve: interrupted\n")
     assert sorted(folder.iterdir()) == before

@@ -130,8 +130,9 @@ def test_a_known_bound_is_about_the_same_problem() -> None:
     assert certify(problem, bare).gap > 0
     assert certify(problem, bare, known=proof).is_optimal
     assert certify(problem, solution, known=certify(problem, bare)).bound == proof.bound
+    other = two_magnitudes(Group("row", 2, limit="fan_in"), rows=3)
+    elsewhere = certify(other, Prices().solve(other))
     with pytest.raises(ShapeError, match="about 3 rows; the problem has 2"):
-        other = two_magnitudes(Group("row", 2, limit="fan_in"), rows=3)
-        certify(problem, bare, known=certify(other, Prices().solve(other)))
+        certify(problem, bare, known=elsewhere)
     with pytest.raises(ShapeError, match="known bound"):
         certify(problem, bare, known=replace(proof, bound=2 * proof.objective))

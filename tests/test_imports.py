@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors"},
+    {"errors", "lazy"},
     {"output_file", "model_format", "model_file"},
-    {"alphabet"},
+    {"alphabet", "group"},
     {"problem"},
     {"solution"},
     {"spec", "solvers"},
@@ -23,6 +23,7 @@ _ORDER = [
     {"training"},
     {"report"},
     {"train"},
+    {"commands"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qrsolve.check import Report
-from qrsolve.compare import LayerComparison
-from qrsolve.explain import Explanation, LayerExplanation
-from qrsolve.project import Projection
-from qrsolve.spec import HardwareSpec
-from qrsolve.training.run import Training
-
-PIPE_WIDTH = 160
-"""Characters per line where the output is no terminal."""
-
-
-def console() -> Console:
-    """Return stdout without markup: a name may have brackets and colons."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width)
+if TYPE_CHECKING:
+    # Only annotations: the list of chips is printed without torch, which takes seconds to load.
+    from qrsolve.check import Report
+    from qrsolve.compare import LayerComparison
+    from qrsolve.explain import Explanation, LayerExplanation
+    from qrsolve.project import Projection
+    from qrsolve.spec import HardwareSpec
+    from qrsolve.training.run import Training
 
 
 def specs_table(specs: Iterable[HardwareSpec]) -> Table:

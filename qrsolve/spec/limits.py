@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from qrsolve.problem import Group
+from qrsolve.group import Group
 from qrsolve.spec.facts import Conflict, Count, Fact, PositiveCount, refusal
 
 
