@@ -279,9 +279,13 @@ class Alphabet:
 
 
 def _distinct(values: Tensor, tiny: float) -> Tensor:
-    """Return ascending values without those within ``tiny`` of the one before."""
-    values = values.sort().values + 0.0  # -0.0 + 0.0 is 0.0
-    return values[torch.cat([torch.ones(min(len(values), 1), dtype=torch.bool), values.diff() > tiny])]
+    """Return ascending values without those within ``tiny`` of a smaller one; values of both signs stay mirrored."""
+    sides = []
+    for side in (-values, values):
+        sizes = side[side > tiny].sort().values
+        is_first = torch.ones(min(len(sizes), 1), dtype=torch.bool)
+        sides.append(sizes[torch.cat([is_first, sizes.diff() > tiny])])
+    return torch.cat([-sides[0].flip(0), torch.zeros(int((values.abs() <= tiny).any())), sides[1]])
 
 
 def _is_near(values: Tensor, others: Tensor, tiny: float) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -87,7 +86,7 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, as_json
     report = check(plan, projected, parameters)
     write_weights(out, projected, provenance(plan, projections), force=force, source=opened.file)
     if as_json:
-        layers = {n: {**_certified(p), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
+        layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
         sentences = {"not_enforced": list(report.not_enforced), "remarks": list(report.remarks)}
         print_json(
             {"spec": plan.spec.name, "output": out, "compliant": report.is_compliant, "layers": layers, **sentences}
@@ -133,22 +132,3 @@ def train_network(options: TrainOptions, *, as_json: bool) -> int:
         console().print(training_page(trained.training, str(trained.folder)))
         console().print(report_page(trained.training.report), soft_wrap=True)
     return DONE if trained.training.report.is_compliant else VIOLATED
-
-
-def _certified(projection: Projection) -> dict[str, Any]:
-    proof = projection.certificate
-    return {
-        "solver": projection.solution.solver,
-        "status": projection.status.value,
-        "objective": proof.objective,
-        "bound": proof.bound,
-        "gap": proof.gap,
-        "bound_source": proof.bound_source,
-        "seconds": projection.seconds,
-        # Rows whose choice is proved for the values used, learned or given; `gap` is about the values too.
-        "certified_rows": projection.choice_certificate.certified_rows,
-        "rows": proof.rows,
-        "choice_gap": projection.choice_certificate.gap,
-        "values": projection.named_values(),
-        "given_values": projection.choice_certificate is projection.certificate,
-    }

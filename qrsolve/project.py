@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,25 @@ class Projection:
         if family is None or self.parameters is None:
             return {}
         return {name: self.parameters[:, t].tolist() for t, name in enumerate(family.names)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values: the solver, what is proved, and the values."""
+        proof, choice = self.certificate, self.choice_certificate
+        return {
+            "solver": self.solution.solver,
+            "status": self.status.value,
+            "objective": proof.objective,
+            "bound": proof.bound,
+            "gap": proof.gap,
+            "bound_source": proof.bound_source,
+            "seconds": self.seconds,
+            # Rows whose choice is proved for the values used, learned or given; `gap` is about the values too.
+            "certified_rows": choice.certified_rows,
+            "rows": choice.rows,
+            "choice_gap": choice.gap,
+            "values": self.named_values(),
+            "given_values": choice is proof,
+        }
 
 
 def project(

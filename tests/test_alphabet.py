@@ -172,6 +172,13 @@ def test_sums_are_those_of_single_synapses_at_the_fewest(values: list[float], ma
     assert (alphabet.free_zero == 0) is zero
 
 
+@pytest.mark.parametrize("bases", [[0.1], [0.1, 0.2, 0.3], [1.7, 0.9], [0.3, 0.7, 1.1]])
+def test_sums_of_both_signs_are_mirrored_whatever_the_rounding(bases: list[float]) -> None:
+    alphabet = Alphabet.sums([sign * base for base in bases for sign in (1, -1)], 5)
+    assert alphabet.mirror is not None
+    assert torch.equal(alphabet.values[0, alphabet.mirror], -alphabet.values[0])
+
+
 def test_sums_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ShapeError, match="up to 0; needed finite sums, 1 synapse or more"):
         Alphabet.sums([1.0], 0)

@@ -90,6 +90,13 @@ def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int,
     return tuple(sorted(groups, key=lambda i: _NESTING[problem.groups[i].kind]))
 
 
+def no_free_zero(problem: ChoiceProblem) -> str:
+    """Return a refusal unless the values are a finite alphabet in which a connection can be left out, else ``""``."""
+    if problem.alphabet is None:
+        return "the values are not a finite alphabet"
+    return "" if problem.alphabet.free_zero is not None else "a connection cannot be left out: the alphabet has no zero"
+
+
 def mixed_counts(problem: ChoiceProblem) -> str:
     """Return a refusal if some group counts sources where an option can use several synapses, else ``""``."""
     if problem.alphabet is None or problem.alphabet.max_use <= 1:
