@@ -17,11 +17,11 @@ from typing import Annotated, cast
 import typer
 
 from qrsolve import __version__
-from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError
+from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError, SpecError
 from qrsolve.output_file import write_file
 from qrsolve.report.console import console, print_json
 from qrsolve.report.tables import specs_table
-from qrsolve.spec import bundled_specs, json_schema, load_spec
+from qrsolve.spec import bundled_specs, json_schema, load_spec, parse_spec, template
 
 INTERRUPTED = 130
 
@@ -209,6 +209,24 @@ def train(
 
     options = TrainOptions(spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force)
     return commands.train_network(options, as_json=as_json)
+
+
+@app.command()
+def new(
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The chip's file to write, ending in .yaml or .yml.")],
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a chip's file to start from: valid as it is, with every kind of weights and limits as a choice."""
+    if not path.endswith((".yaml", ".yml")):
+        raise SpecError(f"{path}: needed a file name that ends in .yaml or .yml, as in {path}.yaml")
+    text = template(path)
+    write_file(path, text.encode(), force=force)
+    name = parse_spec(text, path).name
+    if as_json:
+        print_json({"output": path, "name": name})
+    else:
+        print(f"{path} is a chip to start from, called {name}; qrsolve explain {path} says what it means")
 
 
 @app.command()

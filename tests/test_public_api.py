@@ -67,6 +67,7 @@ assert explain is qrsolve.explain
         (["project", "--help"], 0),
         (["specs"], 0),
         (["schema"], 0),
+        (["new", "chip.yaml"], 0),
         (["explain", "no_such_chip"], 2),
         (["check", "bad.yaml", "model.npz"], 2),
         (["project", "bad.yaml", "model.npz", "-o", "out.npz"], 2),
@@ -75,9 +76,8 @@ assert explain is qrsolve.explain
     ],
 )
 def test_what_needs_no_weights_does_not_load_torch(arguments: list[str], code: int, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.yaml"
-    bad.write_text("schema: 1\nname: bad\n")
-    given = [str(bad) if a == "bad.yaml" else a for a in arguments]
+    (tmp_path / "bad.yaml").write_text("schema: 1\nname: bad\n")
+    given = [str(tmp_path / a) if a.endswith(".yaml") else a for a in arguments]
     program = f"""
 import sys
 from qrsolve.cli import main
