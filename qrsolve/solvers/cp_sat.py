@@ -52,7 +52,7 @@ class CpSat(Solver):
         if reason := too_many_booleans(problem, self.max_booleans):
             return reason
         if find_spec("ortools") is None:
-            return "ortools is not installed: pip install qrsolve[solvers]"
+            return "ortools is not installed: pip install 'qrsolve[solvers]'"
         return loading_clash("highspy")
 
     def solve(self, problem: ChoiceProblem) -> Solution:

@@ -50,7 +50,7 @@ class Milp(Solver):
             return reason
         missing = [package for package in ("cvxpy", "highspy") if find_spec(package) is None]
         if missing:
-            return f"not installed: {' and '.join(missing)}; pip install qrsolve[solvers]"
+            return f"not installed: {' and '.join(missing)}; pip install 'qrsolve[solvers]'"
         return loading_clash("ortools.sat.python.cp_model")
 
     def solve(self, problem: ChoiceProblem) -> Solution:
