@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import qrsolve.commands
+import qrsolve.compare
 import qrsolve.solvers
 from qrsolve import __version__, bundled_specs
 from qrsolve.cli import main
@@ -252,6 +253,24 @@ def test_compare_every_solver(folder: Path, capsys: pytest.CaptureFixture[str]) 
     code, out, err = run(capsys, "compare", "mychip.yaml", "dense.npz", "--layer", "fc1")
     assert (code, err) == (0, "")
     assert "fan_in can bind" in out
+    assert "its word" not in out
+    # Whoever has no prices is measured by those of somebody who has.
+    assert {r["bound_by"] for r in results.values() if r["objective"] is not None} <= {"top_gains", "greedy", "prices"}
+    assert (best["claimed"], best["bound_source"]) == ("optimal", "prices")
+
+
+def test_compare_names_a_bound_that_is_only_a_solvers_word(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = (qrsolve.solvers.named_solver("cp_sat"), qrsolve.solvers.named_solver("milp"))
+    monkeypatch.setattr(qrsolve.compare, "SOLVERS", word)
+    monkeypatch.setattr(qrsolve.compare, "HEURISTICS", ())
+    arguments = ("compare", "mychip.yaml", "dense.npz", "--layer", "fc2")
+    code, content = run_json(capsys, *arguments)
+    assert code == 0
+    assert [r["bound_source"] for r in content["layers"]["fc2"]] == ["solver", "solver"]
+    assert [r["claimed"] for r in content["layers"]["fc2"]] == ["optimal", "optimal"]
+    assert run(capsys, *arguments)[1].count(", its word") == 2
 
 
 def test_schema(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

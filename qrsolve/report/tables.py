@@ -109,7 +109,10 @@ def training_page(training: Training, folder: str) -> Group:
 
 
 def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
-    """Lay out, layer by layer, what each solver made of the same problem, and who refused it why."""
+    """Lay out, layer by layer, what each solver made of the same problem, and who refused it why.
+
+    ``status`` is what the best bound of all solvers proves, ``claims`` what the solver says itself.
+    """
     parts: list[RenderableType] = []
     for name, layer in layers.items():
         table = _table("solver", "status", "claims", "objective", "bound", "gap", "bound from", "certified", "seconds")
@@ -123,7 +126,7 @@ def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
                 _number(result.objective),
                 _number(result.bound),
                 _number(result.gap),
-                f"{result.bound_by} ({result.bound_source})" if result.bound_by else result.bound_source,
+                f"{result.bound_by or result.bound_source}{', its word' * (result.bound_source == 'solver')}",
                 "" if result.objective is None else f"{result.certified_rows}/{result.rows}",
                 "" if result.seconds is None else f"{result.seconds:.3f}",
             )
