@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from os import PathLike
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.spec import AxonTypeWeights, HardwareSpec, LayerShape
+from qrsolve.spec import AxonTypeWeights, HardwareSpec, LayerShape, load_spec
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,17 @@ class Plan:
         return tuple(name for population in self.populations for name in population.names)
 
 
-def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]] = ()) -> Plan:
+def compile_plan(
+    spec: HardwareSpec | str | PathLike[str],
+    shapes: Mapping[str, Sequence[int]],
+    groups: Sequence[Sequence[str]] = (),
+) -> Plan:
     """Turn a chip and the shapes of weights into problems.
 
     Parameters
     ----------
-    spec : HardwareSpec
-        The chip.
+    spec : HardwareSpec, str or path
+        The chip, a bundled one's name, or a YAML file.
     shapes : mapping of str to sequence of int
         Shape of each afferent matrix, neurons first, two or more dimensions.
     groups : sequence of sequences of str
@@ -155,6 +160,8 @@ def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups
 
     Raises
     ------
+    SpecError
+        No such chip or file, or mistakes in it.
     ShapeError
         A shape has fewer than two dimensions, grouped matrices have different numbers of neurons, a group names
         something unknown or twice, or the sources are no multiple of an n_of_m group.
@@ -163,6 +170,7 @@ def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups
     NoSolverError
         The weight kind has no projection in this version.
     """
+    spec = load_spec(spec)
     if isinstance(spec.weights, AxonTypeWeights):
         raise NoSolverError(f"{spec.name}: weights of kind axon_types have no projection in this version")
     for name, shape in shapes.items():

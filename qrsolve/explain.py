@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, lcm
+from os import PathLike
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan
 from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.solvers import SOLVERS, refusals
-from qrsolve.spec import HardwareSpec, LimitKind, spec_hash
+from qrsolve.spec import HardwareSpec, LimitKind, load_spec, spec_hash
 
 EXAMPLE = (64, 256)
 """Neurons and sources of the layer that is explained where no shape is asked for."""
@@ -110,14 +111,16 @@ class Explanation:
 
 
 def explain(
-    spec: HardwareSpec, shapes: Mapping[str, Sequence[int]] | None = None, groups: Sequence[Sequence[str]] = ()
+    spec: HardwareSpec | str | PathLike[str],
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    groups: Sequence[Sequence[str]] = (),
 ) -> Explanation:
     """Compile a chip for some shapes and ask every solver about each problem; nothing is solved.
 
     Parameters
     ----------
-    spec : HardwareSpec
-        The chip.
+    spec : HardwareSpec, str or path
+        The chip, a bundled one's name, or a YAML file.
     shapes : mapping of str to sequence of int, or None
         As in `compile_plan`; ``None`` takes an example layer.
     groups : sequence of sequences of str
@@ -130,6 +133,8 @@ def explain(
 
     Raises
     ------
+    SpecError
+        No such chip or file, or mistakes in it.
     ShapeError
         The shapes do not fit each other.
 
@@ -137,7 +142,7 @@ def explain(
     -----
     Values that are learned are taken at typical places: solvers accept by structure, which only special values change.
     """
-    is_example = not shapes
+    spec, is_example = load_spec(spec), not shapes
     try:
         plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups)
     except (InfeasibleError, NoSolverError) as error:

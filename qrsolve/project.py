@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from qrsolve.certify import certify, status_of
-from qrsolve.compile import Plan, Population
-from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
+from qrsolve.compile import Plan, Population, compile_plan
+from qrsolve.errors import QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, Solution, Status
-from qrsolve.solvers import Solver, select_solver
+from qrsolve.solvers import Solver, solve
 from qrsolve.solvers.levels import solve_levels
-from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.spec import HardwareSpec
+
+solve_choice = solve
+"""The name by which `qrsolve.training` knows `solve`."""
 
 
 @dataclass(frozen=True)
@@ -63,26 +68,50 @@ class Projection:
             return {}
         return {name: self.parameters[:, t].tolist() for t, name in enumerate(family.names)}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values: the solver, what is proved, and the values."""
+        proof, choice = self.certificate, self.choice_certificate
+        return {
+            "solver": self.solution.solver,
+            "status": self.status.value,
+            "objective": proof.objective,
+            "bound": proof.bound,
+            "gap": proof.gap,
+            "bound_source": proof.bound_source,
+            "seconds": self.seconds,
+            # Rows whose choice is proved for the values used, learned or given; `gap` is about the values too.
+            "certified_rows": choice.certified_rows,
+            "rows": choice.rows,
+            "choice_gap": choice.gap,
+            "values": self.named_values(),
+            "given_values": choice is proof,
+        }
+
 
 def project(
-    plan: Plan,
+    chip: Plan | HardwareSpec | str | PathLike[str],
     weights: Mapping[str, Tensor],
     *,
+    groups: Sequence[Sequence[str]] = (),
     importance: Mapping[str, Tensor] | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
 ) -> dict[str, Projection]:
-    """Find the nearest deployable weights of every population of a plan.
+    """Find the nearest deployable weights of every population.
 
     Parameters
     ----------
-    plan : Plan
-        A chip compiled for these shapes.
+    chip : Plan, HardwareSpec, str or path
+        A chip compiled for these shapes; or a chip, a bundled chip's name or a YAML file, which is compiled for the
+        shapes of ``weights``.
     weights : mapping of str to Tensor
-        By the names of the plan; float32, float64, bfloat16 or float16, on any device.
+        Shape (neurons, sources...); float32, float64, bfloat16 or float16, on any device. For a plan, by its names:
+        others are left alone.
+    groups : sequence of sequences of str
+        Matrices that share a population, as in `compile_plan`; a plan has its own.
     importance : mapping of str to Tensor or None
         Positive weight of each squared error, same shapes; 1 where missing.
-    solver : Solver or None
-        Use this one for every choice problem; its refusal is an error.
+    solver : Solver, str or None
+        Use this one, or the one of that name, for every choice problem; its refusal is an error.
 
     Returns
     -------
@@ -91,25 +120,38 @@ def project(
 
     Raises
     ------
+    SpecError
+        No such chip or file, or mistakes in it.
     ModelError
         NaN or inf in a weight, with its name and position.
     ShapeError
-        A weight does not have the compiled shape.
+        A weight does not have the compiled shape, or has no sources; or ``groups`` beside a plan.
     InfeasibleError
         No weights fit, with the arithmetic.
     NoSolverError
         No solver accepts the problem, or the chosen one refuses; with the reasons.
     """
+    plan = _plan(chip, weights, groups)
     return {
         population.name: project_population(population, weights, importance, solver) for population in plan.populations
     }
+
+
+def _plan(
+    chip: Plan | HardwareSpec | str | PathLike[str], weights: Mapping[str, Tensor], groups: Sequence[Sequence[str]]
+) -> Plan:
+    if isinstance(chip, Plan):
+        if groups:
+            raise ShapeError("'groups' beside a plan, which has populations of its own; give them to compile_plan")
+        return chip
+    return compile_plan(chip, {name: w.shape for name, w in weights.items()}, groups)
 
 
 def project_population(
     population: Population,
     weights: Mapping[str, Tensor],
     importance: Mapping[str, Tensor] | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
 ) -> Projection:
     """Project one population; parameters and errors as in `project`."""
     began = time.perf_counter()
@@ -170,36 +212,12 @@ def _importance(
 
 
 def _solve(
-    population: Population, w: Tensor, h: Tensor | None, solver: Solver | None
+    population: Population, w: Tensor, h: Tensor | None, solver: Solver | str | None
 ) -> tuple[Tensor | None, Solution]:
     if population.family is None:
-        return None, solve_choice(population.choice(w, None, h), solver)
-    levels = solve_levels(population.levels(w, h), lambda problem, start: solve_choice(problem, solver, start))
+        return None, solve(population.choice(w, None, h), solver)
+    levels = solve_levels(population.levels(w, h), lambda problem, start: solve(problem, solver, start))
     return levels.parameters, levels.solution
-
-
-def solve_choice(problem: ChoiceProblem, solver: Solver | None = None, start: Solution | None = None) -> Solution:
-    """Solve a choice problem with the given solver, or with the first that does not refuse.
-
-    ``start``, the solution of a nearby problem, spares `Prices` much of the search.
-
-    Raises
-    ------
-    NoSolverError
-        The given solver refuses, all do, or the limit of work ran out before anything was found.
-    InfeasibleError
-        The problem has no solution.
-    """
-    if solver is None:
-        solver = select_solver(problem)
-    elif reason := solver.refusal(problem):
-        raise NoSolverError(f"{solver.name} refuses: {reason}")
-    solution = solver.solve(problem, start) if isinstance(solver, Prices) else solver.solve(problem)
-    if solution.choice is None and solution.status is Status.LIMIT_REACHED:
-        raise NoSolverError(f"{solver.name}: {solution.reason}")
-    if solution.choice is None:
-        raise InfeasibleError(solution.reason)
-    return solution
 
 
 def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Certificate:

@@ -10,32 +10,34 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors"},
+    {"errors", "lazy"},
     {"output_file", "model_format", "model_file"},
     {"savings"},
-    {"alphabet"},
+    {"alphabet", "group"},
     {"problem"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "certify_signs"},
-    {"certify"},
+    {"compile", "certify_signs", "claim", "price_bound", "certify"},
     {"project", "recovery"},
     {"check", "usage"},
     {"explain", "compare", "provenance"},
     {"training"},
     {"report"},
     {"train"},
+    {"commands"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):
     for _part in _parts:
         ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
 # Within a level, in this order.
+ALLOWED["certify"] |= {"claim", "price_bound"}
+ALLOWED["price_bound"] |= {"claim"}
 ALLOWED["check"] |= {"usage"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("certify", "check", "usage", "recovery"):
+for _part in ("claim", "price_bound", "certify", "check", "usage", "recovery"):
     ALLOWED[_part] -= {"solvers", "project"}
 
 

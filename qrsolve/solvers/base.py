@@ -127,6 +127,13 @@ def sign_refusal(problem: ChoiceProblem) -> str:
     return f"{limits[0] or 'sign'} couples the values of each source" if limits else ""
 
 
+def no_free_zero(problem: ChoiceProblem) -> str:
+    """Return a refusal unless the values are a finite alphabet in which a connection can be left out, else ``""``."""
+    if problem.alphabet is None:
+        return "the values are not a finite alphabet"
+    return "" if problem.alphabet.free_zero is not None else "a connection cannot be left out: the alphabet has no zero"
+
+
 def mixed_counts(problem: ChoiceProblem) -> str:
     """Return a refusal if some group counts something else than synapses: signs, or sources of several; else ``""``."""
     if text := sign_refusal(problem):

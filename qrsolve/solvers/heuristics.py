@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver, infeasibility, mixed_counts
+from qrsolve.solvers.base import Solver, infeasibility, mixed_counts, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
 from qrsolve.solvers.row_problem import RowProblem
 
@@ -23,15 +23,9 @@ class Heuristic(Solver):
 
     def refusal(self, problem: ChoiceProblem) -> str:
         """Refuse anything but one capacity per row over a finite alphabet with a zero."""
-        if problem.alphabet is None:
-            return "the values are not a finite alphabet"
         if [group.kind for group in problem.groups] != ["row"]:
             return "the limits are not one capacity per row"
-        if refusal := mixed_counts(problem):
-            return refusal
-        if problem.alphabet.free_zero is None:
-            return "a connection cannot be left out: the alphabet has no zero"
-        return ""
+        return no_free_zero(problem) or mixed_counts(problem)
 
     def solve(self, problem: ChoiceProblem) -> Solution:
         """Return a FEASIBLE choice, without prices or bound."""

@@ -142,6 +142,12 @@ def n_booleans(problem: ChoiceProblem) -> int:
     return problem.w.numel() * len(_levels(problem, binding_kinds(problem)))
 
 
+def too_many_booleans(problem: ChoiceProblem, most: int) -> str:
+    """Return a refusal if a problem can take more than ``most`` Booleans, else ``""``."""
+    n = n_booleans(problem)
+    return "" if n <= most else f"{n:,} Booleans exceed max_booleans = {most:,}; raise it or split the layer by core"
+
+
 def _levels(problem: ChoiceProblem, kinds: tuple[str, ...]) -> list[tuple[tuple[int, ...], Tensor]]:
     """Return each combination of counts that some option has, ascending, with those options."""
     found: dict[tuple[int, ...], list[int]] = {}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
-from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, sign_refusal
+from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, no_free_zero, sign_refusal
 from qrsolve.solvers.nearest import nearest_option
 
 
@@ -95,7 +95,7 @@ class TopGains(Solver):
             return ""
         if problem.alphabet.max_use > 1 and any(problem.groups[i].counts == "synapses" for i in binding):
             return f"a connection can use up to {problem.alphabet.max_use} synapses"
-        return "a connection cannot be left out: the alphabet has no zero"
+        return no_free_zero(problem)
 
     def solve(self, problem: ChoiceProblem) -> Solution:
         """Quantise, then keep the largest gains; O(n log n_options + n log capacity).

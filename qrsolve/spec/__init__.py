@@ -18,6 +18,7 @@ from qrsolve.spec.limits import (
 )
 from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
 from qrsolve.spec.schema import json_schema
+from qrsolve.spec.template import template
 from qrsolve.spec.weights import (
     WEIGHT_KINDS,
     AxonTypeWeights,
@@ -66,4 +67,5 @@ __all__ = [
     "load_spec",
     "parse_spec",
     "spec_hash",
+    "template",
 ]

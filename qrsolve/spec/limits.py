@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from qrsolve.problem import Group
+from qrsolve.group import Group
 from qrsolve.spec.facts import Conflict, Count, Fact, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.packing import (

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from itertools import combinations_with_replacement
 from math import comb, nan
-from typing import Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
-from qrsolve.alphabet import AlphabetFamily
-from qrsolve.problem import Group
+from qrsolve.group import Group
+from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, Fact, Part, PositiveCount, PositiveNumber, Text, refusal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from qrsolve.alphabet import AlphabetFamily
+else:
+    torch = DeferredModule("torch")  # options are worked out when asked for; reading a chip needs none
 
 Scope = Literal["neuron", "core", "layer", "chip"]
 Bits = Annotated[int, Field(ge=1, le=16)]
@@ -107,6 +113,8 @@ class CountedKind(SignedKind):
         positive: bool = True,
         power_of_two: bool = False,
     ) -> AlphabetFamily:
+        from qrsolve.alphabet import AlphabetFamily
+
         return AlphabetFamily(
             counts=counts.to(torch.float64),
             use=use.to(torch.int64),
