@@ -6,7 +6,7 @@ from math import isfinite
 
 import torch
 
-from qrsolve.certify_signs import n_signs, one_sign_bound
+from qrsolve.sign_bound import n_signs, one_sign_bound
 from qrsolve.claim import Claim
 from qrsolve.errors import ShapeError
 from qrsolve.price_bound import checked_prices, price_bound

@@ -17,7 +17,7 @@ _ORDER = [
     {"problem"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "certify_signs", "claim", "price_bound", "certify"},
+    {"compile", "sign_bound", "claim", "price_bound", "certify"},
     {"project", "recovery"},
     {"check", "usage"},
     {"explain", "compare", "provenance"},
@@ -31,13 +31,13 @@ for _level, _parts in enumerate(_ORDER):
     for _part in _parts:
         ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
 # Within a level, in this order.
-ALLOWED["certify"] |= {"claim", "price_bound"}
+ALLOWED["certify"] |= {"claim", "price_bound", "sign_bound"}
 ALLOWED["price_bound"] |= {"claim"}
 ALLOWED["check"] |= {"usage"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("claim", "price_bound", "certify", "check", "usage", "recovery"):
+for _part in ("claim", "price_bound", "sign_bound", "certify", "check", "usage", "recovery"):
     ALLOWED[_part] -= {"solvers", "project"}
 
 

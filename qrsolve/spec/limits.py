@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from qrsolve.group import Group
+from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, Count, Fact, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.packing import (
@@ -23,6 +22,12 @@ from qrsolve.spec.packing import (
     PowersOfTwo,
     synapses_per_list,
 )
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
 
 
 class LimitKind(Fact):

@@ -13,10 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
-import torch
-from torch import Tensor
+from qrsolve.lazy import DeferredModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
 
 Shape = Sequence[int]
 
