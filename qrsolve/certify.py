@@ -6,11 +6,11 @@ from math import isfinite
 
 import torch
 
-from qrsolve.sign_bound import n_signs, one_sign_bound
 from qrsolve.claim import Claim
 from qrsolve.errors import ShapeError
 from qrsolve.price_bound import checked_prices, price_bound
 from qrsolve.problem import ChoiceProblem
+from qrsolve.sign_bound import n_signs, one_sign_bound
 from qrsolve.solution import Certificate, Solution, Status, Violation
 
 TOLERANCE = 1e-6
