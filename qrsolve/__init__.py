@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from qrsolve.alphabet import Alphabet as Alphabet
     from qrsolve.alphabet import AlphabetFamily as AlphabetFamily
     from qrsolve.certify import certify as certify
+    from qrsolve.check import Report as Report
+    from qrsolve.check import check as check
     from qrsolve.compile import Plan as Plan
     from qrsolve.compile import Population as Population
     from qrsolve.compile import compile_plan as compile_plan
@@ -43,6 +45,7 @@ else:
         {
             "alphabet": ("Alphabet", "AlphabetFamily"),
             "certify": ("certify",),
+            "check": ("Report", "check"),
             "compile": ("Plan", "Population", "compile_plan"),
             "errors": ("InfeasibleError", "ModelError", "NoSolverError", "QRSolveError", "ShapeError", "SpecError"),
             "explain": ("Explanation", "explain"),

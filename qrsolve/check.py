@@ -310,8 +310,8 @@ def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
     scope = getattr(limit, "scope", "")
     if scope not in ("chip", "network") or limit.not_enforced():
         return None
-    n_chips = (plan.spec.hierarchy.chips or 1) if scope == "chip" else 1
-    capacity = limit.capacity * n_chips
+    capacity = plan.spec.total(limit)
+    n_chips = capacity // limit.capacity if limit.capacity else 1
     where = "all layers together"
     chips = f" on each of {n_chips} chips = {capacity:,}" if n_chips > 1 else ""
     over = f" ({total - capacity:,} too many)" if total > capacity else ""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qrsolve.allotment import allotted
 from qrsolve.certify import certify, status_of
 from qrsolve.compile import Plan, Population, compile_plan
 from qrsolve.errors import QRSolveError, ShapeError
@@ -131,7 +132,7 @@ def project(
     NoSolverError
         No solver accepts the problem, or the chosen one refuses; with the reasons.
     """
-    plan = _plan(chip, weights, groups)
+    plan = allotted(_plan(chip, weights, groups), weights)
     return {
         population.name: project_population(population, weights, importance, solver) for population in plan.populations
     }

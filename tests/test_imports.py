@@ -18,6 +18,7 @@ _ORDER = [
     {"solution"},
     {"spec", "solvers"},
     {"compile", "sign_bound", "claim", "price_bound", "certify"},
+    {"allotment"},
     {"project", "recovery"},
     {"check", "usage"},
     {"explain", "compare", "provenance"},

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from qrsolve.spec.facts import Conflict, Fact, Part, Path, PositiveCount, Text, refusal
-from qrsolve.spec.limits import Limit
+from qrsolve.spec.limits import Limit, LimitKind
 from qrsolve.spec.weights import Weights
 
 
@@ -65,6 +65,11 @@ class HardwareSpec(Part):
         """Say, one sentence each, how enforced rules are taken where the file leaves a choice."""
         limits = (limit.remark() for limit in self.limits)
         return (*self.weights.remarks(), *(text for text in limits if text))
+
+    def total(self, limit: LimitKind) -> int:
+        """Return what all layers together have of a limit of scope chip or network: that of all chips."""
+        n_chips = self.hierarchy.chips if getattr(limit, "scope", "") == "chip" else 1
+        return limit.capacity * (n_chips or 1)
 
     def facts(self) -> Iterator[tuple[Path, Fact]]:
         """Go through every part that has a source, each with its path in the file."""

@@ -185,7 +185,9 @@ class Synapses(CountedLimit):
         return rows * columns if self.zeros == "stored" else None
 
     def remark(self) -> str:
-        """Say that a total over more, or less, than a layer is counted per layer."""
+        """Say how a total over more, or less, than a layer is held."""
+        if self.scope in ("chip", "network") and self.zeros == "free":
+            return f"{self.kind}: the total of the {self.scope} is divided among the layers by what their weights save"
         return "" if self.scope == "layer" else _taken_per_layer(self.kind, self.scope)
 
 
