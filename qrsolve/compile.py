@@ -103,6 +103,11 @@ class Population:
             raise NoSolverError(f"'{self.name}': real weights have no values to choose")
         return LevelsProblem(w, self.family, self.groups, h, self.scope(w.device))
 
+    def with_capacities(self, capacities: Sequence[int | Tensor]) -> Population:
+        """Return the same population with other capacities, in the order of its groups."""
+        groups = tuple(replace(g, capacity=c) for g, c in zip(self.groups, capacities, strict=True))
+        return replace(self, groups=groups)
+
     def scope(self, device: torch.device | None = None) -> Tensor | None:
         """Return which rows share values: each its own for scope neuron, else ``None`` for all together."""
         if self.family is None or self.family.scope != "neuron":

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 
-from qrsolve import Plan, check, compile_plan, project
+from qrsolve import Plan, Projector, check, compile_plan, project
 from qrsolve.allotment import allotted
 from qrsolve.spec import parse_spec
 
@@ -63,3 +64,44 @@ def test_shares_add_up_to_the_total_and_follow_the_weights() -> None:
 def test_a_single_layer_keeps_its_plan() -> None:
     plan = compile_plan(chip("{kind: real}", 3).spec, {"a": (2, 3)})
     assert allotted(plan, {"a": torch.randn(2, 3)}) is plan
+
+
+def trained(steps: int, resume_at: int | None = None) -> tuple[Projector, nn.Module]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    spec = parse_spec(
+        "schema: 1\nname: t\ntitle: t\nweights: {kind: grid, bits: 4}\n"
+        "limits: [{kind: synapses, max: 20, scope: chip}]\n"
+    )
+    x, y = torch.randn(64, 6), torch.randint(0, 3, (64,))
+
+    def start() -> tuple[Projector, torch.optim.Optimizer]:
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+        projector = Projector(spec, model)
+        projector.attach(optimizer)
+        return projector, optimizer
+
+    projector, optimizer = start()
+    for step in range(steps):
+        if step == resume_at:
+            saved, moments = projector.state_dict(), optimizer.state_dict()
+            projector.detach()
+            projector, optimizer = start()
+            projector.load_state_dict(saved)
+            optimizer.load_state_dict(moments)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        used = sum(int((p != 0).sum()) for p in (model[0].weight, model[2].weight))
+        assert used <= 20
+    return projector, model
+
+
+def test_training_holds_the_total_and_resumes_with_its_division() -> None:
+    projector, whole = trained(130)
+    first = [g.capacity for s in projector._states for g in s.population.groups]
+    assert sum(first) <= 20
+    resumed, model = trained(130, resume_at=115)
+    assert [g.capacity for s in resumed._states for g in s.population.groups] == first
+    for a, b in zip(whole.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)

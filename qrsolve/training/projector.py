@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan, compile_plan
 from qrsolve.errors import ModelError, QRSolveError
@@ -22,6 +23,9 @@ from qrsolve.training.groups import Selector, find_afferents
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.state import PopulationState
+
+_ALLOT_EVERY = 100
+"""Steps between two divisions of a total that populations share."""
 
 
 class Projector:
@@ -85,7 +89,8 @@ class Projector:
         afferents = find_afferents(model, select, groups)
         weights = {name: model.get_parameter(name) for name in afferents.names}
         self.model = model
-        self.plan: Plan = compile_plan(spec, {n: tuple(p.shape) for n, p in weights.items()}, afferents.groups)
+        self._whole = compile_plan(spec, {n: tuple(p.shape) for n, p in weights.items()}, afferents.groups)
+        self.plan: Plan = allotted(self._whole, weights)
         self.left_out = afferents.left_out
         self.method = StraightThrough() if method is None else method
         self.schedule = Schedule(compliant, total_steps) if schedule is None else schedule
@@ -190,6 +195,7 @@ class Projector:
             "n_steps": self.n_steps,
             "populations": {state.population.name: state.state_dict() for state in self._states},
             "generator": self._generator.get_state(),
+            "shares": [[group.capacity for group in state.population.groups] for state in self._states],
             "means": {} if self._centring is None else self._centring.state_dict(),
         }
 
@@ -211,6 +217,8 @@ class Projector:
         self._generator.set_state(state["generator"].cpu())
         if self._centring is not None:
             self._centring.load_state_dict(state["means"])
+        for own, shares in zip(self._states, state["shares"], strict=True):
+            own.population = own.population.with_capacities(shares)
         for own in self._states:
             own.load_state_dict(saved[own.population.name])
             self._synchronised(own, keep=True)
@@ -240,6 +248,8 @@ class Projector:
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.n_steps += 1
         stage = self.stage
+        if self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
+            self._allot()
         for state in self._states:
             moved = {name: self.model.get_parameter(name).detach() for name in state.latent}
             state.move(moved, self._gradients(state), self._learning_rate(optimizer, state))
@@ -260,6 +270,12 @@ class Projector:
             if any(p is first for p in group["params"]):
                 return float(group.get("lr", 0.0))
         return 0.0
+
+    def _allot(self) -> None:
+        """Divide totals that populations share anew, by the latent weights as they are now."""
+        self.plan = allotted(self._whole, {name: w for state in self._states for name, w in state.latent.items()})
+        for state, population in zip(self._states, self.plan.populations, strict=True):
+            state.population = population
 
     def _at_projection(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""
