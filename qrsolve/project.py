@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from qrsolve.certify import certify, status_of
+from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population
 from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
 from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Certificate, Solution, Status
+from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, select_solver
 from qrsolve.solvers.base import laminar_order
 from qrsolve.solvers.levels import solve_levels
@@ -114,8 +115,9 @@ def project_population(
     w = population.matrix(weights)
     h = _importance(population, weights, importance)
     try:
-        parameters, solution = _solve(population, w, h, solver)
-        return projection_of(population, w, population.choice(w, parameters, h), solution, parameters, began)
+        parameters, solution, proof = _solve(population, w, h, solver)
+        problem = population.choice(w, parameters, h)
+        return projection_of(population, w, problem, solution, parameters, began, proof)
     except QRSolveError as error:
         raise type(error)(f"'{population.name}': {error}") from error
 
@@ -127,6 +129,7 @@ def projection_of(
     solution: Solution,
     parameters: Tensor | None,
     began: float | None = None,
+    proof: LevelsProof | None = None,
 ) -> Projection:
     """Certify a solution of a population's choice problem and hand out its weights.
 
@@ -144,12 +147,17 @@ def projection_of(
         The values' parameters; ``None`` for real weights.
     began : float or None
         `time.perf_counter` when the work began; ``None`` counts only certifying.
+    proof : LevelsProof or None
+        Evidence about all values that the chip could have; ``None`` leaves a bound over real weights.
     """
     began = time.perf_counter() if began is None else began
     certificate = certify(problem, solution)
     overall = certificate
     if population.family is not None and population.family.is_learned:
         overall = _with_relaxed_bound(problem, certificate)
+        if proof is not None:
+            proved = certify_levels(population.levels(w, problem.h), certificate, proof)
+            overall = proved if proved.bound >= overall.bound else overall
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
@@ -166,11 +174,11 @@ def _importance(
 
 def _solve(
     population: Population, w: Tensor, h: Tensor | None, solver: Solver | None
-) -> tuple[Tensor | None, Solution]:
+) -> tuple[Tensor | None, Solution, LevelsProof | None]:
     if population.family is None:
-        return None, solve_choice(population.choice(w, None, h), solver)
+        return None, solve_choice(population.choice(w, None, h), solver), None
     levels = solve_levels(population.levels(w, h), lambda problem, start: solve_choice(problem, solver, start))
-    return levels.parameters, levels.solution
+    return levels.parameters, levels.solution, levels.proof
 
 
 def solve_choice(problem: ChoiceProblem, solver: Solver | None = None, start: Solution | None = None) -> Solution:

@@ -16,7 +16,7 @@ _ORDER = [
     {"problem"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "certify"},
+    {"compile", "certify", "certify_levels"},
     {"project", "recovery"},
     {"check", "usage"},
     {"explain", "compare", "provenance"},
@@ -33,7 +33,7 @@ ALLOWED["check"] |= {"usage"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("certify", "check", "usage", "recovery"):
+for _part in ("certify", "certify_levels", "check", "usage", "recovery"):
     ALLOWED[_part] -= {"solvers", "project"}
 
 
