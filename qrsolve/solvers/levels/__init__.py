@@ -9,8 +9,9 @@ from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.alternation import Alternation, alternate, best_parameters
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
 from qrsolve.solvers.levels.k_means import KMeans
+from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
 
-LEVELS_METHODS: tuple[LevelsMethod, ...] = (KMeans(), Alternation())
+LEVELS_METHODS: tuple[LevelsMethod, ...] = (KMeans(), FreeScale(), PowerOfTwoScale(), Alternation())
 """The first that does not refuse a problem is taken; the last refuses nothing."""
 
 

@@ -195,11 +195,18 @@ def best_partition(lines: SortedLines, n_runs: int, lines_per_scope: int, *, zer
         bounds[members[np.repeat(better, lines_per_scope)]] = polished[np.repeat(better, lines_per_scope)]
         prices[open_scopes] = found.price
         slack = _CLOSED * objective[open_scopes] + _ROUNDING * scale[open_scopes]
-        is_closed = found.bound >= objective[open_scopes] - slack
-        is_optimal[open_scopes] = is_closed
         room = objective[open_scopes] + slack - found.bound
-        most_gain[open_scopes] = np.minimum(most_gain[open_scopes], found.price + room)
-        is_stuck = ~_place_cuts(is_cut, members, program, found, np.where(is_closed, -np.inf, room), lines_per_scope)
+        # Whoever checks the proof knows the last price only, and lets any number of runs end in one gap.
+        allowed = found.price + np.maximum(room, 0.0)
+        is_short = most_gain[open_scopes] < allowed
+        is_wide = program.discount > np.repeat(found.price, lines_per_scope)[:, None]
+        has_wide = is_wide.reshape(len(open_scopes), -1).any(axis=1)
+        is_closed = (room <= 2 * slack) & ~(is_short | has_wide) | (objective[open_scopes] <= slack)
+        is_optimal[open_scopes] = is_closed
+        most_gain[open_scopes] = 1.01 * allowed
+        is_near = (found.through <= np.repeat(room, lines_per_scope)[:, None]) | is_wide
+        is_near &= ~np.repeat(is_closed, lines_per_scope)[:, None]
+        is_stuck = ~is_short & ~_place_cuts(is_cut, members, program, is_near, room / (_SHRINK * n_runs))
         is_cut[members[:, None], bounds[members]] = True
         open_scopes = open_scopes[~is_closed & ~is_stuck]
         if len(open_scopes) == 0:
@@ -442,20 +449,18 @@ def _priced(cost: FloatArray, price: FloatArray) -> FloatArray:
 
 
 def _place_cuts(
-    is_cut: np.ndarray, members: IntArray, program: _Program, found: _Found, room: FloatArray, lines_per_scope: int
+    is_cut: np.ndarray, members: IntArray, program: _Program, is_near: np.ndarray, target: FloatArray
 ) -> np.ndarray:
-    """Break every gap through which a better path could go; return which scopes had one."""
+    """Break the gaps beside the given cuts until their discounts are near the target; return which scopes had any."""
     gap = np.diff(program.cuts)
-    is_near = found.through <= np.repeat(room, lines_per_scope)[:, None]
     can_matter = (gap > 1) & (is_near[:, :-1] | is_near[:, 1:])
     line, place = np.nonzero(can_matter)
     left, width = program.cuts[line, place], gap[line, place]
-    # Discounts fall with the square of the number of parts; they are to shrink to a share of the present room.
-    n_runs = found.bounds.shape[1] - 1
-    target = np.repeat(np.maximum(room, 0.0), lines_per_scope)[line] / (_SHRINK * n_runs)
+    lines_per_scope = len(members) // len(target)
+    # Discounts fall with the square of the number of parts.
     saving = np.minimum(program.discount[line, place], program.discount[line, place + 1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = np.sqrt(saving / target)
+        parts = np.sqrt(saving / np.maximum(target, 0.0)[line // lines_per_scope])
     parts = np.ceil(np.minimum(np.nan_to_num(parts, nan=_PARTS), _PARTS)).astype(np.int64)
     if not (parts > 1).any():
         parts[:] = 2
