@@ -9,6 +9,7 @@ knows a solver: prices and places are evidence, and any of them give a true boun
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isfinite, log2
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from qrsolve.problem import LevelsProblem
 from qrsolve.solution import Certificate, LevelsProof
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+IntArray = NDArray[np.integer]
 _CHUNK_ENTRIES = 1 << 21
 
 
@@ -38,7 +39,8 @@ def certify_levels(problem: LevelsProblem, chosen: Certificate, proof: LevelsPro
     Returns
     -------
     Certificate
-        With ``bound_source`` "prices", or "solver" where only the method's word is there.
+        With ``bound_source`` "prices" (of values), "enumeration" (every power of two that could be a scale), or
+        "solver" (the method's word).
 
     Raises
     ------
@@ -50,18 +52,22 @@ def certify_levels(problem: LevelsProblem, chosen: Certificate, proof: LevelsPro
     -----
     O(n log n + n_cuts^2) per scope, in float64.
     """
-    per_scope = proof.prices is not None and proof.cuts is not None
-    if per_scope:
+    if proof.prices is not None and proof.cuts is not None:
         bound, source = codebook_bound(problem, proof, chosen), "prices"
+    elif proof.bound is None:
+        bound, source = powers_bound(problem), "enumeration"
     else:
-        word = 0.0 if proof.bound is None else proof.bound
         slack = chosen.tolerance * chosen.objective + 1e-300
-        if not np.isfinite(word) or word > chosen.objective + slack:
-            raise ShapeError(f"claimed bound {word:g}; the claimed values have an objective of {chosen.objective:g}")
-        bound, source = np.array([word]), "solver"
+        if not isfinite(proof.bound) or proof.bound > chosen.objective + slack:
+            raise ShapeError(
+                f"claimed bound {proof.bound:g}; the claimed values have an objective of {chosen.objective:g}"
+            )
+        bound, source = np.array([proof.bound]), "solver"
+    per_scope = source != "solver" and problem.scope is not None
     total = min(float(bound.sum()), chosen.objective)
-    if chosen.is_compliant and per_scope and len(bound) == chosen.rows and len(chosen.row_objective) == chosen.rows:
-        row_bound = torch.from_numpy(bound).to(chosen.row_objective)
+    if chosen.is_compliant and per_scope and len(bound) == len(chosen.row_objective) == chosen.rows:
+        assert problem.scope is not None
+        row_bound = torch.from_numpy(bound).to(chosen.row_objective)[problem.scope]
         certified = int((chosen.row_objective - row_bound <= _slack(problem, chosen)).sum())
         rows = chosen.row_objective, row_bound
     else:
@@ -132,12 +138,42 @@ def codebook_bound(problem: LevelsProblem, proof: LevelsProof, chosen: Certifica
     return np.concatenate(bounds)
 
 
+def powers_bound(problem: LevelsProblem) -> FloatArray:
+    """Return the least error per scope over all scales that are powers of two, by trying them.
+
+    Above the largest weight over the least number, the error only depends on which weights stay at zero, or grows.
+    Below, what lies beyond the largest number costs more and more: the trial ends where that alone exceeds the best.
+    """
+    family = problem.family
+    if family.n_parameters != 1 or not family.power_of_two:
+        raise ShapeError("a proof without prices and without a bound is for scales that are powers of two")
+    numbers = torch.unique(family.counts[:, 0])
+    middles = (numbers[1:] + numbers[:-1]) / 2
+    w, h = (part.cpu() for part in problem.by_scope())
+    smallest = float(torch.cat([numbers, middles]).abs()[torch.cat([numbers, middles]) != 0].min())
+    largest = float(w.abs().max())
+    exponent = int(log2(largest / smallest)) + 3 if largest > 0 else 0
+    least = torch.full((len(w),), torch.inf, dtype=torch.float64)
+    while True:
+        scale = 2.0**exponent
+        lowest, highest = scale * min(0.0, float(numbers[0])), scale * max(0.0, float(numbers[-1]))
+        beyond = (w - highest).clamp(min=0) + (lowest - w).clamp(min=0)
+        # Where nothing but ever smaller scales helps, rounding ends the trial.
+        if bool(((h * beyond.square()).sum(dim=1) * (1 + 1e-12) >= least).all()):
+            return least.numpy()
+        number = numbers[torch.searchsorted(middles, w / scale)]
+        least = torch.minimum(least, (h * (w - scale * number).square()).sum(dim=1))
+        exponent -= 1
+
+
 def _objective_by_scope(problem: LevelsProblem, chosen: Certificate) -> FloatArray:
     if problem.scope is None:
         return np.array([chosen.objective])
     if len(chosen.row_objective) != len(problem.scope):
         return np.full(problem.n_scopes, chosen.objective)
-    return np.bincount(problem.scope.cpu().numpy(), chosen.row_objective.cpu().numpy(), problem.n_scopes)
+    total = chosen.row_objective.new_zeros(problem.n_scopes).index_add_(0, problem.scope, chosen.row_objective)
+    by_scope: FloatArray = total.cpu().numpy()
+    return by_scope
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,9 @@ class Certificate:
         No choice has an objective below this; never above ``objective`` by more than rounding.
     gap : float
         ``objective - bound``, not below 0.
-    bound_source : {"exact", "prices", "table", "solver", "relaxation"}
+    bound_source : {"exact", "prices", "table", "enumeration", "solver", "relaxation"}
         What proves the bound: nearest values or sorted gains; prices; prices and a table over the entries that they
-        leave open; the solver's word; or a relaxation.
+        leave open; trying every scale; the solver's word; or a relaxation.
     certified_rows, rows : int
         Rows whose own gap is within ``tolerance`` of their objective, and all rows.
     tolerance : float

@@ -10,8 +10,10 @@ from qrsolve.solvers.levels.alternation import Alternation, alternate, best_para
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
 from qrsolve.solvers.levels.k_means import KMeans
 from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
+from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
+from qrsolve.solvers.levels.value_grid import ValueGrid
 
-LEVELS_METHODS: tuple[LevelsMethod, ...] = (KMeans(), FreeScale(), PowerOfTwoScale(), Alternation())
+LEVELS_METHODS: tuple[LevelsMethod, ...] = (KMeans(), ValueGrid(), FreeScale(), PowerOfTwoScale(), SortedAlternation(), Alternation())
 """The first that does not refuse a problem is taken; the last refuses nothing."""
 
 
@@ -50,7 +52,8 @@ def solve_levels(
     given = problem.family.given.to(problem.w.device)
     if not problem.family.is_learned or problem.w.numel() == 0:
         # Nothing to learn, or nothing to learn from: then any value does.
-        parameters = torch.where(torch.isnan(given), 1.0, given).expand(max(problem.n_scopes, 1), -1).clone()
+        anything = problem.family.value_step or 1.0
+        parameters = torch.where(torch.isnan(given), anything, given).expand(max(problem.n_scopes, 1), -1).clone()
         solution = choose(problem.choice(parameters), None)
         return Levels(parameters, solution, (objective_of(problem, parameters, solution),))
     if start is not None:

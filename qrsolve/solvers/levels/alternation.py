@@ -9,6 +9,7 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import Solution
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
+from qrsolve.solvers.levels.value_grid import on_value_grid
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
@@ -38,7 +39,7 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated
     around each start.
     """
-    starts = _starts(problem)
+    starts = first_parameters(problem)
     if problem.scope is None and problem.w.shape[0] > _SCREENING_ROWS and _rows_are_alike(problem):
         some = torch.linspace(0, problem.w.shape[0] - 1, _SCREENING_ROWS).long().to(problem.w.device)
         h = None if problem.h is None else problem.h[some]
@@ -79,7 +80,7 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
     """Return the parameters for a choice: minimise ``sum h (w - counts[choice] @ parameters)^2`` per scope.
 
     Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the
-    better neighbour, unused and given ones stay: the objective never increases.
+    better neighbour, values of a grid go to a grid nearby, unused and given ones stay: the objective never increases.
     """
     family = problem.family
     counts = family.counts.to(problem.w.device)
@@ -104,7 +105,15 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
     best = parameters + step * limit.amin(dim=1, keepdim=True).clamp(max=1.0)
     if family.power_of_two:
         best = _nearest_powers(best, parameters, normal, right, free)
+    if family.value_bits is not None:
+        on_grid = on_value_grid(best, normal.diagonal(dim1=1, dim2=2), family)
+        improves = _quadratic(on_grid, normal, right) < _quadratic(parameters, normal, right)
+        best = torch.where(improves[:, None], on_grid, parameters)
     return best
+
+
+def _quadratic(parameters: Tensor, normal: Tensor, right: Tensor) -> Tensor:
+    return torch.einsum("st,stu,su->s", parameters, normal, parameters) - 2 * (right * parameters).sum(dim=1)
 
 
 def _option_moments(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
@@ -136,7 +145,7 @@ def _nearest_powers(best: Tensor, old: Tensor, normal: Tensor, right: Tensor, fr
     return current
 
 
-def _starts(problem: LevelsProblem) -> list[Tensor]:
+def first_parameters(problem: LevelsProblem) -> list[Tensor]:
     """Return parameters to start from, each of shape (n_scopes, n_parameters), without repetitions."""
     family = problem.family
     reach = _single_reach(family)
@@ -155,6 +164,8 @@ def _starts(problem: LevelsProblem) -> list[Tensor]:
             start = base * scale
             if family.power_of_two:
                 start = 2.0 ** torch.log2(start.clamp(min=1e-300)).round()
+            if family.value_bits is not None:
+                start = on_value_grid(start, torch.ones_like(start), family)
             given = family.given.to(start.device)
             start = torch.where(torch.isnan(given), start, given)
             if not any(torch.equal(start, other) for other in starts):

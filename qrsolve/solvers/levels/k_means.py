@@ -15,7 +15,8 @@ from qrsolve.solvers.levels.base import (
     objective_of,
 )
 from qrsolve.solvers.levels.monotone import FloatArray
-from qrsolve.solvers.levels.partition import Partition, SortedLines, best_partition
+from qrsolve.solvers.levels.partition import Partition, best_partition
+from qrsolve.solvers.levels.sorted_lines import SortedLines
 
 _CHUNK_ENTRIES = 1 << 21
 
@@ -40,6 +41,10 @@ class KMeans(LevelsMethod):
 
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Return the best values, ascending; a value more than there are distinct weights repeats the highest one."""
+        return self.free(problem, choose)
+
+    def free(self, problem: LevelsProblem, choose: Choose) -> Levels:
+        """Solve as if the values needed no grid."""
         w, h = problem.by_scope()
         n_values, zero = problem.family.n_parameters, problem.family.has_zero
         values, prices, cuts = [], [], []

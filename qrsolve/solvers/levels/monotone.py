@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+IntArray = NDArray[np.integer]
+BoolArray = NDArray[np.bool_]
 Entry = Callable[[IntArray, IntArray, IntArray], FloatArray]
 """Values of matrix entries: flat arrays of line (which matrix), row and column in, values out."""
 

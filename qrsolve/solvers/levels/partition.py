@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from qrsolve.solvers.levels.monotone import FloatArray, IntArray, row_minima
+from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray, row_minima
+from qrsolve.solvers.levels.sorted_lines import SortedLines, run_cost, run_discount, running_sums
 
 _PARTS = 16
 """Most pieces into which a gap between cuts is broken at once."""
@@ -32,92 +33,6 @@ _CLOSED = 1e-11
 """Gap, relative to the objective, at which the optimum counts as proved."""
 _ROUNDING = 1e-14
 """Rounding of the sums, relative to the sum of squares."""
-
-
-@dataclass(frozen=True)
-class SortedLines:
-    """Lines of distinct sorted numbers with importance, and the running sums that give the cost of any run.
-
-    Parameters
-    ----------
-    x : FloatArray
-        Ascending, shape (n_lines, n); a line of fewer numbers repeats its last one with importance 0.
-    centre : FloatArray
-        Shape (n_lines, 1): the mean, which the sums are taken around.
-    weight, moment, square : FloatArray
-        Shape (n_lines, n + 1): running sums of ``h``, ``h (x - centre)`` and ``h (x - centre)^2``.
-    at_zero : FloatArray
-        Shape (n_lines, n + 1): running sum of ``h x^2``, the cost of a run at value zero.
-    """
-
-    x: FloatArray
-    centre: FloatArray
-    weight: FloatArray
-    moment: FloatArray
-    square: FloatArray
-    at_zero: FloatArray
-
-    @classmethod
-    def of(cls, x: FloatArray, h: FloatArray) -> SortedLines:
-        """Sort each line and merge equal numbers; numbers of importance 0 count for nothing."""
-        order = np.argsort(x, axis=1, kind="stable")
-        x, h = np.take_along_axis(x, order, axis=1), np.take_along_axis(h, order, axis=1)
-        is_new = np.ones(x.shape, dtype=bool)
-        is_new[:, 1:] = x[:, 1:] != x[:, :-1]
-        place = is_new.cumsum(axis=1) - 1
-        n_lines, n = len(x), int(place.max()) + 1
-        flat = place + n * np.arange(n_lines)[:, None]
-        merged = np.bincount(flat.ravel(), h.ravel(), minlength=n_lines * n).reshape(n_lines, n)
-        distinct = np.repeat(x[:, -1:], n, axis=1)
-        distinct[np.nonzero(is_new)[0], place[is_new]] = x[is_new]
-        total = np.maximum(merged.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        centre = (merged * distinct).sum(axis=1, keepdims=True) / total
-        off = distinct - centre
-        return cls(
-            distinct,
-            centre,
-            _running(merged),
-            _running(merged * off),
-            _running(merged * off * off),
-            _running(merged * distinct * distinct),
-        )
-
-    @property
-    def n_lines(self) -> int:
-        """Number of lines."""
-        return len(self.x)
-
-    @property
-    def n(self) -> int:
-        """Numbers per line, fillers included."""
-        return int(self.x.shape[1])
-
-    def only(self, lines: IntArray) -> SortedLines:
-        """Return some of the lines."""
-        sums = (self.weight, self.moment, self.square, self.at_zero)
-        return SortedLines(self.x[lines], self.centre[lines], *(s[lines] for s in sums))
-
-    def costs(self, bounds: IntArray) -> FloatArray:
-        """Return the cost of the runs between positions, shape (n_lines, n_bounds) in, (n_lines, n_bounds - 1) out."""
-        w, m, q = (np.diff(np.take_along_axis(s, bounds, axis=1)) for s in (self.weight, self.moment, self.square))
-        return _run_cost(w, m, q)
-
-    def means(self, bounds: IntArray) -> FloatArray:
-        """Return the mean of each run; NaN for a run without importance."""
-        w, m = (np.diff(np.take_along_axis(s, bounds, axis=1)) for s in (self.weight, self.moment))
-        return np.divide(m, w, out=np.full(w.shape, np.nan), where=w > 0) + self.centre
-
-
-def _running(numbers: FloatArray) -> FloatArray:
-    sums = np.zeros((len(numbers), numbers.shape[1] + 1))
-    np.cumsum(numbers, axis=1, out=sums[:, 1:])
-    return sums
-
-
-def _run_cost(weight: FloatArray, moment: FloatArray, square: FloatArray) -> FloatArray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cost = square - moment * moment / weight
-    return np.where(weight > 0, np.maximum(cost, 0.0), 0.0)
 
 
 @dataclass(frozen=True)
@@ -145,7 +60,7 @@ class Partition:
     objective: FloatArray
     prices: FloatArray
     cuts: tuple[FloatArray, ...]
-    is_optimal: np.ndarray
+    is_optimal: BoolArray
 
 
 def best_partition(lines: SortedLines, n_runs: int, lines_per_scope: int, *, zero: bool) -> Partition:
@@ -215,12 +130,12 @@ def best_partition(lines: SortedLines, n_runs: int, lines_per_scope: int, *, zer
     return Partition(bounds, lines.means(bounds), objective, prices, cuts, is_optimal)
 
 
-def _first_cuts(lines: SortedLines, n_runs: int) -> np.ndarray:
+def _first_cuts(lines: SortedLines, n_runs: int) -> BoolArray:
     """Return cuts at both ends, and between them so that gaps have about equal discounts: importance times width."""
     n_cuts = min(lines.n, max(4 * n_runs, 64 if lines.n_lines > 8 else 1024))
     weight = np.diff(lines.weight, axis=1)
     width = np.diff(lines.x, axis=1, append=lines.x[:, -1:])
-    spread = _running(np.sqrt(weight * width))
+    spread = running_sums(np.sqrt(weight * width))
     is_cut = np.zeros((lines.n_lines, lines.n + 1), dtype=bool)
     even = np.linspace(0.0, 1.0, n_cuts + 1) * spread[:, -1:]
     places = torch.searchsorted(torch.from_numpy(spread), torch.from_numpy(even)).numpy()
@@ -230,7 +145,7 @@ def _first_cuts(lines: SortedLines, n_runs: int) -> np.ndarray:
 
 
 def _cost(lines: SortedLines, bounds: IntArray, *, zero: bool) -> FloatArray:
-    cost = lines.costs(bounds).sum(axis=1)
+    cost: FloatArray = lines.costs(bounds).sum(axis=1)
     return cost + np.take_along_axis(lines.at_zero, bounds[:, :1], axis=1)[:, 0] if zero else cost
 
 
@@ -294,7 +209,7 @@ class _Program:
     discount: FloatArray
 
     @classmethod
-    def of(cls, lines: SortedLines, is_cut: np.ndarray, most_gain: FloatArray, *, zero: bool) -> _Program:
+    def of(cls, lines: SortedLines, is_cut: BoolArray, most_gain: FloatArray, *, zero: bool) -> _Program:
         n_cuts = is_cut.sum(axis=1)
         cuts = np.full((lines.n_lines, int(n_cuts.max())), lines.n, dtype=np.int64)
         line, position = np.nonzero(is_cut)
@@ -304,7 +219,7 @@ class _Program:
             first = np.take_along_axis(lines.at_zero, cuts, axis=1)
         else:
             first = np.where(np.arange(cuts.shape[1]) == 0, 0.0, np.full(cuts.shape, np.inf))
-        return cls(lines, cuts, sums, first, _discount(lines, cuts, most_gain, zero=zero))
+        return cls(lines, cuts, sums, first, run_discount(lines, cuts, most_gain, zero=zero))
 
     def solve(self, n_runs: int, lines_per_scope: int) -> _Found:
         forward, origin = self._forward(n_runs + 1)
@@ -354,7 +269,7 @@ class _Program:
         def entry(line: IntArray, near: IntArray, far: IntArray) -> FloatArray:
             near, far = near + line * n_states, far + line * n_states
             run = (direction * (s[near] - s[far]) for s in (weight, moment, square))
-            return cost[far] + _run_cost(*run)
+            return cost[far] + run_cost(*run)
 
         return row_minima(entry, n_lines, n_states, n_states)
 
@@ -373,60 +288,6 @@ class _Program:
         return np.minimum.accumulate(bounds[:, ::-1], axis=1)[:, ::-1]
 
 
-def _discount(lines: SortedLines, cuts: IntArray, most_gain: FloatArray, *, zero: bool) -> FloatArray:
-    """Bound what parting the numbers of a gap next to a cut can save against parting at the cut.
-
-    In an optimal partition the middle between the means of two neighbouring runs, D apart, lies between them. If it is
-    inside a gap of width ``g`` and importance ``H``, moving the smaller side of the gap over costs at most
-    ``2 D sum h (distance to the middle)`` of that side, which is at most ``D H g / 2``.
-
-    ``D / 2`` is the distance from the middle to either mean, and no run reaches so far that parting it in two would
-    gain more than ``most_gain`` (one per line).
-    """
-    low = np.take_along_axis(lines.x, np.minimum(cuts[:, :-1], lines.n - 1), axis=1)
-    high = np.take_along_axis(lines.x, np.maximum(cuts[:, 1:] - 1, 0), axis=1)
-    weight = np.diff(np.take_along_axis(lines.weight, cuts, axis=1))
-    to_left = high - (0.0 if zero else _farthest_mean(lines, cuts, most_gain, -1)[:, :-1])
-    to_right = _farthest_mean(lines, cuts, most_gain, 1)[:, 1:] - low
-    saving = np.where(np.diff(cuts) > 1, np.minimum(to_left, to_right) * weight * (high - low), 0.0)
-    discount = np.zeros(cuts.shape)
-    discount[:, :-1] = np.maximum(saving, 0.0)
-    discount[:, 1:] = np.maximum(discount[:, 1:], saving)
-    return discount
-
-
-def _farthest_mean(lines: SortedLines, cuts: IntArray, most_gain: FloatArray, direction: int) -> FloatArray:
-    """Bound the mean of a run that goes from each cut to the left (direction -1) or to the right (1).
-
-    What parting a run at a given place gains only grows with the run (the Monge property). So once some stretch gains
-    too much, no run holds it, and the mean of a shorter one is not beyond the mean of the stretch.
-    """
-    n_lines, n_states = cuts.shape
-    weight, moment = (np.take_along_axis(s, cuts, axis=1) for s in (lines.weight, lines.moment))
-    near = np.broadcast_to(np.arange(n_states), (n_lines, n_states))
-    far = np.full((n_lines, n_states), 0 if direction < 0 else n_states - 1)
-
-    def stretch(start: IntArray, end: IntArray) -> tuple[FloatArray, FloatArray]:
-        sums = (np.take_along_axis(s, end, axis=1) - np.take_along_axis(s, start, axis=1) for s in (weight, moment))
-        w, m = (direction * s for s in sums)
-        return w, np.divide(m, w, out=np.zeros(w.shape), where=w > 0)
-
-    def gains_too_much(end: IntArray) -> np.ndarray:
-        middle = (near + end) // 2
-        (w1, m1), (w2, m2) = stretch(near, middle), stretch(middle, end)
-        gain = np.divide(w1 * w2, w1 + w2, out=np.zeros(w1.shape), where=w1 + w2 > 0) * (m1 - m2) ** 2
-        return gain > most_gain[:, None]
-
-    possible = near
-    for _ in range(n_states.bit_length()):
-        middle = (possible + far) // 2
-        too_much = gains_too_much(middle)
-        far, possible = np.where(too_much, middle, far), np.where(too_much, possible, middle)
-    mean = stretch(near, far)[1] + lines.centre
-    end_of_line = lines.x[:, :1] if direction < 0 else lines.x[:, -1:]
-    return np.where(gains_too_much(far), mean, end_of_line)
-
-
 def _shared(totals: FloatArray, n_runs: int) -> tuple[IntArray, FloatArray]:
     """Share 0, 1, ... runs between the lines of each scope.
 
@@ -442,15 +303,15 @@ def _shared(totals: FloatArray, n_runs: int) -> tuple[IntArray, FloatArray]:
 
 def _priced(cost: FloatArray, price: FloatArray) -> FloatArray:
     """Return the least cost plus price over all numbers of runs."""
-    least = cost[0].copy()
+    least: FloatArray = cost[0].copy()
     for layer in range(1, len(cost)):
         np.minimum(least, cost[layer] + layer * price, out=least)
     return least
 
 
 def _place_cuts(
-    is_cut: np.ndarray, members: IntArray, program: _Program, is_near: np.ndarray, target: FloatArray
-) -> np.ndarray:
+    is_cut: BoolArray, members: IntArray, program: _Program, is_near: BoolArray, target: FloatArray
+) -> BoolArray:
     """Break the gaps beside the given cuts until their discounts are near the target; return which scopes had any."""
     gap = np.diff(program.cuts)
     can_matter = (gap > 1) & (is_near[:, :-1] | is_near[:, 1:])
@@ -467,4 +328,5 @@ def _place_cuts(
     for part in range(1, _PARTS):
         some = part < parts
         is_cut[members[line[some]], left[some] + np.clip(width[some] * part // parts[some], 1, width[some] - 1)] = True
-    return can_matter.any(axis=1).reshape(-1, lines_per_scope).any(axis=1)
+    has_any: BoolArray = can_matter.any(axis=1).reshape(-1, lines_per_scope).any(axis=1)
+    return has_any

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
-from qrsolve.solvers.levels.monotone import FloatArray, IntArray
+from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray
 
 MAX_BREAKPOINTS = 1 << 28
 """Entries times values of the pattern above which the sweep is refused."""
@@ -83,7 +85,8 @@ class PowerOfTwoScale(LevelsMethod):
             better = is_open & (cost < least)
             best, least = np.where(better, exponent, best), np.where(better, cost, least)
             exponent -= 1
-            is_open &= pattern.clipped(2.0**exponent) < least
+            # Where nothing but ever smaller scales helps, rounding ends the trial.
+            is_open &= pattern.clipped(2.0**exponent) * (1 + 1e-12) < least
         return _levels(problem, choose, 2.0**best, LevelsProof())
 
 
@@ -157,7 +160,7 @@ class Pattern:
         return total
 
     def largest_scale(self) -> FloatArray:
-        """Return the scale of each scope beyond which no number changes and the error no longer falls; 1 if all are 0."""
+        """Return the scale of each scope beyond which nothing changes but that the error may grow; 1 without weights."""
         largest = np.zeros(len(self.size[0]))
         for x, numbers, thresholds in zip(self.size, self.numbers, self.thresholds, strict=True):
             least = [abs(n) for n in (*numbers[:1], *thresholds[:1]) if n != 0]
@@ -168,7 +171,7 @@ class Pattern:
         return zip(self.size, self.numbers, strict=True)
 
 
-def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, np.ndarray]:
+def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Return scale and error of each scope, and whether no other scale can do better."""
     highest = 2 * pattern.largest_scale()
     top = max(float(np.abs(n).max()) for n in pattern.numbers)
@@ -187,7 +190,7 @@ def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, np.ndarray]:
     n_events = sum(int(_steps(pattern, side, low, high)[1].sum()) for side in (0, 1))
     n_chunks = max(_LEAST_CHUNKS, -(-n_events // _CHUNK_EVENTS))
     edges = low * (high / low) ** (np.arange(n_chunks + 1) / n_chunks)[:, None]
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         scale, cost = _best_between(pattern, a, b)
         better = cost < least
         best, least = np.where(better, scale, best), np.where(better, cost, least)
@@ -195,7 +198,9 @@ def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, np.ndarray]:
     return best, pattern.cost(best), is_proved
 
 
-def _last(holds, low: FloatArray, high: FloatArray, *, above: bool = False) -> FloatArray:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _last(
+    holds: Callable[[FloatArray], BoolArray], low: FloatArray, high: FloatArray, *, above: bool = False
+) -> FloatArray:
     """Bisect for the end of a range at whose lower end something holds; err towards what holds, or towards what not."""
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -231,9 +236,7 @@ def _best_between(pattern: Pattern, a: FloatArray, b: FloatArray) -> tuple[Float
         size, weight, start = x.ravel()[entry], h.ravel()[entry], a[scope]
         scopes.append(scope)
         scales.append(size / thresholds[place])
-        changes.append(
-            _terms(size, weight, numbers[place], start) - _terms(size, weight, numbers[place + 1], start)
-        )
+        changes.append(_terms(size, weight, numbers[place], start) - _terms(size, weight, numbers[place + 1], start))
     scope, scale, change = np.concatenate(scopes), np.concatenate(scales), np.concatenate(changes, axis=1)
     order = np.lexsort((scale, scope)) if n_scopes > 1 else np.argsort(scale, kind="stable")
     scope, scale = scope[order], np.clip(scale[order], a[scope[order]], b[scope[order]])
