@@ -2,9 +2,10 @@
 
     python examples/benchmarks/levels.py --weights 1000000 --values 16
 
-Float32 weights from a Gaussian, or from a mixture of 40 narrow ones (`--from clusters`). "Exact" is the values and every weight's nearest value; its certificate, made without the
-solver, is timed on its own. Lloyd: k-means++ starts on the sorted weights with running sums, until the error falls by
-less than 1e-12 of itself, all 20 starts together; each end is compared with the certified optimum.
+Float32 weights from a Gaussian, or from a mixture of 40 narrow ones (`--from clusters`). "Exact" is the values and
+every weight's nearest value; its certificate, made without the solver, is timed on its own. Lloyd: k-means++ starts on
+the sorted weights with running sums, until the error falls by less than 1e-12 of itself, 20 starts one after the other;
+each end is compared with the certified optimum.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def lloyd(w: torch.Tensor, n_values: int, seed: int) -> tuple[list[float], list[
             distance = np.cumsum((x - near) ** 2)
             values = np.append(values, x[np.searchsorted(distance, rng.uniform(0, distance[-1]))])
         values, error = np.sort(values), np.inf
-        for n in range(1, 100_000):
+        n_rounds = 0
+        while True:
+            n_rounds += 1
             places = np.concatenate([[0], np.searchsorted(x, (values[1:] + values[:-1]) / 2), [len(x)]])
             count, total, square = (np.diff(s[places]) for s in sums)
             reached = float((square - 2 * values * total + values**2 * count).sum())
@@ -48,7 +51,7 @@ def lloyd(w: torch.Tensor, n_values: int, seed: int) -> tuple[list[float], list[
                 break
             error, values = reached, np.where(count > 0, total / np.maximum(count, 1), values)
         ends.append(min(error, reached))
-        rounds.append(n)
+        rounds.append(n_rounds)
     return ends, rounds
 
 

@@ -13,7 +13,14 @@ from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
 from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
 from qrsolve.solvers.levels.value_grid import ValueGrid
 
-LEVELS_METHODS: tuple[LevelsMethod, ...] = (KMeans(), ValueGrid(), FreeScale(), PowerOfTwoScale(), SortedAlternation(), Alternation())
+LEVELS_METHODS: tuple[LevelsMethod, ...] = (
+    KMeans(),
+    ValueGrid(),
+    FreeScale(),
+    PowerOfTwoScale(),
+    SortedAlternation(),
+    Alternation(),
+)
 """The first that does not refuse a problem is taken; the last refuses nothing."""
 
 

@@ -328,5 +328,5 @@ def _place_cuts(
     for part in range(1, _PARTS):
         some = part < parts
         is_cut[members[line[some]], left[some] + np.clip(width[some] * part // parts[some], 1, width[some] - 1)] = True
-    has_any: BoolArray = can_matter.any(axis=1).reshape(-1, lines_per_scope).any(axis=1)
+    has_any: BoolArray = np.logical_or.reduce(can_matter, axis=1).reshape(-1, lines_per_scope).any(axis=1)
     return has_any

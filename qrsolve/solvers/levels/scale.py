@@ -160,12 +160,18 @@ class Pattern:
         return total
 
     def largest_scale(self) -> FloatArray:
-        """Return the scale of each scope beyond which nothing changes but that the error may grow; 1 without weights."""
+        """Return the scale beyond which nothing changes but that the error may grow; 1 for a scope of zeros."""
         largest = np.zeros(len(self.size[0]))
         for x, numbers, thresholds in zip(self.size, self.numbers, self.thresholds, strict=True):
             least = [abs(n) for n in (*numbers[:1], *thresholds[:1]) if n != 0]
             largest = np.maximum(largest, x.max(axis=1) / min(least, default=np.inf))
         return np.where(largest > 0, largest, 1.0)
+
+    def scale_at_ends(self, otherwise: FloatArray) -> FloatArray:
+        """Return the best scale if every weight took the outermost number: better than 0 wherever any scale can be."""
+        up = sum((h * x).sum(axis=1) * n[-1] for (x, n), h in zip(self._sides(), self.h, strict=True))
+        down = sum(h.sum(axis=1) * n[-1] ** 2 for (_, n), h in zip(self._sides(), self.h, strict=True))
+        return np.where((up > 0) & (down > 0), up / np.where(down > 0, down, 1.0), otherwise)
 
     def _sides(self) -> zip[tuple[FloatArray, FloatArray]]:
         return zip(self.size, self.numbers, strict=True)
@@ -176,9 +182,11 @@ def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, BoolArray]:
     highest = 2 * pattern.largest_scale()
     top = max(float(np.abs(n).max()) for n in pattern.numbers)
     best, least = highest.copy(), pattern.cost(highest)
-    for fraction in np.geomspace(1.0, 0.2 / (1 + top), _TRIES):
-        cost = pattern.cost(highest * fraction)
-        best, least = np.where(cost < least, highest * fraction, best), np.minimum(cost, least)
+    tries = highest[:, None] * np.append(np.geomspace(1.0, 0.2 / (1 + top), _TRIES), 0.0)
+    tries[:, -1] = pattern.scale_at_ends(highest)
+    for scale in tries.T:
+        cost = pattern.cost(scale)
+        best, least = np.where(cost < least, scale, best), np.minimum(cost, least)
     # A scale of 0 is no scale; where nothing is better than that, the least error may not exist.
     at_zero = pattern.square.sum(axis=1)
     is_flat = all(n[-1] <= 0 or not h.any() for n, h in zip(pattern.numbers, pattern.h, strict=True))

@@ -74,7 +74,7 @@ class _Runs:
 
     def follow(self, starts: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
         """Alternate from starts of shape (n_scopes, n_starts, n_parameters); return the ends and their errors."""
-        n_scopes, n_starts, n_parameters = starts.shape
+        n_scopes, _, n_parameters = starts.shape
         ends, errors = [], []
         size = max(1, _CHUNK // (len(self.counts) * n_scopes * n_parameters))
         for some in starts.split(size, dim=1):

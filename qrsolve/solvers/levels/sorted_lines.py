@@ -42,7 +42,9 @@ class SortedLines:
         place = is_new.cumsum(axis=1) - 1
         n_lines, n = len(x), int(place.max()) + 1
         flat = place + n * np.arange(n_lines)[:, None]
-        merged: FloatArray = np.bincount(flat.ravel(), h.ravel(), minlength=n_lines * n).reshape(n_lines, n).astype(np.float64)
+        merged: FloatArray = (
+            np.bincount(flat.ravel(), h.ravel(), minlength=n_lines * n).reshape(n_lines, n).astype(np.float64)
+        )
         distinct = np.repeat(x[:, -1:], n, axis=1)
         distinct[np.nonzero(is_new)[0], place[is_new]] = x[is_new]
         total = np.maximum(merged.sum(axis=1, keepdims=True), np.finfo(float).tiny)
