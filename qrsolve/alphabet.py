@@ -388,6 +388,11 @@ class AlphabetFamily:
         Whether each row has parameters of its own, or all rows share them.
     power_of_two : bool
         Parameters must be powers of two (a bit shift).
+    value_bits : int or None
+        The parameters of a scope must be multiples of one step by integers of so many bits, sign included:
+        ``-(2^(bits - 1) - 1) .. 2^(bits - 1) - 1``; ``None`` where any number will do.
+    value_step : float or None
+        That step, where the chip gives it.
     """
 
     counts: Tensor
@@ -397,6 +402,22 @@ class AlphabetFamily:
     names: tuple[str, ...]
     scope: str = "layer"
     power_of_two: bool = False
+    value_bits: int | None = None
+    value_step: float | None = None
+
+    @property
+    def is_codebook(self) -> bool:
+        """Whether the options are the parameters themselves, all learned and free in sign, and perhaps zero."""
+        paid = self.counts[(self.counts != 0).any(dim=1)]
+        one_each = torch.equal(paid.sum(dim=0), torch.ones_like(self.given)) and bool(((paid == 0) | (paid == 1)).all())
+        single = len(paid) == self.n_parameters and len(self.counts) - len(paid) <= 1
+        is_free = bool(torch.isnan(self.given).all()) and not bool(self.positive.any()) and not self.power_of_two
+        return single and one_each and is_free
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether one of the options is 0 whatever the parameters are."""
+        return bool((self.counts == 0).all(dim=1).any())
 
     @cached_property
     def is_learned(self) -> bool:

@@ -15,6 +15,7 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan
 from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.solvers import SOLVERS, refusals
+from qrsolve.solvers.levels import select_method
 from qrsolve.spec import HardwareSpec, LimitKind, load_spec, spec_hash
 
 EXAMPLE = (64, 256)
@@ -162,7 +163,8 @@ def _layer(population: Population) -> LayerExplanation:
         learned = tuple(n for n, v in zip(family.names, family.given.tolist(), strict=True) if isnan(v))
     guarantee = "" if chosen is None else chosen.guarantee
     if learned and chosen is not None:
-        guarantee += "; the values themselves: best of several starts, with a bound"
+        method = select_method(population.levels(targets))
+        guarantee += f"; the values themselves: {method.guarantee}"
     return LayerExplanation(
         population.n_rows,
         population.n_columns,

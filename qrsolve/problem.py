@@ -151,5 +151,25 @@ class LevelsProblem:
         """Return the choice problem for given parameters, shape (n_scopes, n_parameters)."""
         return ChoiceProblem(self.w, self.family.alphabet(parameters, self.scope), self.groups, self.h)
 
+    def by_scope(self) -> tuple[Tensor, Tensor]:
+        """Return targets and importance with one line per scope, float64, shape (n_scopes, n).
+
+        Every entry of a scope's rows stands on its line; scopes of fewer rows are filled up with entries of importance
+        0.
+        """
+        w = self.w.double()
+        h = torch.ones_like(w) if self.h is None else self.h.double()
+        if self.scope is None:
+            return w.reshape(1, -1), h.reshape(1, -1)
+        n_rows = torch.bincount(self.scope, minlength=self.n_scopes)
+        order = torch.argsort(self.scope, stable=True)
+        scope = self.scope[order]
+        place = torch.arange(len(order), device=w.device) - (n_rows.cumsum(0) - n_rows)[scope]
+        lines = w.new_zeros(self.n_scopes, int(n_rows.max()), w.shape[1])
+        importance = torch.zeros_like(lines)
+        lines[scope, place] = w[order]
+        importance[scope, place] = h[order]
+        return lines.flatten(1), importance.flatten(1)
+
 
 __all__ = ["ChoiceProblem", "Group", "LevelsProblem"]

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from qrsolve.allotment import allotted
 from qrsolve.certify import certify, status_of
+from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population, compile_plan
 from qrsolve.errors import QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Certificate, Solution, Status
+from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, solve
 from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.sign_prices import SignPrices
@@ -159,8 +160,9 @@ def project_population(
     w = population.matrix(weights)
     h = _importance(population, weights, importance)
     try:
-        parameters, solution = _solve(population, w, h, solver)
-        return projection_of(population, w, population.choice(w, parameters, h), solution, parameters, began)
+        parameters, solution, proof = _solve(population, w, h, solver)
+        problem = population.choice(w, parameters, h)
+        return projection_of(population, w, problem, solution, parameters, began, proof)
     except QRSolveError as error:
         raise type(error)(f"'{population.name}': {error}") from error
 
@@ -172,6 +174,7 @@ def projection_of(
     solution: Solution,
     parameters: Tensor | None,
     began: float | None = None,
+    proof: LevelsProof | None = None,
 ) -> Projection:
     """Certify a solution of a population's choice problem and hand out its weights.
 
@@ -189,6 +192,8 @@ def projection_of(
         The values' parameters; ``None`` for real weights.
     began : float or None
         `time.perf_counter` when the work began; ``None`` counts only certifying.
+    proof : LevelsProof or None
+        Evidence about all values that the chip could have; ``None`` leaves a bound over real weights.
     """
     began = time.perf_counter() if began is None else began
     certificate = certify(problem, solution)
@@ -198,6 +203,9 @@ def projection_of(
         overall = certify(relaxed, replace(solution, bound=None))
     if population.family is not None and population.family.is_learned:
         overall = _with_relaxed_bound(relaxed, overall)
+        if proof is not None and relaxed is problem:
+            proved = certify_levels(population.levels(w, problem.h), certificate, proof)
+            overall = proved if proved.bound >= overall.bound else overall
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
@@ -214,11 +222,11 @@ def _importance(
 
 def _solve(
     population: Population, w: Tensor, h: Tensor | None, solver: Solver | str | None
-) -> tuple[Tensor | None, Solution]:
+) -> tuple[Tensor | None, Solution, LevelsProof | None]:
     if population.family is None:
-        return None, solve(population.choice(w, None, h), solver)
+        return None, solve(population.choice(w, None, h), solver), None
     levels = solve_levels(population.levels(w, h), lambda problem, start: solve(problem, solver, start))
-    return levels.parameters, levels.solution
+    return levels.parameters, levels.solution, levels.proof
 
 
 def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Certificate:

@@ -17,7 +17,7 @@ _ORDER = [
     {"problem"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "sign_bound", "claim", "price_bound", "certify"},
+    {"compile", "sign_bound", "claim", "price_bound", "certify", "certify_levels"},
     {"allotment"},
     {"project", "recovery"},
     {"check", "usage"},
@@ -38,7 +38,7 @@ ALLOWED["check"] |= {"usage"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("claim", "price_bound", "sign_bound", "certify", "check", "usage", "recovery"):
+for _part in ("claim", "price_bound", "sign_bound", "certify", "certify_levels", "check", "usage", "recovery"):
     ALLOWED[_part] -= {"solvers", "project"}
 
 

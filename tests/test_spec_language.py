@@ -88,6 +88,10 @@ SINGLES = [
     (GridWeights(bits=4), integers(range(-7, 8)), True),
     (GridWeights(bits=4, symmetric=False), integers(range(-8, 8)), True),
     (GridWeights(bits=4, signed=False), integers(range(16)), True),
+    (GridWeights(bits=4, signs="positive"), integers(range(16)), True),
+    (GridWeights(bits=4, signed=False, signs="negative"), integers(range(-15, 1)), True),
+    (GridWeights(bits=4, signs="negative", step=3), integers(range(-15, 1, 3)), True),
+    (GridWeights(bits=2, signs="negative", zero=False), integers(range(-3, 0)), False),
     (GridWeights(bits=4, zero=False), integers(range(-7, 8)), False),
     (GridWeights(bits=4, signed=False, zero=False), integers(range(16)), False),
     (GridWeights(bits=4, step=2), integers(range(-6, 8, 2)), True),
@@ -241,8 +245,12 @@ def test_kinds_without_options():
 def test_what_weights_do_not_enforce():
     assert GridWeights(bits=4, sign="per_source").not_enforced() == ()
     assert RealWeights(sign="per_source").not_enforced() == ()
-    assert CodebookWeights(n_values=4, bits=8, sign="per_source").not_enforced() == (
-        "weights: bits 8 (learned values are taken as any real number) is not enforced by this version",
+    assert CodebookWeights(n_values=4, bits=8, sign="per_source").not_enforced() == ()
+    assert CodebookWeights(n_values=4, bits=8).remarks() == (
+        "weights: values of 8 bits are integers -127..127 times one learned step",
+    )
+    assert CodebookWeights(n_values=4, bits=4, step=0.5).remarks() == (
+        "weights: values of 4 bits are integers -7..7 times the step 0.5",
     )
     assert AxonTypeWeights(n_types=4, bits=9).not_enforced() == (
         (
@@ -404,12 +412,12 @@ def test_a_spec_gathers_what_is_not_enforced():
         + "limits: [{kind: fan_in, max: 3}, {kind: tags, max: 9}, {kind: neurons, max: 9}]\n"
     )
     assert spec.not_enforced() == (
-        "weights: bits 8 (learned values are taken as any real number) is not enforced by this version",
         "tags (at most 9 distinct source names per core) waits for a placement",
         "hierarchy: neurons_per_core (256) waits for a placement",
     )
     assert spec.remarks() == (
         "weights: scope core is taken as the layer until a placement exists",
+        "weights: values of 8 bits are integers -127..127 times one learned step",
         "neurons: scope chip is taken as the layer until a placement exists",
     )
 
