@@ -16,6 +16,7 @@ from qrsolve.spec.limits import (
     Tags,
 )
 from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
+from qrsolve.spec.override import Setting, locate, parse_setting, with_values
 from qrsolve.spec.schema import json_schema
 from qrsolve.spec.weights import (
     WEIGHT_KINDS,
@@ -52,6 +53,7 @@ __all__ = [
     "Neurons",
     "RealWeights",
     "Scale",
+    "Setting",
     "SynapseMemory",
     "SynapseType",
     "SynapseTypeWeights",
@@ -62,6 +64,9 @@ __all__ = [
     "bundled_specs",
     "json_schema",
     "load_spec",
+    "locate",
+    "parse_setting",
     "parse_spec",
     "spec_hash",
+    "with_values",
 ]
