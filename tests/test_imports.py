@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
     {"errors"},
-    {"output_file", "model_format", "model_file"},
+    {"output_file", "model_format", "model_file", "parallel"},
     {"savings"},
     {"alphabet"},
     {"problem"},
@@ -24,6 +24,8 @@ _ORDER = [
     {"training"},
     {"report"},
     {"train"},
+    {"sweep_results"},
+    {"sweep"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):

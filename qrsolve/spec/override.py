@@ -56,7 +56,10 @@ def parse_setting(spec: HardwareSpec, text: str) -> Setting:
     if not equals or not name.strip():
         raise SpecError(f"'{short(text)}'; needed PATH=VALUE[,VALUE...], as in limits.fan_in.max=8,16")
     name = name.strip()
-    path = locate(spec, name)
+    try:
+        path = locate(spec, name)
+    except SpecError as error:
+        raise SpecError(f"{name}: {error}") from None
     try:
         values = parse_document(f"[{written}]").value
     except DocumentError:
