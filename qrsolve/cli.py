@@ -321,7 +321,8 @@ def sweep(
         with progress() as advance:
             swept = run_sweep(options, advance)
     except KeyboardInterrupt as stopped:
-        _complain(stopped, INTERRUPTED)
+        if stopped.args:
+            _complain(stopped, INTERRUPTED)
         raise
     if as_json:
         _print_json(swept.to_dict())

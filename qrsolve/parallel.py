@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from qrsolve.errors import QRSolveError
@@ -59,7 +61,8 @@ def over_processes(
         return
     joblib = require_module("joblib", "train", "several processes")
     parallel = joblib.Parallel(n_jobs=n_processes, batch_size=1, return_as="generator_unordered")
-    results = parallel(joblib.delayed(_in_process)(function, i, task) for i, task in enumerate(tasks))
+    with _without_interrupts():
+        results = parallel(joblib.delayed(_numbered)(function, i, task) for i, task in enumerate(tasks))
     try:
         yield from results
     finally:
@@ -127,7 +130,17 @@ def _numbered(function: Callable[[Task], Result], i: int, task: Task) -> tuple[i
     return i, function(task)
 
 
-def _in_process(function: Callable[[Task], Result], i: int, task: Task) -> tuple[int, Result]:
-    # A terminal sends Ctrl-C to all processes; the first one ends the others, without their tracebacks.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _numbered(function, i, task)
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C for the short time of the block, and for ever in the processes that are started in it.
+
+    A terminal sends it to all processes. The first one ends the others; they need not say what it interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set this
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

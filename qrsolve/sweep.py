@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from qrsolve import __version__
-from qrsolve.errors import QRSolveError, SpecError
+from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError, SpecError
 from qrsolve.output_file import OutputError, require_writable, write_file
 from qrsolve.parallel import n_cores, over_processes, over_ray, require_module
 from qrsolve.spec import HardwareSpec, Setting, load_spec, parse_setting, spec_hash, with_values
@@ -185,7 +185,8 @@ def _check(options: SweepOptions, runs: Sequence[Run]) -> None:
         if {chip, method} <= seen:
             continue
         seen |= {chip, method}
-        with _prefixed(_given(run.settings)):
+        # Settings make a chip impossible, never a data set or a method.
+        with _prefixed(_given(run.settings), (InfeasibleError, ShapeError, SpecError)):
             prepare(run.spec, run.options)
 
 
@@ -287,11 +288,11 @@ def _given(settings: Mapping[str, Scalar]) -> str:
 
 
 @contextmanager
-def _prefixed(text: str) -> Iterator[None]:
-    """Put ``text`` before the message of every error of the block."""
+def _prefixed(text: str, kinds: tuple[type[QRSolveError], ...] = (QRSolveError,)) -> Iterator[None]:
+    """Put ``text`` before the message of every error of these kinds."""
     try:
         yield
-    except QRSolveError as error:
+    except kinds as error:
         raise type(error)(f"{text}{error}") from error
 
 

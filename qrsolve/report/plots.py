@@ -179,7 +179,7 @@ def plot_sweep(
         ax.set_xticks([float(place) for place in places.values()], texts)
         ax.minorticks_off()
     ax.set_xlabel(swept)
-    ax.set_ylabel("test accuracy (%)")
+    ax.set_ylabel("test accuracy (%): mean and range of seeds")
     ax.legend(frameon=False, fontsize="small")
     figure.tight_layout()
     return figure

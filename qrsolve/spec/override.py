@@ -114,7 +114,9 @@ def locate(spec: HardwareSpec, name: str) -> Path:
         elif value is None:
             raise SpecError(f"{part}the file of {spec.name} leaves it out; write it there to change what is in it")
         else:
-            raise SpecError(f"{part}{spelled(value)} has no field '{short(word)}'; leave out what comes after it")
+            raise SpecError(
+                f"{part}{short(spelled(value))} has no field '{short(word)}'; leave out what comes after it"
+            )
     return path
 
 
