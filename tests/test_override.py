@@ -6,6 +6,7 @@ import pytest
 
 from qrsolve.errors import SpecError
 from qrsolve.spec import bundled_specs, load_spec, locate, parse_setting, parse_spec, spec_hash, with_values
+from qrsolve.train import with_fan_in
 
 COUNT = "an integer from 0 to 10^12"
 TWO_FAN_INS = """schema: 1
@@ -140,3 +141,14 @@ def test_many_mistakes_are_one_line() -> None:
     spec = load_spec("dynap_se")
     with pytest.raises(SpecError, match=r"^weights \(grid\): unknown field 'types'; known: [a-z_, ]+ \(and 2 more\)$"):
         with_values(spec, {("weights", "kind"): "grid"})
+
+
+def test_the_fan_in_option_of_train() -> None:
+    two = parse_spec(TWO_FAN_INS)
+    assert [limit.capacity for limit in with_fan_in(two, 3).limits] == [3, 9, 3]
+    assert with_fan_in(two, None) is two
+    with pytest.raises(SpecError) as caught:
+        with_fan_in(parse_spec(TWO_FAN_INS.replace("max: 8,", "max: 8, reserved: 4,")), 3)
+    assert str(caught.value) == "--fan-in 3: limits[0] (fan_in): 'reserved' is 4, above 'max', which is 3"
+    with pytest.raises(SpecError, match=r"^--fan-in: nvidia_2_4 has no limit of kind fan_in$"):
+        with_fan_in(load_spec("nvidia_2_4"), 3)
