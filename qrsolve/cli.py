@@ -231,6 +231,67 @@ def new(
 
 
 @app.command()
+def sweep(
+    spec: SpecArgument,
+    *,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE,...", help="Values of a field of the chip; several multiply."),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", metavar="M,...", help="How latent weights move; repeat.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="N", help="Runs with the seeds 0 to N-1.")] = 3,
+    data: Annotated[str, typer.Option("--data", metavar="digits|mnist|cifar10")] = "digits",
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", metavar="DIR", help="Where the data set's files are.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", metavar="mlp|snn|rsnn|resnet")] = "mlp",
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, metavar="N")] = None,
+    compliant: Annotated[
+        str, typer.Option("--compliant", metavar="always|at_end", help="Deployable at every step, or at the end.")
+    ] = "at_end",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="processes|ray", help="On this machine's cores, or on a Ray cluster.")
+    ] = "processes",
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Runs at the same time; one per core.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to, or go on in.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace another sweep's table and picture; runs are kept.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train every combination of settings, methods and seeds; go on where an earlier call stopped."""
+    from qrsolve.report.progress import progress
+    from qrsolve.report.tables import sweep_page
+    from qrsolve.sweep import SweepOptions, run_sweep
+    from qrsolve.train import TrainOptions
+
+    common = TrainOptions(
+        spec, data=data, data_dir=data_dir, model=model, epochs=epochs, compliant=compliant, out=out, force=force
+    )
+    methods = [name.strip() for text in method or ["straight_through"] for name in text.split(",")]
+    options = SweepOptions(common, tuple(settings or ()), tuple(methods), seeds, engine, jobs)
+    try:
+        with progress() as advance:
+            swept = run_sweep(options, advance)
+    except KeyboardInterrupt as stopped:
+        if stopped.args:
+            _complain(stopped, INTERRUPTED)
+        raise
+    if as_json:
+        print_json(swept.to_dict())
+    else:
+        console().print(sweep_page(swept.summary(), str(swept.folder)))
+    if not swept.is_compliant:
+        raise typer.Exit(1)
+
+
+@app.command()
 def schema(
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead.")] = None,
     force: ForceOption = False,

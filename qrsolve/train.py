@@ -16,7 +16,7 @@ from qrsolve.errors import QRSolveError, SpecError
 from qrsolve.model_file import write_weights
 from qrsolve.output_file import OutputError, require_writable, write_file
 from qrsolve.provenance import provenance
-from qrsolve.spec import HardwareSpec, load_spec
+from qrsolve.spec import HardwareSpec, load_spec, with_values
 from qrsolve.training.data import DataSet, load_digits, load_mnist
 from qrsolve.training.methods import METHODS, Method
 from qrsolve.training.run import Advance, Recipe, Training, make_mlp, train
@@ -83,11 +83,32 @@ def run_training(options: TrainOptions, advance: Advance | None = None) -> Train
         Bad options, data, chip or output folder: before any work. Nothing is written then.
     """
     spec = with_fan_in(load_spec(options.spec), options.fan_in)
+    folder = _require_folder(options)
+    run = prepare(spec, options)
+    trained = Trained(spec, options, run(advance), folder)
+    _write(trained)
+    return trained
+
+
+def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | None], Training]:
+    """Check everything that can be checked before a training, and return the training itself, to be called.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip; ``options.spec`` and ``options.fan_in`` are not looked at, nor is the output folder.
+    options : TrainOptions
+        Data, network, method, epochs, seed.
+
+    Raises
+    ------
+    QRSolveError
+        Bad options or data, or a chip that cannot hold the network.
+    """
     make_model, data = _network(options)
     method = _method(options.method)
     if options.compliant not in ("always", "at_end"):
         raise QRSolveError(f"--compliant is '{options.compliant}'; needed always or at_end")
-    folder = _require_folder(options)
     with torch.device("meta"):
         shapes = {name: tuple(p.shape) for name, p in make_model().named_parameters() if p.ndim > 1}
     compile_plan(spec, shapes)  # a chip that cannot hold the network is told before the training
@@ -97,23 +118,20 @@ def run_training(options: TrainOptions, advance: Advance | None = None) -> Train
         seed=options.seed,
         compliant=cast("Compliant", options.compliant),
     )
-    training = train(spec, data, make_model, recipe, method, advance=advance)
-    trained = Trained(spec, options, training, folder)
-    _write(trained)
-    return trained
+    return lambda advance: train(spec, data, make_model, recipe, method, advance=advance)
 
 
 def with_fan_in(spec: HardwareSpec, fan_in: int | None) -> HardwareSpec:
-    """Return the chip with another fan-in limit; `SpecError` if it has none."""
+    """Return the chip with another fan-in limit; `SpecError` if it has none, or cannot have this one."""
     if fan_in is None:
         return spec
-    if not any(limit.kind == "fan_in" for limit in spec.limits):
+    paths = [("limits", i, "max") for i, limit in enumerate(spec.limits) if limit.kind == "fan_in"]
+    if not paths:
         raise SpecError(f"--fan-in: {spec.name} has no limit of kind fan_in")
-    content = spec.model_dump(by_alias=True, exclude_none=True)
-    for limit in content["limits"]:
-        if limit["kind"] == "fan_in":
-            limit["max"] = fan_in
-    return HardwareSpec.model_validate(content)
+    try:
+        return with_values(spec, dict.fromkeys(paths, fan_in))
+    except SpecError as error:
+        raise SpecError(f"--fan-in {fan_in}: {error}") from None
 
 
 def _network(options: TrainOptions) -> tuple[Callable[[], nn.Module], DataSet]:

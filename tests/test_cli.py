@@ -73,7 +73,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"qrsolve {__version__}\n", "")
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("specs", "explain", "check", "project", "compare", "train", "new", "schema"):
+    for command in ("specs", "explain", "check", "project", "compare", "train", "sweep", "new", "schema"):
         assert command in out
 
 

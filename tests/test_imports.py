@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
     {"errors", "lazy"},
-    {"output_file", "model_format", "model_file"},
+    {"output_file", "model_format", "model_file", "parallel"},
     {"savings"},
     {"alphabet", "group"},
     {"problem"},
@@ -26,6 +26,8 @@ _ORDER = [
     {"report"},
     {"train"},
     {"commands"},
+    {"sweep_results"},
+    {"sweep"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qrsolve import QRSolveError, compile_plan, load_spec, project
-from qrsolve.report.plots import plot_fan_in, plot_projection, plot_weights, png
+from qrsolve.report.plots import plot_fan_in, plot_projection, plot_sweep, plot_weights, png
 
 pytest.importorskip("matplotlib")
 
@@ -56,3 +56,21 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(QRSolveError, match=r"^pictures need matplotlib: pip install 'qrsolve\[train\]'$"):
         plot_fan_in(torch.tensor([1]), 1)
+
+
+def test_a_sweep_of_numbers_and_of_words() -> None:
+    figure = plot_sweep({"a": {16: [0.6, 0.8], 2: [0.5, 0.3]}, "b": {2: [0.2], 16: [0.9]}}, "limits.fan_in.max", 0.95)
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "dense"]
+    line = ax.lines[0]
+    assert line.get_xdata().tolist() == [2, 16]
+    assert line.get_ydata() == pytest.approx([40, 70])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((30, 80))
+    assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "limits.fan_in.max")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["16", "2"]
+    assert plot_sweep({"a": {0: [0.5], 9: [0.5]}}, "x").axes[0].get_xscale() == "linear"
+    (ax,) = plot_sweep({"a": {"free": [0.5], "per_source": [0.4]}}, "weights.sign").axes
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["free", "per_source"]
+    assert ax.lines[0].get_xdata().tolist() == [0, 1]
+    assert png(plot_sweep({"a": {"chip": [0.5]}}, "")).startswith(b"\x89PNG")

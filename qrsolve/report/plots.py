@@ -1,8 +1,9 @@
-"""Pictures of weights; every function returns what it drew and shows nothing."""
+"""Pictures of weights and of sweeps; every function returns what it drew and shows nothing."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _BEFORE, _AFTER, _LIMIT = "#b8b8b8", "#1f6fb4", "#c0392b"
 _MAX_MARKS = 40
 """More values than these are not marked one by one."""
+_MAX_TICKS = 12
+"""More swept values than these get the axis's own ticks."""
 
 
 def plot_weights(before: Tensor, after: Tensor, values: Tensor | None = None, ax: Axes | None = None) -> Axes:
@@ -131,6 +134,53 @@ def plot_projection(before: dict[str, Tensor], projections: dict[str, Projection
         capacity = int(group.capacity) if group is not None and isinstance(group.capacity, int) else None
         has_copies = population.family is not None and int(population.family.use.max()) > 1
         plot_fan_in(usage.use.sum(dim=1), capacity, "synapses" if has_copies else "sources", right)
+    figure.tight_layout()
+    return figure
+
+
+def plot_sweep(
+    curves: Mapping[str, Mapping[float | str, Sequence[float]]], swept: str, dense: float | None = None
+) -> Figure:
+    """Draw accuracy against a swept setting, one line per method.
+
+    Parameters
+    ----------
+    curves : mapping
+        By the name of the line and the value of the setting: the accuracies of all seeds, in [0, 1].
+    swept : str
+        What the setting is called.
+    dense : float or None
+        Accuracy without the chip's limits.
+
+    Returns
+    -------
+    Figure
+        With the mean of the seeds as a line, and a band from the least to the greatest. Numbers stand at their
+        places, on a logarithmic axis if they span more than a factor of 5; other values stand side by side.
+    """
+    figure = _figure(6.4, 4)
+    ax = figure.add_subplot()
+    values = list(dict.fromkeys(value for curve in curves.values() for value in curve))
+    numbers = [value for value in values if not isinstance(value, str)]
+    is_numeric = len(numbers) == len(values)
+    places = dict(zip(values, numbers if is_numeric else range(len(values)), strict=True))
+    for name, curve in curves.items():
+        points = sorted((places[value], [100 * a for a in seeds]) for value, seeds in curve.items())
+        x = [float(place) for place, _ in points]
+        (line,) = ax.plot(x, [sum(seeds) / len(seeds) for _, seeds in points], "o-", markersize=4, label=name)
+        low, high = [min(seeds) for _, seeds in points], [max(seeds) for _, seeds in points]
+        ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    if dense is not None:
+        ax.axhline(100 * dense, color=_BEFORE, linestyle="--", label="dense")
+    if is_numeric and numbers and min(numbers) > 0 and max(numbers) > 5 * min(numbers):
+        ax.set_xscale("log", base=2)
+    if len(values) <= _MAX_TICKS:
+        texts = [value if isinstance(value, str) else f"{value:g}" for value in values]
+        ax.set_xticks([float(place) for place in places.values()], texts)
+        ax.minorticks_off()
+    ax.set_xlabel(swept)
+    ax.set_ylabel("test accuracy (%): mean and range of seeds")
+    ax.legend(frameon=False, fontsize="small")
     figure.tight_layout()
     return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -108,6 +108,18 @@ def training_page(training: Training, folder: str) -> Group:
     table.add_row("on the chip", f"{100 * training.accuracy:.2f} %")
     written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
     return Group(table, projections_page(training.projections), written)
+
+
+def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:
+    """List accuracies over the seeds, one row per combination of settings and method."""
+    names = list(summary[0]["settings"])
+    table = _table(*names, "method", "seeds", "mean", "min", "max", "dense", "compliant")
+    for row in summary:
+        shares = [f"{100 * row[key]:.2f} %" for key in ("mean", "min", "max", "dense_mean")]
+        compliant = "yes" if row["compliant"] else "no"
+        values = [str(row["settings"][name]) for name in names]
+        table.add_row(*values, row["method"], str(row["seeds"]), *shares, compliant)
+    return Group(table, Text(f"runs, tables and picture are in {folder}"))
 
 
 def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:

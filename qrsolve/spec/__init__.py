@@ -17,6 +17,7 @@ from qrsolve.spec.limits import (
     Tags,
 )
 from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
+from qrsolve.spec.override import Setting, locate, parse_setting, with_values
 from qrsolve.spec.schema import json_schema
 from qrsolve.spec.template import template
 from qrsolve.spec.weights import (
@@ -55,6 +56,7 @@ __all__ = [
     "Neurons",
     "RealWeights",
     "Scale",
+    "Setting",
     "SynapseMemory",
     "SynapseType",
     "SynapseTypeWeights",
@@ -65,7 +67,10 @@ __all__ = [
     "bundled_specs",
     "json_schema",
     "load_spec",
+    "locate",
+    "parse_setting",
     "parse_spec",
     "spec_hash",
     "template",
+    "with_values",
 ]

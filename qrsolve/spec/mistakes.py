@@ -34,14 +34,22 @@ class Mistakes:
 
     def listed(self, error: ValidationError) -> str:
         """Return one line per mistake, ``file:line: part: what came; what is needed``, in the order of the file."""
+        mistakes = self._found(error)
+        lines = [f"{self.shown}:{self.document.line(path)}: {text}" for path, text in mistakes]
+        if len(lines) > MAX_LINES:
+            lines[MAX_LINES:] = [f"{self.shown}: and {len(lines) - MAX_LINES} more"]
+        return "\n".join(lines)
+
+    def texts(self, error: ValidationError) -> list[str]:
+        """Return ``part: what came; what is needed`` of every mistake, for values that are in no file."""
+        return [text for _, text in self._found(error)]
+
+    def _found(self, error: ValidationError) -> list[Mistake]:
         # Unknown fields first: a field that is only misspelled is not missing as well.
         details = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
         mistakes = [mistake for found in details for mistake in self._explained(found)]
         mistakes.sort(key=lambda mistake: self.document.line(mistake[0]))
-        lines = [f"{self.shown}:{self.document.line(path)}: {one_line(text)}" for path, text in mistakes]
-        if len(lines) > MAX_LINES:
-            lines[MAX_LINES:] = [f"{self.shown}: and {len(lines) - MAX_LINES} more"]
-        return "\n".join(lines)
+        return [(path, one_line(text)) for path, text in mistakes]
 
     def _explained(self, found: ErrorDetails) -> list[Mistake]:
         path = self._path(found["loc"])
@@ -62,11 +70,11 @@ class Mistakes:
         name = str(path[-1])
         hint = did_you_mean(name, absent)
         self.misspelled.update((*path[:-1], word) for word in absent if f"'{word}'" in hint)
-        return path, f"{self._part(path[:-1])}unknown field '{short(name)}'{hint or '; known: ' + ', '.join(known)}"
+        return path, f"{self.part(path[:-1])}unknown field '{short(name)}'{hint or '; known: ' + ', '.join(known)}"
 
     def _missing_field(self, path: Path) -> Mistake:
         need = needed(self.schema, self._node(path))
-        return path[:-1], f"{self._part(path[:-1])}'{path[-1]}' is missing; needed {need}"
+        return path[:-1], f"{self.part(path[:-1])}'{path[-1]}' is missing; needed {need}"
 
     def _wrong_value(self, path: Path) -> Mistake:
         value, node = self.document.at(path), self._node(path)
@@ -80,12 +88,12 @@ class Mistakes:
 
     def _about(self, path: Path, text: str) -> Mistake:
         part = path[:-1] if isinstance(path[-1], str) else path[:-2]  # texts name list items together with their list
-        return path, self._part(part) + text
+        return path, self.part(part) + text
 
     def _wrong_kind(self, path: Path, choices: tuple[str, ...]) -> Mistake:
         came = f"'kind' is {self.document.shown(path)}" if path in self.document.lines else "'kind' is missing"
         hint = did_you_mean(self.document.at(path), choices)
-        return path, f"{self._part(path[:-1])}{came}; needed one of: {', '.join(choices)}{hint}"
+        return path, f"{self.part(path[:-1])}{came}; needed one of: {', '.join(choices)}{hint}"
 
     def _path(self, location: Path) -> Path:
         """Return the path in the file of pydantic's location, where the kind of a part stands behind the part."""
@@ -110,7 +118,7 @@ class Mistakes:
         choices = kinds(self.schema, node)
         return choices.get(str(self.document.at((*path, "kind"))), node)
 
-    def _part(self, path: Path) -> str:
+    def part(self, path: Path) -> str:
         """Return ``limits[1] (fan_in): `` for a part of the file, "" for the whole."""
         text = ""
         for i, step in enumerate(path):
