@@ -19,7 +19,7 @@ from qrsolve.errors import ShapeError
 from qrsolve.problem import Group, LevelsProblem
 from qrsolve.project import project, solve_choice
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
-from qrsolve.solvers.levels import LEVELS_METHODS, Levels, select_method, solve_levels
+from qrsolve.solvers.levels import LEVELS_METHODS, Levels, LevelsMethod, select_method, solve_levels
 from qrsolve.solvers.levels.alternation import Alternation
 from qrsolve.solvers.levels.k_means import KMeans
 from qrsolve.solvers.levels.monotone import row_minima
@@ -483,6 +483,7 @@ def test_planted_bases_are_found():
 def test_methods_say_why_they_refuse_and_the_first_that_does_not_is_taken():
     names = [method.name for method in LEVELS_METHODS]
     assert len(set(names)) == len(names)
+    assert {type(method) for method in LEVELS_METHODS} == set(LevelsMethod.__subclasses__())
     assert names[-1] == "alternation"
     limited = LevelsProblem(torch.randn(4, 8), codebook(2, zero=True), (Group("row", 3, limit="fan_in"),))
     wide = replace(limited, groups=(Group("row", 8, limit="fan_in"),))
