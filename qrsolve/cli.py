@@ -253,6 +253,11 @@ def train(
     compliant: Annotated[
         str, typer.Option("--compliant", metavar="always|at_end", help="Deployable at every step, or at the end.")
     ] = "at_end",
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Time steps of snn (8) or rsnn (one per row).")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda|mps", help="Where to train.")] = "cpu",
+    amp: Annotated[bool, typer.Option("--amp", help="Mixed precision: half where it is enough.")] = False,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -260,7 +265,9 @@ def train(
     """Train a network under a chip's limits, beside a dense one."""
     from qrsolve.train import TrainOptions, run_training
 
-    options = TrainOptions(spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force)
+    options = TrainOptions(
+        spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force, steps, device, amp
+    )
     with progress() as advance:
         trained = run_training(options, advance)
     if as_json:

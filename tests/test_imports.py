@@ -19,7 +19,7 @@ _ORDER = [
     {"spec", "solvers"},
     {"compile", "certify"},
     {"project", "recovery"},
-    {"check", "usage"},
+    {"check", "energy", "usage"},
     {"explain", "compare", "provenance"},
     {"training"},
     {"report"},
@@ -30,11 +30,12 @@ for _level, _parts in enumerate(_ORDER):
     for _part in _parts:
         ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
 # Within a level, in this order.
-ALLOWED["check"] |= {"usage"}
+ALLOWED["energy"] |= {"usage"}
+ALLOWED["check"] |= {"usage", "energy"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("certify", "check", "usage", "recovery"):
+for _part in ("certify", "check", "energy", "usage", "recovery"):
     ALLOWED[_part] -= {"solvers", "project"}
 
 
