@@ -78,7 +78,8 @@ def _from_binary(folder: Path, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
 def _from_jpeg(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     keys = [f"{array}_{part}" for part in _PARTS for array in ("jpeg", "offsets", "y")]
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # An open file of our own: numpy leaves its own open where the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive]
             if missing:
                 raise ModelError(f"{path}: no array {', '.join(missing)}; needed {', '.join(keys)}")

@@ -176,7 +176,8 @@ def load_mnist(folder: Path | None) -> DataSet:
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # An open file of our own: numpy leaves its own open where the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in _IDX_NAMES if key not in archive]
             if missing:
                 raise ModelError(f"{path}: no array {', '.join(missing)}; needed {', '.join(_IDX_NAMES)}")

@@ -14,6 +14,8 @@ N_HIDDEN = 800
 N_STEPS = 8
 TAU = 2.0
 """Membrane time constant, in steps: ``v <- v + (input - v) / TAU``."""
+GAIN = 2.5
+"""Standard deviation of fresh weights times the root of the fan-in: torch's own 0.58 leaves most neurons silent."""
 
 
 class Snn(Network):
@@ -21,7 +23,6 @@ class Snn(Network):
 
     name: ClassVar[str] = "snn"
     has_time: ClassVar[bool] = True
-    learning_rate: ClassVar[float] = 2e-3
 
     def build(self, data: DataSet) -> SpikingClassifier:
         """Return the network."""
@@ -48,6 +49,8 @@ class SpikingClassifier(nn.Module):
         self.n_steps = n_steps
         self.hidden = nn.Linear(n_inputs, n_hidden, bias=False)
         self.output = nn.Linear(n_hidden, n_classes, bias=False)
+        for layer in (self.hidden, self.output):
+            nn.init.normal_(layer.weight, std=GAIN * layer.in_features**-0.5)
         self.hidden_neurons, self.output_neurons = _neurons(), _neurons()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,7 +62,8 @@ class SpikingClassifier(nn.Module):
 
 
 def _neurons() -> Any:  # noqa: ANN401 (snnTorch ships no types)
-    return snntorch_module().Leaky(beta=1 - 1 / TAU, threshold=1.0, reset_mechanism="zero")
+    with torch.device("cpu"):  # snnTorch reads its own settings back, which a meta device cannot
+        return snntorch_module().Leaky(beta=1 - 1 / TAU, threshold=1.0, reset_mechanism="zero")
 
 
 def _spikes(neurons: Any, currents: list[Tensor]) -> Tensor:  # noqa: ANN401 (snnTorch ships no types)
