@@ -256,7 +256,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, metavar="N", help="Time steps of snn (8) or rsnn (one per row).")
     ] = None,
-    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda|mps", help="Where to train.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to train.")] = "cpu",
     amp: Annotated[bool, typer.Option("--amp", help="Mixed precision: half where it is enough.")] = False,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = None,
     force: ForceOption = False,

@@ -307,11 +307,11 @@ class _Watch:
             n_spatial = self.use.ndim - 2
             summed = active.reshape(-1, *active.shape[-n_spatial - 1 :]).sum(dim=0, keepdim=True)
             grouped = self.use.reshape(module.groups, -1, *self.use.shape[1:]).sum(dim=1)
-            reached = module._conv_forward(summed.double().cpu(), grouped, None)
+            reached = module._conv_forward(summed.cpu().double(), grouped, None)
             self.operations += float(reached.sum())
         else:
             per_source = active.reshape(-1, active.shape[-1]).sum(dim=0)
-            self.operations += float(per_source.double().cpu() @ self.use.sum(dim=0))
+            self.operations += float(per_source.cpu().double() @ self.use.sum(dim=0))
 
     def activity(self, n_inferences: int) -> Activity:
         return Activity(self.events / n_inferences, self.operations / n_inferences, self.is_spiking)

@@ -164,7 +164,8 @@ def load_mnist(folder: Path | None) -> DataSet:
     for key, array in arrays.items():
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if key == "x_train":
-            image = (1, int(tensor.shape[1]), int(tensor.shape[2])) if tensor.ndim == 3 else (1, 1, tensor[0].numel())
+            size = tensor.shape[1:]
+            image = (1, int(size[0]), int(size[1])) if len(size) == 2 else (1, 1, size.numel())
         tensors[key] = tensor.reshape(len(tensor), -1).float() / 255 if key.startswith("x") else tensor.long()
     for part in ("train", "test"):
         if len(tensors[f"x_{part}"]) != len(tensors[f"y_{part}"]):

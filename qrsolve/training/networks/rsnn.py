@@ -32,6 +32,7 @@ class Rsnn(Network):
 
     name: ClassVar[str] = "rsnn"
     has_time: ClassVar[bool] = True
+    learning_rate: ClassVar[float] = 1e-2
 
     def build(self, data: DataSet) -> RecurrentSpikingClassifier:
         """Return the network."""
