@@ -168,9 +168,7 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # torch says at length which devices it was built for; the first sentence is what users need.
         why = str(error).strip().split("\n")[0].split(". ")[0]
-        raise QRSolveError(
-            f"--device is '{name}', which this torch cannot use ({why}); needed cpu or cuda"
-        ) from None
+        raise QRSolveError(f"--device is '{name}', which this torch cannot use ({why}); needed cpu or cuda") from None
     return device
 
 
