@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.compile import Plan, Population, layer_shape
+from qrsolve.energy import Energy, memory_energy
 from qrsolve.model_file import require_finite
 from qrsolve.problem import Group
 from qrsolve.spec import LayerShape, LimitKind
@@ -101,12 +102,15 @@ class Report:
         Limits that all populations share.
     not_enforced, remarks : tuple of str
         As in the plan: what was not checked, and how what was checked is taken.
+    energy : Energy
+        The synapses and their memory.
     """
 
     layers: dict[str, LayerReport]
     network: tuple[LimitRow, ...]
     not_enforced: tuple[str, ...]
     remarks: tuple[str, ...]
+    energy: Energy
 
     @property
     def is_compliant(self) -> bool:
@@ -131,6 +135,7 @@ class Report:
             "network": {"limits": [row.to_dict() for row in self.network]},
             "not_enforced": list(self.not_enforced),
             "remarks": list(self.remarks),
+            "energy": self.energy.to_dict(),
         }
 
 
@@ -166,11 +171,13 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     """
     layers: dict[str, LayerReport] = {}
     totals = [0] * len(plan.spec.limits)
+    usages = []
     for population in plan.populations:
         matrix = population.matrix(weights).cpu()
         for name in population.names:
             require_finite(name, weights[name])
         usage = usage_of(population, matrix, None if parameters is None else parameters.get(population.name))
+        usages.append(usage)
         rows = []
         layer = layer_shape(plan.spec, population.shapes)
         for i, limit in enumerate(plan.spec.limits):
@@ -183,7 +190,8 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             rows.append(_values_row(usage))
         layers[population.name] = LayerReport(tuple(rows), usage.named_values(), usage.values_from)
     shared = (_shared_row(plan, limit, total) for limit, total in zip(plan.spec.limits, totals, strict=True))
-    return Report(layers, tuple(row for row in shared if row is not None), plan.not_enforced, plan.remarks)
+    network = tuple(row for row in shared if row is not None)
+    return Report(layers, network, plan.not_enforced, plan.remarks, memory_energy(plan, usages))
 
 
 def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape) -> LimitRow | None:

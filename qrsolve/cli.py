@@ -199,6 +199,11 @@ def train(
     compliant: Annotated[
         str, typer.Option("--compliant", metavar="always|at_end", help="Deployable at every step, or at the end.")
     ] = "at_end",
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Time steps of snn (8) or rsnn (one per row).")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to train.")] = "cpu",
+    amp: Annotated[bool, typer.Option("--amp", help="Mixed precision: half where it is enough.")] = False,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -208,7 +213,9 @@ def train(
     from qrsolve import commands
     from qrsolve.train import TrainOptions
 
-    options = TrainOptions(spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force)
+    options = TrainOptions(
+        spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force, steps, device, amp
+    )
     return commands.train_network(options, as_json=as_json)
 
 

@@ -17,14 +17,16 @@ from qrsolve.model_file import write_weights
 from qrsolve.output_file import OutputError, require_writable, write_file
 from qrsolve.provenance import provenance
 from qrsolve.spec import HardwareSpec, load_spec, with_values
+from qrsolve.training.cifar10 import load_cifar10
 from qrsolve.training.data import DataSet, load_digits, load_mnist
+from qrsolve.training.groups import find_afferents
 from qrsolve.training.methods import METHODS, Method
-from qrsolve.training.run import Advance, Recipe, Training, make_mlp, train
+from qrsolve.training.networks import NETWORKS, Network
+from qrsolve.training.run import Advance, Recipe, Training, train
 from qrsolve.training.schedule import Compliant
 
-_HIDDEN = {"digits": 128, "mnist": 256}
-_EPOCHS = {"digits": 25, "mnist": 8}
-_BATCH = {"digits": 32, "mnist": 128}
+_EPOCHS = {"digits": 25, "mnist": 8, "cifar10": 30}
+_BATCH = {"digits": 32, "mnist": 128, "cifar10": 128}
 MODEL_FILE, METRICS_FILE, PICTURE_FILE = "model.safetensors", "metrics.json", "weights.png"
 
 
@@ -43,6 +45,9 @@ class TrainOptions:
     compliant: str = "at_end"
     out: str | None = None
     force: bool = False
+    steps: int | None = None
+    device: str = "cpu"
+    amp: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Trained:
             "dense_accuracy": self.training.dense_accuracy,
             "accuracy": self.training.accuracy,
             "compliant": report.is_compliant,
+            "energy": self.training.energy.to_dict(),
+            "dense_energy": self.training.dense_energy.to_dict(),
             "seconds": self.training.seconds,
             "layers": {name: projection.to_dict() for name, projection in self.training.projections.items()},
             "not_enforced": list(report.not_enforced),
@@ -105,20 +112,28 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
     QRSolveError
         Bad options or data, or a chip that cannot hold the network.
     """
-    make_model, data = _network(options)
-    method = _method(options.method)
+    network, method, device = _network(options), _method(options.method), _device(options.device)
+    data = _data(options)
+
+    def make_model() -> nn.Module:
+        return network.build(data)
+
     if options.compliant not in ("always", "at_end"):
         raise QRSolveError(f"--compliant is '{options.compliant}'; needed always or at_end")
     with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in make_model().named_parameters() if p.ndim > 1}
-    compile_plan(spec, shapes)  # a chip that cannot hold the network is told before the training
+        blank = make_model()
+    afferents = find_afferents(blank)
+    shapes = {name: tuple(blank.get_parameter(name).shape) for name in afferents.names}
+    compile_plan(spec, shapes, afferents.groups)  # a chip that cannot hold the network is told before the training
     recipe = Recipe(
         epochs=_EPOCHS[options.data] if options.epochs is None else options.epochs,
         batch_size=_BATCH[options.data],
+        learning_rate=network.learning_rate,
         seed=options.seed,
         compliant=cast("Compliant", options.compliant),
+        is_mixed=options.amp,
     )
-    return lambda advance: train(spec, data, make_model, recipe, method, advance=advance)
+    return lambda advance: train(spec, data, make_model, recipe, method, device, advance)
 
 
 def with_fan_in(spec: HardwareSpec, fan_in: int | None) -> HardwareSpec:
@@ -134,16 +149,33 @@ def with_fan_in(spec: HardwareSpec, fan_in: int | None) -> HardwareSpec:
         raise SpecError(f"--fan-in {fan_in}: {error}") from None
 
 
-def _network(options: TrainOptions) -> tuple[Callable[[], nn.Module], DataSet]:
-    if options.model != "mlp":
-        raise QRSolveError(f"--model is '{options.model}'; this version has mlp")
+def _network(options: TrainOptions) -> Network:
+    for network in NETWORKS:
+        if network.name == options.model:
+            return network(options.steps)
+    raise QRSolveError(f"--model is '{options.model}'; this version has {', '.join(n.name for n in NETWORKS)}")
+
+
+def _data(options: TrainOptions) -> DataSet:
+    folder = None if options.data_dir is None else Path(options.data_dir)
     if options.data == "digits":
-        data = load_digits()
-    elif options.data == "mnist":
-        data = load_mnist(None if options.data_dir is None else Path(options.data_dir))
-    else:
-        raise QRSolveError(f"--data is '{options.data}'; this version has digits and mnist")
-    return lambda: make_mlp(data, _HIDDEN[options.data]), data
+        return load_digits()
+    if options.data == "mnist":
+        return load_mnist(folder)
+    if options.data == "cifar10":
+        return load_cifar10(folder)
+    raise QRSolveError(f"--data is '{options.data}'; this version has {', '.join(_EPOCHS)}")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch says at length which devices it was built for; the first sentence is what users need.
+        why = str(error).strip().split("\n")[0].split(". ")[0]
+        raise QRSolveError(f"--device is '{name}', which this torch cannot use ({why}); needed cpu or cuda") from None
+    return device
 
 
 def _method(name: str) -> Method:
@@ -175,8 +207,7 @@ def _write(trained: Trained) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
-    plan = compile_plan(trained.spec, {n: tuple(t.shape) for n, t in training.dense_weights.items()})
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in training.model.state_dict().items()}
-    write_weights(folder / MODEL_FILE, weights, provenance(plan, training.projections), force=True)
+    write_weights(folder / MODEL_FILE, weights, provenance(training.plan, training.projections), force=True)
     write_file(folder / METRICS_FILE, (json.dumps(trained.to_dict(), indent=2) + "\n").encode(), force=True)
     write_file(folder / PICTURE_FILE, picture, force=True)

@@ -20,7 +20,7 @@ _ORDER = [
     {"compile", "sign_bound", "claim", "price_bound", "certify", "certify_levels"},
     {"allotment"},
     {"project", "recovery"},
-    {"check", "usage"},
+    {"check", "energy", "usage"},
     {"explain", "compare", "provenance"},
     {"training"},
     {"report"},
@@ -36,11 +36,22 @@ for _level, _parts in enumerate(_ORDER):
 # Within a level, in this order.
 ALLOWED["certify"] |= {"claim", "price_bound", "sign_bound"}
 ALLOWED["price_bound"] |= {"claim"}
-ALLOWED["check"] |= {"usage"}
+ALLOWED["energy"] |= {"usage"}
+ALLOWED["check"] |= {"usage", "energy"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("claim", "price_bound", "sign_bound", "certify", "certify_levels", "check", "usage", "recovery"):
+for _part in (
+    "claim",
+    "price_bound",
+    "sign_bound",
+    "certify",
+    "certify_levels",
+    "check",
+    "energy",
+    "usage",
+    "recovery",
+):
     ALLOWED[_part] -= {"solvers", "project"}
 
 

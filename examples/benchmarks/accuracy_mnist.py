@@ -17,7 +17,8 @@ import torch
 from qrsolve import load_spec
 from qrsolve.train import with_fan_in
 from qrsolve.training.data import load_mnist
-from qrsolve.training.run import Recipe, make_mlp, train
+from qrsolve.training.networks.mlp import make_mlp
+from qrsolve.training.run import Recipe, train
 
 
 def main() -> None:

@@ -74,6 +74,7 @@ def report_page(report: Report) -> Group:
         table,
         *lines,
         _sentences(not_enforced=report.not_enforced, remarks=report.remarks),
+        Text(f"energy: {report.energy.text()} ({report.energy.rule})"),
         Text(verdict, style="bold green" if n == 0 else "bold red"),
     )
 
@@ -107,7 +108,8 @@ def training_page(training: Training, folder: str) -> Group:
     table.add_row("dense", f"{100 * training.dense_accuracy:.2f} %")
     table.add_row("on the chip", f"{100 * training.accuracy:.2f} %")
     written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
-    return Group(table, projections_page(training.projections), written)
+    energy = (Text(f"dense: {training.dense_energy.text()}"), Text(f"on the chip: {training.energy.text()}"))
+    return Group(table, *energy, projections_page(training.projections), written)
 
 
 def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:

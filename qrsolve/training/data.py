@@ -1,9 +1,10 @@
-"""The data sets of `qrsolve train`: scikit-learn's digits, and MNIST from files at hand."""
+"""The data sets of `qrsolve train`: scikit-learn's digits, and MNIST from files at hand; CIFAR-10 in `cifar10`."""
 
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +23,108 @@ _IDX_NAMES = {
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images in [0, 1], float32, shape (n, channels * height * width), and labels, int64."""
+    """Images, shape (n, channels * height * width), and labels, int64.
+
+    Parameters
+    ----------
+    x_train, x_test : Tensor
+        float32 in [0, 1], or uint8 from 0 to 255, which `inputs` turns into the same.
+    y_train, y_test : Tensor
+        Labels.
+    image : tuple of int
+        Channels, height, width.
+    mean, std : tuple of float
+        Of each channel in [0, 1]; networks see ``(x - mean) / std``. Empty: they see ``x``.
+    is_augmented : bool
+        Whether training images are shifted by up to four pixels and mirrored at random.
+    """
 
     name: str
     x_train: Tensor
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
+    image: tuple[int, int, int]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    is_augmented: bool = False
 
     @property
     def n_inputs(self) -> int:
-        """Number of pixels."""
+        """Number of pixels, all channels together."""
         return int(self.x_train.shape[1])
 
     @property
     def n_classes(self) -> int:
         """Number of labels."""
         return int(self.y_train.max()) + 1
+
+    def to(self, device: torch.device | str) -> DataSet:
+        """Return the same data on a device."""
+        return replace(
+            self,
+            x_train=self.x_train.to(device),
+            y_train=self.y_train.to(device),
+            x_test=self.x_test.to(device),
+            y_test=self.y_test.to(device),
+        )
+
+    def first(self, n_train: int, n_test: int) -> DataSet:
+        """Return the data set of the first so many images."""
+        return replace(
+            self,
+            x_train=self.x_train[:n_train],
+            y_train=self.y_train[:n_train],
+            x_test=self.x_test[:n_test],
+            y_test=self.y_test[:n_test],
+        )
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Return what networks see of images, float32."""
+        x = images.float() / 255 if images.dtype == torch.uint8 else images
+        if not self.mean:
+            return x
+        mean, std = (torch.tensor(n, device=x.device).reshape(-1, 1) for n in (self.mean, self.std))
+        return ((x.reshape(len(x), self.image[0], -1) - mean) / std).flatten(1)
+
+    def training_batch(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels of some training images; augmented ones are drawn from the generator (CPU)."""
+        images = self.x_train[index]
+        if self.is_augmented:
+            images = crop_and_flip(images.reshape(-1, *self.image), generator).flatten(1)
+        return self.inputs(images), self.y_train[index]
+
+    def test_inputs(self, n_images: int | None = None, batch_size: int = 500) -> Iterator[Tensor]:
+        """Return the inputs of the first test images (all by default) in batches."""
+        for images in torch.split(self.x_test[:n_images], batch_size):
+            yield self.inputs(images)
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, margin: int = 4) -> Tensor:
+    """Shift each image by up to ``margin`` pixels each way, black coming in, and mirror every second one at random.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape (n, channels, height, width), any type and device.
+    generator : torch.Generator
+        On the CPU, so that all devices draw the same.
+    margin : int
+        The largest shift.
+
+    References
+    ----------
+    He et al. 2016, section 4.2: crops of images padded by 4, and horizontal flips.
+    """
+    n, _, height, width = images.shape
+    top, left = torch.randint(0, 2 * margin + 1, (2, n, 1), generator=generator).to(images.device)
+    is_flipped = torch.randint(0, 2, (n, 1), generator=generator).to(images.device) == 1
+    rows = torch.arange(height, device=images.device) + top
+    columns = torch.arange(width, device=images.device) + left
+    columns = torch.where(is_flipped, columns.flip(1), columns)
+    padded = torch.nn.functional.pad(images, (margin, margin, margin, margin))
+    sample = torch.arange(n, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 def load_digits() -> DataSet:
@@ -57,7 +143,7 @@ def load_digits() -> DataSet:
     x = torch.from_numpy(images).float() / 16
     y = torch.from_numpy(labels).long()
     is_test = torch.arange(len(x)) % 5 == 0
-    return DataSet("digits", x[~is_test], y[~is_test], x[is_test], y[is_test])
+    return DataSet("digits", x[~is_test], y[~is_test], x[is_test], y[is_test], (1, 8, 8))
 
 
 def load_mnist(folder: Path | None) -> DataSet:
@@ -77,18 +163,22 @@ def load_mnist(folder: Path | None) -> DataSet:
     tensors = {}
     for key, array in arrays.items():
         tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if key == "x_train":
+            size = tensor.shape[1:]
+            image = (1, int(size[0]), int(size[1])) if len(size) == 2 else (1, 1, size.numel())
         tensors[key] = tensor.reshape(len(tensor), -1).float() / 255 if key.startswith("x") else tensor.long()
     for part in ("train", "test"):
         if len(tensors[f"x_{part}"]) != len(tensors[f"y_{part}"]):
             raise ModelError(
                 f"{folder}: {len(tensors[f'x_{part}'])} {part} images, but {len(tensors[f'y_{part}'])} labels"
             )
-    return DataSet("mnist", tensors["x_train"], tensors["y_train"], tensors["x_test"], tensors["y_test"])
+    return DataSet("mnist", tensors["x_train"], tensors["y_train"], tensors["x_test"], tensors["y_test"], image)
 
 
 def _from_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # An open file of our own: numpy leaves its own open where the archive is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in _IDX_NAMES if key not in archive]
             if missing:
                 raise ModelError(f"{path}: no array {', '.join(missing)}; needed {', '.join(_IDX_NAMES)}")

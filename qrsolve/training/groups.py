@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parameter import Parameter, UninitializedParameter
 
 from qrsolve.errors import ModelError
+from qrsolve.training.recurrent import declared_groups, norse_matrices, snntorch_recurrences
 
 Selector = str | type[nn.Module]
 
@@ -44,7 +45,9 @@ def find_afferents(
     ----------
     model : nn.Module
         ``nn.Linear``, ``nn.Conv1d/2d/3d`` and torch's recurrent layers and cells are known. In an LSTM or GRU each
-        gate's row counts as a neuron, with its input and recurrent weights together.
+        gate's row counts as a neuron, with its input and recurrent weights together. Norse's recurrent cells, and
+        snnTorch's with the layer that feeds them, are populations too (`qrsolve.training.recurrent`); a module of
+        your own can declare its groups as ``afferent_groups``, tuples of parameter names within it.
     select : sequence of str or module types, or None
         Parameter names, ``:regex`` over parameter names, or module types; ``None`` takes all that are known.
     groups : sequence of sequences of str
@@ -53,16 +56,17 @@ def find_afferents(
     Raises
     ------
     ModelError
-        A selector matches nothing, two match the same parameter, or a layer cannot be projected; names are listed.
+        A selector matches nothing, two match the same parameter, a layer cannot be projected, or it cannot be told
+        which layer feeds recurrent neurons; names are listed.
     """
     known, found = _known(model)
     declared = [tuple(group) for group in groups]
+    in_groups = {name for group in declared for name in group}
     matrices = {name: p for name, p in model.named_parameters() if isinstance(p, UninitializedParameter) or p.ndim >= 2}
     for group in declared:
         for name in group:
             if name not in matrices:
                 raise ModelError(_unknown(f"group {'+'.join(group)}: '{name}'", matrices))
-    in_groups = {name for group in declared for name in group}
     names = (
         list(known) + [name for name in in_groups if name not in known]
         if select is None
@@ -83,6 +87,7 @@ def find_afferents(
     if len(kept) < len(declared):
         broken = next(group for group in declared if not chosen.issuperset(group))
         raise ModelError(f"group {'+'.join(broken)}: select leaves out part of it")
+    found += _fed(model, chosen, in_groups)
     kept += [
         group
         for group in (tuple(n for n in group if n in chosen and n not in in_groups) for group in found)
@@ -106,6 +111,8 @@ def _known(model: nn.Module) -> tuple[list[str], list[tuple[str, ...]]]:
             wanted += [(f"weight_hr{end}",) for end in ends if module.proj_size]
         elif isinstance(module, nn.RNNCellBase):
             wanted = [("weight_ih", "weight_hh")]
+        elif matrices := norse_matrices(module):
+            wanted = [matrices]
         else:
             continue
         for group in wanted:
@@ -123,7 +130,41 @@ def _known(model: nn.Module) -> tuple[list[str], list[tuple[str, ...]]]:
                     members.append(name)
             if len(members) > 1:
                 groups.append(tuple(members))
-    return names, groups
+    return names, groups + _declared(model)
+
+
+def _declared(model: nn.Module) -> list[tuple[str, ...]]:
+    """Return the groups that modules declare themselves, by parameter names of the whole model."""
+    groups = []
+    for path, module in model.named_modules():
+        for group in declared_groups(module):
+            parameters = dict(module.named_parameters())
+            for name in group:
+                if name not in parameters:
+                    there = ", ".join(n for n, p in parameters.items() if p.ndim >= 2) or "none"
+                    raise ModelError(
+                        f"{type(module).__name__}.afferent_groups has '{name}', which is no parameter of it; "
+                        f"there are: {there}"
+                    )
+            groups.append(tuple(f"{path}.{name}" if path else name for name in group))
+    return groups
+
+
+def _fed(model: nn.Module, chosen: set[str], in_groups: set[str]) -> list[tuple[str, ...]]:
+    """Return the groups of snnTorch's recurrent neurons that are chosen and not yet in a group."""
+    groups = []
+    for recurrence in snntorch_recurrences(model):
+        if recurrence.recurrent not in chosen or recurrence.recurrent in in_groups:
+            continue
+        inputs = [name for name in recurrence.inputs if name not in in_groups]
+        if len(inputs) > 1:
+            rivals = ", ".join(sorted(set(inputs)))
+            raise ModelError(
+                f"'{recurrence.recurrent}': which layer feeds these recurrent neurons cannot be told; it may be one of "
+                f"{rivals}. Declare it: groups=[('{inputs[0]}', '{recurrence.recurrent}')]"
+            )
+        groups.append((*inputs, recurrence.recurrent))
+    return groups
 
 
 def _is_transposed(module: nn.Module) -> bool:

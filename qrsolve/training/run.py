@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qrsolve.check import Report
+from qrsolve.compile import Plan
+from qrsolve.energy import Energy, dense_energy, with_activity
 from qrsolve.project import Projection
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.data import DataSet
@@ -22,6 +24,8 @@ from qrsolve.training.schedule import Compliant
 
 Advance = Callable[[str, int, int], None]
 """Called with what is being trained, the steps done, and all steps."""
+N_ENERGY_IMAGES = 1000
+"""Test images over which synaptic operations are averaged."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Recipe:
     """How `qrsolve train` trains; the same for the dense network and for the one under the chip.
 
     Adam with a cosine decay to 0. ``is_centred``: see `qrsolve.training.centring`; only under the chip.
+    ``is_mixed``: forward passes in half precision by autocast (float16 with scaled losses on CUDA, else bfloat16); the
+    parameters, and so their projections, stay as they are.
     """
 
     epochs: int = 8
@@ -37,6 +43,7 @@ class Recipe:
     is_centred: bool = True
     seed: int = 0
     compliant: Compliant = "at_end"
+    is_mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class Training:
     """What came out.
 
     Accuracies are shares of the test images. ``projections`` and ``report`` belong to ``model``; ``dense_weights``
-    are the weights of the dense network, by the same names.
+    are the weights of the dense network, by the same names. ``energy`` and ``dense_energy``: over the first
+    `N_ENERGY_IMAGES` test images.
     """
 
     model: nn.Module
@@ -54,11 +62,9 @@ class Training:
     report: Report
     dense_weights: dict[str, Tensor]
     seconds: float
-
-
-def make_mlp(data: DataSet, n_hidden: int) -> nn.Sequential:
-    """Return a network with one hidden layer of rectified units."""
-    return nn.Sequential(nn.Linear(data.n_inputs, n_hidden), nn.ReLU(), nn.Linear(n_hidden, data.n_classes))
+    plan: Plan
+    energy: Energy
+    dense_energy: Energy
 
 
 def train(
@@ -90,7 +96,7 @@ def train(
         Told about every step, for a progress bar.
     """
     began = time.perf_counter()
-    data = DataSet(data.name, *(t.to(device) for t in (data.x_train, data.y_train, data.x_test, data.y_test)))
+    data = data.to(device)
     torch.manual_seed(recipe.seed)
     dense = make_model().to(device)
     run_epochs(dense, data, recipe, lambda optimizer: None, "dense", advance)
@@ -105,14 +111,19 @@ def train(
     )
     run_epochs(model, data, recipe, projector.attach, spec.name, advance)
     projections = projector.finalize()
+    report = projector.check()
+    dense_weights = {name: dense.get_parameter(name).detach() for name in projector.plan.names}
     return Training(
         model,
         accuracy_of(dense, data),
         accuracy_of(model, data),
         projections,
-        projector.check(),
-        {name: dense.get_parameter(name).detach() for name in projector.plan.names},
+        report,
+        dense_weights,
         time.perf_counter() - began,
+        projector.plan,
+        with_activity(report.energy, model, data.test_inputs(N_ENERGY_IMAGES)),
+        with_activity(dense_energy(projector.plan, dense_weights), dense, data.test_inputs(N_ENERGY_IMAGES)),
     )
 
 
@@ -131,16 +142,25 @@ def run_epochs(
     total = recipe.epochs * math.ceil(n_images / recipe.batch_size)
     cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
     generator = torch.Generator().manual_seed(recipe.seed)
+    device = data.x_train.device.type
+    half = torch.float16 if device == "cuda" else torch.bfloat16
+    scaler = torch.amp.GradScaler(device, enabled=recipe.is_mixed and device == "cuda")
     step = 0
     model.train()
     for _ in range(recipe.epochs):
         order = torch.randperm(n_images, generator=generator).to(data.x_train.device)
         for batch in torch.split(order, recipe.batch_size):
-            loss = nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch])
+            x, y = data.training_batch(batch, generator)
+            with torch.autocast(device, dtype=half, enabled=recipe.is_mixed):
+                outputs = model(x)
+            loss = nn.functional.cross_entropy(outputs.float(), y)
             optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            cosine.step()
+            scaler.scale(loss).backward()
+            scale = scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+            if scaler.get_scale() >= scale:  # a smaller scale tells of a skipped step
+                cosine.step()
             step += 1
             if advance is not None:
                 advance(label, step, total)
@@ -151,7 +171,8 @@ def run_epochs(
 def accuracy_of(model: nn.Module, data: DataSet) -> float:
     """Return the share of test images that are classified rightly."""
     model.eval()
-    return float((model(data.x_test).argmax(dim=1) == data.y_test).float().mean())
+    guesses = torch.cat([model(x).argmax(dim=1) for x in data.test_inputs()])
+    return float((guesses == data.y_test).float().mean())
 
 
 @torch.no_grad()
