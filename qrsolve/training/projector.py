@@ -19,6 +19,7 @@ from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.training.centring import Centring
 from qrsolve.training.groups import Selector, find_afferents
+from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.state import PopulationState
@@ -46,14 +47,19 @@ class Projector:
     compliant : {"always", "at_end"}
         Whether every forward pass is deployable, or only the result.
     total_steps : int or None
-        Optimizer steps of the whole training; needed for ``at_end``, and for freezing the wiring near the end of
-        ``always``.
+        Optimizer steps of the whole training; needed for ``at_end``, and in ``always`` for exploring wirings at first
+        and for freezing the wiring near the end.
     schedule : Schedule or None
         Instead of ``compliant`` and ``total_steps``.
     centre : bool
         Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several
         points of accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients
         that Adam sees.
+    weigh_inputs : bool
+        Weigh the first population's errors by how much its inputs vary (`InputSpread`), if it is one linear layer.
+    seed : int
+        Decides the noise with which ``always`` explores wirings (`qrsolve.training.exploration`). The first
+        population is not explored: its sources are data, which no training makes more useful.
 
     Raises
     ------
@@ -77,6 +83,8 @@ class Projector:
         total_steps: int | None = None,
         schedule: Schedule | None = None,
         centre: bool = False,
+        weigh_inputs: bool = False,
+        seed: int = 0,
     ) -> None:
         spec = spec if isinstance(spec, HardwareSpec) else load_spec(spec)
         afferents = find_afferents(model, select, groups)
@@ -93,7 +101,9 @@ class Projector:
             PopulationState(population, {name: weights[name].detach().clone() for name in population.names})
             for population in self.plan.populations
         ]
+        self._seed_exploration(seed)
         self._centring = Centring(model, self.plan.names) if centre else None
+        self._spread = InputSpread.of(model, self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
         self._is_final = False
         self.project()
 
@@ -146,7 +156,7 @@ class Projector:
         projections = {}
         for state in self._states:
             self._synchronised(state)
-            if not self.stage.is_deployable or state.solution is None:
+            if not self.stage.is_deployable or self.stage.temperature > 0 or state.solution is None:
                 state.project(final)
             matrix = state.matrix()
             assert state.solution is not None
@@ -167,6 +177,8 @@ class Projector:
         self._attached.clear()
         if self._centring is not None:
             self._centring.detach()
+        if self._spread is not None:
+            self._spread.detach()
 
     def check(self) -> Report:
         """Recompute every limit from the model's raw weights, without any solver."""
@@ -179,8 +191,10 @@ class Projector:
         return {
             "spec_hash": spec_hash(self.plan.spec),
             "n_steps": self.n_steps,
+            "seed": self.seed,
             "populations": {state.population.name: state.state_dict() for state in self._states},
             "means": {} if self._centring is None else self._centring.state_dict(),
+            "spread": None if self._spread is None else self._spread.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -198,12 +212,16 @@ class Projector:
         if set(saved) != set(names):
             raise ModelError(f"the saved state has {', '.join(saved)}; this projector has {', '.join(names)}")
         self.n_steps = int(state["n_steps"])
+        self._seed_exploration(int(state["seed"]))
         if self._centring is not None:
             self._centring.load_state_dict(state["means"])
+        if self._spread is not None and state["spread"] is not None:
+            self._spread.load_state_dict(state["spread"])
+            self._states[0].importance = self._spread.importance()
         for own in self._states:
             own.load_state_dict(saved[own.population.name])
             self._synchronised(own, keep=True)
-            self._write(own.project(self.stage) if own.solution is None else own.restored())
+            self._write(own.project(self.stage) if own.solution is None else own.restored(self.stage))
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -225,6 +243,9 @@ class Projector:
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.n_steps += 1
         stage = self.stage
+        if self._spread is not None and not stage.is_frozen:
+            self._spread.update()
+            self._states[0].importance = self._spread.importance()
         for state in self._states:
             for name, latent in state.latent.items():
                 latent.copy_(self.model.get_parameter(name).detach())
@@ -269,6 +290,14 @@ class Projector:
                 state.move_to(parameter.detach())
                 break
         return state
+
+    def _is_alone(self, position: int) -> bool:
+        return len(self._states[position].latent) == 1
+
+    def _seed_exploration(self, seed: int) -> None:
+        self.seed = seed
+        for i, state in enumerate(self._states):
+            state.seed = None if i == 0 else seed * len(self._states) + i
 
     def _require_open(self) -> None:
         if self._is_final:

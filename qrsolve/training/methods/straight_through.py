@@ -30,7 +30,7 @@ class StraightThrough(Method):
     """
 
     name: ClassVar[str] = "straight_through"
-    decay: float = 1e-3
+    decay: float = 5e-4
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay <= 1:
