@@ -18,7 +18,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -112,7 +112,7 @@ def train_pat(model: nn.Sequential, data: DataSet, fan_in: int, recipe: Recipe) 
         raise SystemExit(f"the modes pat need torchao: pip install torchao==0.18.0 ({error})") from error
     n_steps = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
     layers = [module for module in model if isinstance(module, nn.Linear)]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "params": [layer.weight],
             "group_type": "KElementGrouper",
@@ -122,8 +122,8 @@ def train_pat(model: nn.Sequential, data: DataSet, fan_in: int, recipe: Recipe) 
         }
         for layer in layers
     ]
-    free = {"params": [layer.bias for layer in layers]}
-    adam = torch.optim.Adam([*groups, free], lr=recipe.learning_rate)
+    groups.append({"params": [layer.bias for layer in layers]})
+    adam = torch.optim.Adam(groups, lr=recipe.learning_rate)
     optimizer = pat.PruneOptimizer(
         adam, warmup_steps=round(0.1 * n_steps), healing_start_step=round(0.6 * n_steps), reg_lambda=0.0
     )

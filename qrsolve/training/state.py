@@ -150,9 +150,8 @@ class PopulationState:
         if self.solution is None or self.n_projections % SELECTION_EVERY == 0:
             rows, columns = matrix.shape
             groups = tuple(_widened(group, stage.openness, rows, columns) for group in self.population.groups)
-            self.solution = replace(
-                solve_choice(ChoiceProblem(matrix, None, groups, self._importance(matrix))), solver=RELAXED, prices=()
-            )
+            problem = ChoiceProblem(matrix, None, groups, self._importance(matrix))
+            self.solution = replace(solve_choice(problem), solver=RELAXED, prices=())
         assert self.solution.choice is not None
         return matrix * self.solution.choice
 
