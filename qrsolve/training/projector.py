@@ -20,6 +20,7 @@ from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.training.centring import Centring
 from qrsolve.training.groups import Selector, find_afferents
+from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.state import PopulationState
@@ -50,16 +51,20 @@ class Projector:
     compliant : {"always", "at_end"}
         Whether every forward pass is deployable, or only the result.
     total_steps : int or None
-        Optimizer steps of the whole training; needed for ``at_end``, and for freezing the wiring near the end of
-        ``always``.
+        Optimizer steps of the whole training; needed for ``at_end``, and in ``always`` for exploring wirings at first
+        and for freezing the wiring near the end.
     schedule : Schedule or None
         Instead of ``compliant`` and ``total_steps``.
     centre : bool
         Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several
         points of accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients
         that Adam sees.
+    weigh_inputs : bool
+        Weigh the first population's errors by how much its inputs vary (`InputSpread`), if it is one linear layer.
     seed : int
-        Of everything that is random in the method.
+        Of everything that is random in the method, and of the noise with which ``always`` explores wirings
+        (`qrsolve.training.exploration`). The first population is not explored: its sources are data, which no
+        training makes more useful.
 
     Raises
     ------
@@ -83,6 +88,7 @@ class Projector:
         total_steps: int | None = None,
         schedule: Schedule | None = None,
         centre: bool = False,
+        weigh_inputs: bool = False,
         seed: int = 0,
     ) -> None:
         spec = spec if isinstance(spec, HardwareSpec) else load_spec(spec)
@@ -107,7 +113,9 @@ class Projector:
             )
             for population in self.plan.populations
         ]
+        self._seed_exploration(seed)
         self._centring = Centring(model, self.plan.names) if centre else None
+        self._spread = InputSpread.of(model, self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
         self._is_final = False
         self.project()
 
@@ -160,7 +168,7 @@ class Projector:
         projections = {}
         for state in self._states:
             self._synchronised(state)
-            if not self.stage.is_deployable or state.solution is None:
+            if not self.stage.is_deployable or self.stage.temperature > 0 or state.solution is None:
                 state.project(final)
             matrix = state.matrix()
             assert state.solution is not None
@@ -181,6 +189,8 @@ class Projector:
         self._attached.clear()
         if self._centring is not None:
             self._centring.detach()
+        if self._spread is not None:
+            self._spread.detach()
 
     def check(self) -> Report:
         """Recompute every limit from the model's raw weights, without any solver."""
@@ -193,10 +203,12 @@ class Projector:
         return {
             "spec_hash": spec_hash(self.plan.spec),
             "n_steps": self.n_steps,
+            "seed": self.seed,
             "populations": {state.population.name: state.state_dict() for state in self._states},
             "generator": self._generator.get_state(),
             "shares": [[group.capacity for group in state.population.groups] for state in self._states],
             "means": {} if self._centring is None else self._centring.state_dict(),
+            "spread": None if self._spread is None else self._spread.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -214,15 +226,19 @@ class Projector:
         if set(saved) != set(names):
             raise ModelError(f"the saved state has {', '.join(saved)}; this projector has {', '.join(names)}")
         self.n_steps = int(state["n_steps"])
+        self._seed_exploration(int(state["seed"]))
         self._generator.set_state(state["generator"].cpu())
         if self._centring is not None:
             self._centring.load_state_dict(state["means"])
+        if self._spread is not None and state["spread"] is not None:
+            self._spread.load_state_dict(state["spread"])
+            self._states[0].importance = self._spread.importance()
         for own, shares in zip(self._states, state["shares"], strict=True):
             own.population = own.population.with_capacities(shares)
         for own in self._states:
             own.load_state_dict(saved[own.population.name])
             self._synchronised(own, keep=True)
-            self._write(own.project(self.stage) if own.solution is None else own.restored())
+            self._write(own.project(self.stage) if own.solution is None else own.restored(self.stage))
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -250,6 +266,9 @@ class Projector:
         stage = self.stage
         if self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
             self._allot()
+        if self._spread is not None and not stage.is_frozen:
+            self._spread.update()
+            self._states[0].importance = self._spread.importance()
         for state in self._states:
             moved = {name: self.model.get_parameter(name).detach() for name in state.latent}
             state.move(moved, self._gradients(state), self._learning_rate(optimizer, state))
@@ -312,6 +331,14 @@ class Projector:
                 state.move_to(parameter.detach())
                 break
         return state
+
+    def _is_alone(self, position: int) -> bool:
+        return len(self._states[position].latent) == 1
+
+    def _seed_exploration(self, seed: int) -> None:
+        self.seed = seed
+        for i, state in enumerate(self._states):
+            state.seed = None if i == 0 else seed * len(self._states) + i
 
     def _require_open(self) -> None:
         if self._is_final:

@@ -32,15 +32,17 @@ N_ENERGY_IMAGES = 1000
 class Recipe:
     """How `qrsolve train` trains; the same for the dense network and for the one under the chip.
 
-    Adam with a cosine decay to 0. ``is_centred``: see `qrsolve.training.centring`; only under the chip.
-    ``is_mixed``: forward passes in half precision by autocast (float16 with scaled losses on CUDA, else bfloat16); the
-    parameters, and so their projections, stay as they are.
+    Adam with a cosine decay to 0. ``is_centred``: see `qrsolve.training.centring`, ``weighs_inputs``:
+    `qrsolve.training.input_spread`; both only under the chip. ``is_mixed``: forward passes in half precision by
+    autocast (float16 with scaled losses on CUDA, else bfloat16); the parameters, and so their projections, stay as they
+    are.
     """
 
     epochs: int = 8
     batch_size: int = 128
     learning_rate: float = 4e-3
     is_centred: bool = True
+    weighs_inputs: bool = True
     seed: int = 0
     compliant: Compliant = "at_end"
     is_mixed: bool = False
@@ -107,7 +109,14 @@ def train(
         keep_norm(model, spec)
     total = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
     projector = Projector(
-        spec, model, method=method, compliant=recipe.compliant, total_steps=total, centre=recipe.is_centred
+        spec,
+        model,
+        method=method,
+        compliant=recipe.compliant,
+        total_steps=total,
+        centre=recipe.is_centred,
+        weigh_inputs=recipe.weighs_inputs,
+        seed=recipe.seed,
     )
     run_epochs(model, data, recipe, projector.attach, spec.name, advance)
     projections = projector.finalize()
@@ -134,9 +143,14 @@ def run_epochs(
     attach: Callable[[Optimizer], None],
     label: str,
     advance: Advance | None,
+    optimizer: Optimizer | None = None,
 ) -> None:
-    """Run the plain loop of the recipe; ``attach`` may hook anything into the optimizer."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+    """Run the plain loop of the recipe; ``attach`` may hook anything into the optimizer, Adam unless another is given.
+
+    Its learning rate starts where it is and follows the cosine.
+    """
+    if optimizer is None:
+        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     attach(optimizer)
     n_images = len(data.x_train)
     total = recipe.epochs * math.ceil(n_images / recipe.batch_size)

@@ -15,6 +15,7 @@ from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.levels import best_parameters, solve_levels
+from qrsolve.training.exploration import explored
 from qrsolve.training.methods import Method, Step
 from qrsolve.training.schedule import Stage
 
@@ -52,6 +53,11 @@ class PopulationState:
         What the last projection left, by parameter name.
     memory : dict of str to Tensor
         What the method keeps.
+    seed : int or None
+        Decides the noise of exploration; ``None`` never explores.
+    importance : Tensor or None
+        > 0, shape (n_sources,): weight of each source's squared errors while the wiring is chosen; ``None`` is 1. The
+        learned values are fitted without it.
     """
 
     population: Population
@@ -64,6 +70,8 @@ class PopulationState:
     n_projections: int = 0
     projected: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(init=False)
+    seed: int | None = None
+    importance: Tensor | None = None
     _alphabet: Alphabet | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -147,7 +155,7 @@ class PopulationState:
 
     def project(self, stage: Stage) -> dict[str, Tensor]:
         """Return the projection of the latent weights at a stage, by parameter name."""
-        matrix = self.matrix()
+        matrix = self._explored(stage)
         if stage.is_frozen and self.wiring is None:
             matrix = self._freeze(matrix, stage)
         try:
@@ -157,17 +165,30 @@ class PopulationState:
         self.projected = self.population.split(values)
         return self.projected
 
+    def _explored(self, stage: Stage) -> Tensor:
+        """Return the latent weights that are projected at a stage: with noise while wirings are explored."""
+        if self.seed is None or stage.temperature <= 0 or not self.method.explores:
+            return self.matrix()
+        # A large prime keeps the noise of neighbouring seeds apart at all steps.
+        seed = self.seed * 2_147_483_647 + stage.step
+        return explored(self.matrix(), self.population.groups, stage.temperature, seed)
+
     def problem(self, matrix: Tensor) -> ChoiceProblem:
         """Return the choice problem of a matrix for the current values."""
-        family = self.population.family
+        family, h = self.population.family, self._importance(matrix)
         if family is None:
-            return ChoiceProblem(matrix, None, self.population.groups)
+            return ChoiceProblem(matrix, None, self.population.groups, h)
         if self.parameters is None:
             levels = solve_levels(self.population.levels(matrix), _choose, max_rounds=_FIRST_ROUNDS)
             self.parameters, self.solution, self._alphabet = levels.parameters, levels.solution, None
         if self._alphabet is None:
             self._alphabet = family.alphabet(self.parameters, self.population.scope(matrix.device))
-        return ChoiceProblem(matrix, self._alphabet, self.population.groups)
+        return ChoiceProblem(matrix, self._alphabet, self.population.groups, h)
+
+    def _importance(self, matrix: Tensor) -> Tensor | None:
+        if self.importance is None or self.wiring is not None:
+            return None
+        return self.importance.to(matrix).expand(matrix.shape)
 
     def _snapped(self, matrix: Tensor) -> Tensor:
         """Project onto the chip's values and limits, exactly; every so often the values move first."""
@@ -203,7 +224,8 @@ class PopulationState:
         if self.solution is None or self.n_projections % SELECTION_EVERY == 0:
             rows, columns = matrix.shape
             groups = tuple(_widened(group, stage.openness, rows, columns) for group in self.population.groups)
-            self.solution = replace(solve_choice(ChoiceProblem(matrix, None, groups)), solver=RELAXED, prices=())
+            problem = ChoiceProblem(matrix, None, groups, self._importance(matrix))
+            self.solution = replace(solve_choice(problem), solver=RELAXED, prices=())
         assert self.solution.choice is not None
         return matrix * self.solution.choice
 
@@ -266,11 +288,11 @@ class PopulationState:
                 tuple(price.to(device, copy=True) for price in packed["prices"]),
             )
 
-    def restored(self) -> dict[str, Tensor]:
-        """Return the projected weights that belong to the latents and the last choice."""
+    def restored(self, stage: Stage) -> dict[str, Tensor]:
+        """Return the projected weights that belong to the latents and the last choice, made at this stage."""
         assert self.solution is not None
         assert self.solution.choice is not None
-        matrix = self.matrix()
+        matrix = self._explored(stage)
         if self.solution.solver == RELAXED:
             values = matrix * self.solution.choice
         else:

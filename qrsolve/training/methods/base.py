@@ -55,6 +55,8 @@ class Method(ABC):
     """Whether `alter_gradient` does anything."""
     moves_values: ClassVar[bool] = False
     """Whether learned values follow `move_values` between their least-squares steps."""
+    explores: ClassVar[bool] = False
+    """Whether ``always`` may project noisy latents at first (`qrsolve.training.exploration`)."""
     resolve_every: int = 20
     """Projections between two least-squares steps of learned values."""
 

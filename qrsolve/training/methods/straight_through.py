@@ -28,7 +28,8 @@ class StraightThrough(Method):
     """
 
     name: ClassVar[str] = "straight_through"
-    decay: float = 1e-3
+    explores: ClassVar[bool] = True
+    decay: float = 5e-4
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay <= 1:
