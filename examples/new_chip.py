@@ -5,12 +5,11 @@ from pathlib import Path
 import torch
 
 import qrsolve
-from qrsolve.explain import explain
 
 spec = qrsolve.load_spec(Path(__file__).with_name("my_chip.yaml"))
 
 # What do the rules mean for a layer of 32 neurons with 100 sources? Nothing is solved yet.
-explanation = explain(spec, {"fc": (32, 100)})
+explanation = qrsolve.explain(spec, {"fc": (32, 100)})
 layer = explanation.layers["fc"]
 print(f"{spec.title}: {layer.structure}")
 print(f"solver: {layer.solver} ({layer.guarantee})")

@@ -1,42 +1,60 @@
 """Train torch networks under the exact limits of a chip: YAML in, certified deployable weights out."""
 
-from qrsolve.alphabet import Alphabet, AlphabetFamily
-from qrsolve.certify import certify
-from qrsolve.compile import Plan, Population, compile_plan
-from qrsolve.errors import InfeasibleError, ModelError, NoSolverError, QRSolveError, ShapeError, SpecError
-from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.project import Projection, project
-from qrsolve.solution import Certificate, Solution, Status, Violation
-from qrsolve.spec import HardwareSpec, bundled_specs, load_spec
-from qrsolve.training import Projector, attach
+from typing import TYPE_CHECKING
+
+from qrsolve.lazy import LazyPackage
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Alphabet",
-    "AlphabetFamily",
-    "Certificate",
-    "ChoiceProblem",
-    "Group",
-    "HardwareSpec",
-    "InfeasibleError",
-    "LevelsProblem",
-    "ModelError",
-    "NoSolverError",
-    "Plan",
-    "Population",
-    "Projection",
-    "Projector",
-    "QRSolveError",
-    "ShapeError",
-    "Solution",
-    "SpecError",
-    "Status",
-    "Violation",
-    "attach",
-    "bundled_specs",
-    "certify",
-    "compile_plan",
-    "load_spec",
-    "project",
-]
+if TYPE_CHECKING:
+    from qrsolve.alphabet import Alphabet as Alphabet
+    from qrsolve.alphabet import AlphabetFamily as AlphabetFamily
+    from qrsolve.certify import certify as certify
+    from qrsolve.check import Report as Report
+    from qrsolve.check import check as check
+    from qrsolve.compile import Plan as Plan
+    from qrsolve.compile import Population as Population
+    from qrsolve.compile import compile_plan as compile_plan
+    from qrsolve.errors import InfeasibleError as InfeasibleError
+    from qrsolve.errors import ModelError as ModelError
+    from qrsolve.errors import NoSolverError as NoSolverError
+    from qrsolve.errors import QRSolveError as QRSolveError
+    from qrsolve.errors import ShapeError as ShapeError
+    from qrsolve.errors import SpecError as SpecError
+    from qrsolve.explain import Explanation as Explanation
+    from qrsolve.explain import explain as explain
+    from qrsolve.group import Group as Group
+    from qrsolve.problem import ChoiceProblem as ChoiceProblem
+    from qrsolve.problem import LevelsProblem as LevelsProblem
+    from qrsolve.project import Projection as Projection
+    from qrsolve.project import project as project
+    from qrsolve.solution import Certificate as Certificate
+    from qrsolve.solution import Solution as Solution
+    from qrsolve.solution import Status as Status
+    from qrsolve.solution import Violation as Violation
+    from qrsolve.solvers import solve as solve
+    from qrsolve.spec import HardwareSpec as HardwareSpec
+    from qrsolve.spec import bundled_specs as bundled_specs
+    from qrsolve.spec import load_spec as load_spec
+    from qrsolve.training import Projector as Projector
+    from qrsolve.training import attach as attach
+else:
+    # The same names for Python, each loaded when it is first used: help and mistakes in a chip's file need no torch.
+    LazyPackage.serve(
+        __name__,
+        {
+            "alphabet": ("Alphabet", "AlphabetFamily"),
+            "certify": ("certify",),
+            "check": ("Report", "check"),
+            "compile": ("Plan", "Population", "compile_plan"),
+            "errors": ("InfeasibleError", "ModelError", "NoSolverError", "QRSolveError", "ShapeError", "SpecError"),
+            "explain": ("Explanation", "explain"),
+            "group": ("Group",),
+            "problem": ("ChoiceProblem", "LevelsProblem"),
+            "project": ("Projection", "project"),
+            "solution": ("Certificate", "Solution", "Status", "Violation"),
+            "solvers": ("solve",),
+            "spec": ("HardwareSpec", "bundled_specs", "load_spec"),
+            "training": ("Projector", "attach"),
+        },
+    )

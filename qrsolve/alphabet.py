@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,8 @@ from qrsolve.errors import InfeasibleError, ShapeError
 from qrsolve.savings import SavingsTable
 
 FloatArray = NDArray[np.float64]
+MAX_SUMS = 2**16
+"""The most options that `Alphabet.sums` makes."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,55 @@ class Alphabet:
         line = torch.as_tensor(values, dtype=torch.float64).reshape(1, -1)
         counted = (line[0] != 0).long() if use is None else torch.as_tensor(use, dtype=torch.int64)
         return cls(line, counted)
+
+    @classmethod
+    def sums(cls, values: Sequence[float] | Tensor, max_synapses: int, *, zero: bool = True) -> Alphabet:
+        """Make the one-scope alphabet of parallel synapses: every sum of up to ``max_synapses`` of the values.
+
+        Parameters
+        ----------
+        values : sequence of float or Tensor
+            What one synapse can add, signs included, weight units; ``[10, -10]`` for one base value of either sign.
+        max_synapses : int
+            The most synapses of one connection, >= 1; each takes any of the values.
+        zero : bool
+            Whether a connection can be left out, for 0 synapses.
+
+        Returns
+        -------
+        Alphabet
+            Each sum once, at the fewest synapses that reach it; ordered by use, then by value.
+
+        Raises
+        ------
+        ShapeError
+            A value is not finite, ``max_synapses`` is below 1, or there are more than ``MAX_SUMS`` sums.
+        InfeasibleError
+            No values at all, and no zero.
+
+        Notes
+        -----
+        Sums that differ by no more than 1e-12 of the largest magnitude are one: 0.1 + 0.2 is 0.3. O(max_synapses *
+        n_sums * n_values).
+        """
+        single = torch.as_tensor(values, dtype=torch.float64).reshape(-1)
+        if max_synapses < 1 or not bool(torch.isfinite(single * max_synapses).all()):
+            raise ShapeError(f"sums of {single.tolist()}, up to {max_synapses}; needed finite sums, 1 synapse or more")
+        tiny = 1e-12 * float(single.abs().max()) * max_synapses if len(single) else 0.0
+        reached = torch.zeros(1 if zero else 0, dtype=torch.float64)
+        use = torch.zeros(len(reached), dtype=torch.int64)
+        latest = torch.zeros(1, dtype=torch.float64)
+        # A sum that needs n synapses is one that needs n - 1, and one more.
+        for n in range(1, max_synapses + 1):
+            latest = _distinct((latest[:, None] + single).flatten(), tiny)
+            latest = latest[~_is_near(latest, reached, tiny)]
+            if len(reached) + len(latest) > MAX_SUMS:
+                raise ShapeError(f"more than {MAX_SUMS:,} sums of {len(single)} values; needed a smaller max_synapses")
+            if len(latest) == 0:
+                break
+            reached = torch.cat([reached, latest])
+            use = torch.cat([use, torch.full((len(latest),), n)])
+        return cls(reached[None], use)
 
     @property
     def n_scopes(self) -> int:
@@ -250,6 +302,26 @@ class Alphabet:
         return Alphabet(values[:, index], use[index], self.scope)
 
 
+def _distinct(values: Tensor, tiny: float) -> Tensor:
+    """Return ascending values without those within ``tiny`` of a smaller one; values of both signs stay mirrored."""
+    sides = []
+    for side in (-values, values):
+        sizes = side[side > tiny].sort().values
+        is_first = torch.ones(min(len(sizes), 1), dtype=torch.bool)
+        sides.append(sizes[torch.cat([is_first, sizes.diff() > tiny])])
+    return torch.cat([-sides[0].flip(0), torch.zeros(int((values.abs() <= tiny).any())), sides[1]])
+
+
+def _is_near(values: Tensor, others: Tensor, tiny: float) -> Tensor:
+    """Return which values have one of the others within ``tiny``."""
+    if len(others) == 0:
+        return torch.zeros(len(values), dtype=torch.bool)
+    ordered = others.sort().values
+    right = torch.searchsorted(ordered, values).clamp(max=len(ordered) - 1)
+    left = (right - 1).clamp(min=0)
+    return torch.minimum((values - ordered[left]).abs(), (values - ordered[right]).abs()) <= tiny
+
+
 def _price_intervals(low: float, high: float) -> FloatArray:
     """Cut a range of prices into intervals whose ends differ by at most 5 %, or 64 of them if it is wide."""
     floor = max(low, 1e-3 * high)
@@ -316,6 +388,11 @@ class AlphabetFamily:
         Whether each row has parameters of its own, or all rows share them.
     power_of_two : bool
         Parameters must be powers of two (a bit shift).
+    value_bits : int or None
+        The parameters of a scope must be multiples of one step by integers of so many bits, sign included:
+        ``-(2^(bits - 1) - 1) .. 2^(bits - 1) - 1``; ``None`` where any number will do.
+    value_step : float or None
+        That step, where the chip gives it.
     """
 
     counts: Tensor
@@ -325,6 +402,22 @@ class AlphabetFamily:
     names: tuple[str, ...]
     scope: str = "layer"
     power_of_two: bool = False
+    value_bits: int | None = None
+    value_step: float | None = None
+
+    @property
+    def is_codebook(self) -> bool:
+        """Whether the options are the parameters themselves, all learned and free in sign, and perhaps zero."""
+        paid = self.counts[(self.counts != 0).any(dim=1)]
+        one_each = torch.equal(paid.sum(dim=0), torch.ones_like(self.given)) and bool(((paid == 0) | (paid == 1)).all())
+        single = len(paid) == self.n_parameters and len(self.counts) - len(paid) <= 1
+        is_free = bool(torch.isnan(self.given).all()) and not bool(self.positive.any()) and not self.power_of_two
+        return single and one_each and is_free
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether one of the options is 0 whatever the parameters are."""
+        return bool((self.counts == 0).all(dim=1).any())
 
     @cached_property
     def is_learned(self) -> bool:

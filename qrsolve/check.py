@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qrsolve.compile import Plan, Population
+from qrsolve.compile import Plan, Population, layer_shape
 from qrsolve.energy import Energy, memory_energy
 from qrsolve.model_file import require_finite
 from qrsolve.problem import Group
-from qrsolve.spec import LimitKind
+from qrsolve.spec import LayerShape, LimitKind
 from qrsolve.usage import Usage, usage_of
 
 
@@ -179,10 +179,13 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
         usage = usage_of(population, matrix, None if parameters is None else parameters.get(population.name))
         usages.append(usage)
         rows = []
+        layer = layer_shape(plan.spec, population.shapes)
         for i, limit in enumerate(plan.spec.limits):
-            if (row := _limit_row(usage, limit)) is not None:
+            if (row := _limit_row(usage, limit, layer)) is not None:
                 rows.append(row)
                 totals[i] += row.value
+        if plan.spec.weights.group() is not None:
+            rows.append(_sign_row(usage))
         if population.family is not None:
             rows.append(_values_row(usage))
         layers[population.name] = LayerReport(tuple(rows), usage.named_values(), usage.values_from)
@@ -191,11 +194,18 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     return Report(layers, network, plan.not_enforced, plan.remarks, memory_energy(plan, usages))
 
 
-def _limit_row(usage: Usage, limit: LimitKind) -> LimitRow | None:
+def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape) -> LimitRow | None:
     """Count one limit for one population; ``None`` for a limit that this version does not count."""
     population = usage.population
     rows, columns = usage.matrix.shape
-    taken = limit.shape_usage(rows, columns)
+    synapses = population.split(usage.use)
+    bits = limit.packed_usage(layer, [synapses[name] for name in population.names])
+    if bits is not None:
+        where = f"'{population.name}'"
+        counted = _n(int(usage.use.sum()), "synapse") if limit.usage_of(layer) is None else _n(columns * rows, "weight")
+        text = f"{where}: {counted}, {bits:,} bits packed{_allowed(limit, bits)}"
+        return LimitRow(limit.kind, where, bits, limit.capacity, text)
+    taken = limit.usage_of(layer)
     if taken is not None:
         where = f"'{population.name}'"
         counted = (
@@ -263,6 +273,22 @@ def _place(population: Population, group: Group, part: int) -> str:
     return f"'{population.name}', neuron {row}"
 
 
+def _sign_row(usage: Usage) -> LimitRow:
+    """Count the signs of each source's weights, of which one is allowed."""
+    name = f"'{usage.population.name}'"
+    n_positive, n_negative = (usage.matrix > 0).sum(dim=0), (usage.matrix < 0).sum(dim=0)
+    less = torch.minimum(n_positive, n_negative)
+    mixed = int((less > 0).sum())
+    if mixed == 0:
+        value = int(bool((usage.matrix != 0).any()))
+        return LimitRow("sign", name, value, 1, f"{name}: each source has weights of one sign")
+    worst = int(less.argmax())
+    where = f"{name}, source {worst}"
+    counts = f"{_n(int(n_positive[worst]), 'positive weight')} and {_n(int(n_negative[worst]), 'negative weight')}"
+    text = f"{where}: {counts}; sign per_source allows one sign; so with {_n(mixed, 'source')}"
+    return LimitRow("sign", where, 2, 1, text)
+
+
 def _values_row(usage: Usage) -> LimitRow:
     """Say whether all weights are values that the chip has, or which one is not."""
     name, n_bad = f"'{usage.population.name}'", int(usage.unreached.sum())
@@ -292,8 +318,8 @@ def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
     scope = getattr(limit, "scope", "")
     if scope not in ("chip", "network") or limit.not_enforced():
         return None
-    n_chips = (plan.spec.hierarchy.chips or 1) if scope == "chip" else 1
-    capacity = limit.capacity * n_chips
+    capacity = plan.spec.total(limit)
+    n_chips = capacity // limit.capacity if limit.capacity else 1
     where = "all layers together"
     chips = f" on each of {n_chips} chips = {capacity:,}" if n_chips > 1 else ""
     over = f" ({total - capacity:,} too many)" if total > capacity else ""

@@ -1,6 +1,8 @@
 """The command line: parse, call, print.
 
 Exit codes: 0 done and compliant; 1 violations or infeasible; 2 bad input, one clear line on stderr; 130 interrupted.
+The chip is read first, and `commands`, which needs torch, only then: help, lists of chips and their mistakes come at
+once.
 """
 
 from __future__ import annotations
@@ -10,32 +12,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 
 from qrsolve import __version__
-from qrsolve.check import check
-from qrsolve.compare import compare_population
-from qrsolve.compile import Plan, compile_plan
-from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError
-from qrsolve.explain import explain
-from qrsolve.model_file import ModelFile, read_model, require_ending, write_weights
-from qrsolve.output_file import require_writable, write_file
-from qrsolve.project import Projection, project_population
-from qrsolve.provenance import claimed_parameters, provenance, recorded_groups
-from qrsolve.report.progress import progress
-from qrsolve.report.tables import (
-    comparison_page,
-    console,
-    explanation_page,
-    projections_page,
-    report_page,
-    specs_table,
-    training_page,
-)
-from qrsolve.solvers import named_solver
-from qrsolve.spec import bundled_specs, json_schema, load_spec
+from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError, SpecError
+from qrsolve.output_file import write_file
+from qrsolve.report.console import console, print_json
+from qrsolve.report.tables import specs_table
+from qrsolve.spec import bundled_specs, json_schema, load_spec, parse_spec, template
 
 INTERRUPTED = 130
 
@@ -69,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(given)
     except InfeasibleError as error:
         if "--json" in given:
-            _print_json({"compliant": False, "infeasible": str(error), "layers": {}})
+            print_json({"compliant": False, "infeasible": str(error), "layers": {}})
         return _complain(error, 1)
     except QRSolveError as error:
         return _complain(error, 2)
@@ -117,7 +103,8 @@ def specs(as_json: JsonOption = False) -> None:
     """List the chips that come with qrsolve."""
     found = [load_spec(name) for name in bundled_specs()]
     if as_json:
-        _print_json({"specs": {s.name: {"title": s.title, "weights": s.weights.kind} for s in found}})
+        facts = {s.name: {"title": s.title, "weights": s.weights.kind, "unverified": s.unverified()} for s in found}
+        print_json({"specs": facts})
     else:
         console().print(specs_table(found))
 
@@ -130,18 +117,15 @@ def explain_command(
     ] = None,
     group: GroupOption = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Say what a chip's limits mean, which solver is taken, and why the others refuse."""
     shapes = dict(_parsed_shape(text) for text in shape or [])
     if len(shapes) < len(shape or []):
         raise ShapeError("--shape: a name is given twice; needed each layer once")
-    explanation = explain(load_spec(spec), shapes, _parsed_groups(group))
-    if as_json:
-        _print_json(explanation.to_dict())
-    else:
-        console().print(explanation_page(explanation))
-    if explanation.is_infeasible:
-        raise typer.Exit(1)
+    groups, chip = _parsed_groups(group), load_spec(spec)
+    from qrsolve import commands
+
+    return commands.explain_chip(chip, shapes, groups, as_json=as_json)
 
 
 @app.command(name="check")
@@ -151,16 +135,12 @@ def check_command(
     layer: LayerOption = None,
     group: GroupOption = None,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Count what a model's weights use of each limit; no solver involved."""
-    file, weights, plan = _opened(spec, model, layer, group)
-    report = check(plan, weights, claimed_parameters(file.metadata))
-    if as_json:
-        _print_json({"spec": plan.spec.name, "model": model, **report.to_dict()})
-    else:
-        console().print(report_page(report), soft_wrap=True)
-    if not report.is_compliant:
-        raise typer.Exit(1)
+    groups, chip = _parsed_groups(group), load_spec(spec)
+    from qrsolve import commands
+
+    return commands.check_model(commands.open_model(chip, model, layer or (), groups), as_json=as_json)
 
 
 @app.command()
@@ -176,32 +156,14 @@ def project(
     group: GroupOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Write the nearest weights that the chip can hold, with a certificate."""
-    require_ending(out)
-    require_writable(out, force=force)
-    chosen = None if solver == "auto" else named_solver(solver)
-    file, weights, plan = _opened(spec, model, layer, group)
-    projections: dict[str, Projection] = {}
-    with progress() as advance:
-        for i, population in enumerate(plan.populations):
-            advance(population.name, i, len(plan.populations))
-            projections[population.name] = project_population(population, weights, solver=chosen)
-    projected = {n: t.to(weights[n].dtype) for p in projections.values() for n, t in p.weights.items()}
-    parameters = {n: p.parameters for n, p in projections.items() if p.parameters is not None}
-    report = check(plan, projected, parameters)
-    write_weights(out, projected, provenance(plan, projections), force=force, source=file)
-    if as_json:
-        layers = {n: {**_certified(p), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
-        sentences = {"not_enforced": list(report.not_enforced), "remarks": list(report.remarks)}
-        _print_json(
-            {"spec": plan.spec.name, "output": out, "compliant": report.is_compliant, "layers": layers, **sentences}
-        )
-    else:
-        console().print(projections_page(projections))
-        console().print(report_page(report), soft_wrap=True)
-    if not report.is_compliant:
-        raise typer.Exit(1)
+    groups, chip = _parsed_groups(group), load_spec(spec)
+    from qrsolve import commands
+
+    commands.require_output(out, force=force)
+    opened = commands.open_model(chip, model, layer or (), groups)
+    return commands.project_model(opened, out, solver, force=force, as_json=as_json)
 
 
 @app.command()
@@ -211,28 +173,12 @@ def compare(
     layer: LayerOption = None,
     group: GroupOption = None,
     as_json: JsonOption = False,
-) -> None:
-    """Solve each layer with every solver and heuristic, for the same values."""
-    _, weights, plan = _opened(spec, model, layer, group)
-    layers = {}
-    with progress() as advance:
-        for i, population in enumerate(plan.populations):
+) -> int:
+    """Solve each layer with every solver and heuristic, for the same values, and measure all from the best bound."""
+    groups, chip = _parsed_groups(group), load_spec(spec)
+    from qrsolve import commands
 
-            def tell(solver: str, name: str = population.name, done: int = i) -> None:
-                advance(f"{name}: {solver}", done, len(plan.populations))
-
-            layers[population.name] = compare_population(population, weights, tell)
-    if as_json:
-        _print_json(
-            {
-                "spec": plan.spec.name,
-                "layers": {name: [result.to_dict() for result in layer.results] for name, layer in layers.items()},
-                "values": {name: layer.values for name, layer in layers.items()},
-                "given_values": {name: not layer.is_learned for name, layer in layers.items()},
-            }
-        )
-    else:
-        console().print(comparison_page(layers))
+    return commands.compare_model(commands.open_model(chip, model, layer or (), groups), as_json=as_json)
 
 
 @app.command()
@@ -261,22 +207,34 @@ def train(
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to.")] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> int:
     """Train a network under a chip's limits, beside a dense one."""
-    from qrsolve.train import TrainOptions, run_training
+    load_spec(spec)
+    from qrsolve import commands
+    from qrsolve.train import TrainOptions
 
     options = TrainOptions(
         spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force, steps, device, amp
     )
-    with progress() as advance:
-        trained = run_training(options, advance)
+    return commands.train_network(options, as_json=as_json)
+
+
+@app.command()
+def new(
+    path: Annotated[str, typer.Argument(metavar="FILE", help="The chip's file to write, ending in .yaml or .yml.")],
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a chip's file to start from: valid as it is, with every kind of weights and limits as a choice."""
+    if not path.endswith((".yaml", ".yml")):
+        raise SpecError(f"{path}: needed a file name that ends in .yaml or .yml, as in {path}.yaml")
+    text = template(path)
+    write_file(path, text.encode(), force=force)
+    name = parse_spec(text, path).name
     if as_json:
-        _print_json(trained.to_dict())
+        print_json({"output": path, "name": name})
     else:
-        console().print(training_page(trained.training, str(trained.folder)))
-        console().print(report_page(trained.training.report), soft_wrap=True)
-    if not trained.training.report.is_compliant:
-        raise typer.Exit(1)
+        print(f"{path} is a chip to start from, called {name}; qrsolve explain {path} says what it means")
 
 
 @app.command()
@@ -293,17 +251,6 @@ def schema(
         write_file(out, f"{text}\n".encode(), force=force)
 
 
-def _opened(
-    spec: str, model: str, select: Sequence[str] | None, group: Sequence[str] | None
-) -> tuple[ModelFile, dict[str, Any], Plan]:
-    """Read a chip and a model and compile the one for the other; groups are those given, else those in the file."""
-    chip = load_spec(spec)
-    file = read_model(model)
-    weights = file.weights(select or ())
-    groups = _parsed_groups(group) or recorded_groups(file.metadata, weights)
-    return file, weights, compile_plan(chip, {name: tensor.shape for name, tensor in weights.items()}, groups)
-
-
 def _parsed_shape(text: str) -> tuple[str, tuple[int, ...]]:
     match = re.fullmatch(r"(.+)=(\d{1,9}(?:x\d{1,9})+)", text)
     if match is None:
@@ -317,29 +264,6 @@ def _parsed_groups(texts: Sequence[str] | None) -> list[list[str]]:
         if len(group) < 2 or not all(group):
             raise ShapeError(f"--group: '{text}'; needed two or more names with commas between them")
     return groups
-
-
-def _certified(projection: Projection) -> dict[str, Any]:
-    proof = projection.certificate
-    return {
-        "solver": projection.solution.solver,
-        "status": projection.status.value,
-        "objective": proof.objective,
-        "bound": proof.bound,
-        "gap": proof.gap,
-        "bound_source": proof.bound_source,
-        "seconds": projection.seconds,
-        # Rows whose choice is proved for the values used, learned or given; `gap` is about the values too.
-        "certified_rows": projection.choice_certificate.certified_rows,
-        "rows": proof.rows,
-        "choice_gap": projection.choice_certificate.gap,
-        "values": projection.named_values(),
-        "given_values": projection.choice_certificate is projection.certificate,
-    }
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, allow_nan=False))
 
 
 if __name__ == "__main__":

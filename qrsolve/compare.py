@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from torch import Tensor
 
-from qrsolve.certify import certify, status_of
+from qrsolve.certify import TOLERANCE, certify, status_of
 from qrsolve.compile import Population
 from qrsolve.errors import NoSolverError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.project import project_population
-from qrsolve.solution import Status
+from qrsolve.solution import Certificate, Solution, Status
 from qrsolve.solvers import HEURISTICS, SOLVERS, Solver
 
 Advance = Callable[[str], None]
 """Called with the name of each solver before it starts."""
+_ROUNDING = 1e-9
+"""Relative difference below which two bounds are the same, and a solver keeps its own."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,15 @@ class Comparison:
     solver : str
         Its name.
     status : Status or None
-        What the certificate proves; ``None`` where it refused.
+        What the bound proves; ``None`` where it refused.
+    claimed : Status or None
+        What the solver says itself: an exact search without prices can be right and leave nothing to check it by.
     objective, bound, gap : float or None
-        As in `Certificate`; a bound that another solver proved stands in where it is higher.
+        As in `Certificate`, from the best bound of all solvers: a bound holds for every choice of the same problem.
     bound_source : str
-        What proves the bound, or the solver whose bound it is.
+        What proves the bound, as in `Certificate`.
+    bound_by : str
+        The solver whose prices or word gave the bound; "" where nobody did.
     certified_rows, rows : int
         Rows that are proved optimal, and all.
     seconds : float or None
@@ -45,10 +52,12 @@ class Comparison:
 
     solver: str
     status: Status | None = None
+    claimed: Status | None = None
     objective: float | None = None
     bound: float | None = None
     gap: float | None = None
     bound_source: str = ""
+    bound_by: str = ""
     certified_rows: int = 0
     rows: int = 0
     seconds: float | None = None
@@ -59,10 +68,12 @@ class Comparison:
         return {
             "solver": self.solver,
             "status": None if self.status is None else self.status.value,
+            "claimed": None if self.claimed is None else self.claimed.value,
             "objective": self.objective,
             "bound": self.bound,
             "gap": self.gap,
             "bound_source": self.bound_source,
+            "bound_by": self.bound_by,
             "seconds": self.seconds,
             "certified_rows": self.certified_rows,
             "rows": self.rows,
@@ -87,6 +98,17 @@ class LayerComparison:
     values: dict[str, list[float]]
     is_learned: bool
     results: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What a solver returned for a problem, or the sentence with which it refused, and what its claim is worth."""
+
+    solver: str
+    solution: Solution | None
+    refused: str
+    seconds: float | None = None
+    proof: Certificate | None = None
 
 
 def compare_population(
@@ -114,56 +136,102 @@ def compare_population(
         advance("values")
     first = project_population(population, weights)
     problem = population.choice(population.matrix(weights), first.parameters)
-    results = []
+    is_learned = population.family is not None and population.family.is_learned
+    return LayerComparison(first.named_values(), is_learned, compare_solvers(problem, advance))
+
+
+def compare_solvers(problem: ChoiceProblem, advance: Advance | None = None) -> tuple[Comparison, ...]:
+    """Solve a choice problem with every solver and heuristic, and measure all results from the best bound.
+
+    Parameters
+    ----------
+    problem : ChoiceProblem
+        What all get.
+    advance : callable or None
+        For a progress bar.
+
+    Returns
+    -------
+    tuple of Comparison
+        One per solver, in order of preference, then one per heuristic.
+
+    Notes
+    -----
+    The best bound is the highest that was recomputed from some solver's prices. A solver's mere word replaces it only
+    where it is higher by more than ``TOLERANCE``, and is then named as the source "solver" in every row.
+    """
+    attempts = []
     for solver in (*SOLVERS, *HEURISTICS):
         if advance is not None:
             advance(solver.name)
-        results.append(_tried(solver, problem))
-    proved = [r for r in results if r.bound is not None]
-    if proved:
-        best = max(proved, key=lambda result: result.bound or 0.0)
-        results = [_with_bound(result, best) for result in results]
-    is_learned = population.family is not None and population.family.is_learned
-    return LayerComparison(first.named_values(), is_learned, tuple(results))
+        attempts.append(_tried(solver, problem))
+    best = _best_proof(attempts)
+    return tuple(_compared(attempt, problem, best) for attempt in attempts)
 
 
-def _tried(solver: Solver, problem: ChoiceProblem) -> Comparison:
+def _best_proof(attempts: Sequence[_Attempt]) -> _Attempt | None:
+    """Return the attempt with the best bound; ``None`` if nobody found anything."""
+    proved = [a for a in attempts if a.proof is not None]
+    best = max(proved, key=_recomputed_bound, default=None)
+    # A word above what somebody reached is disproved.
+    least = min((a.proof.objective for a in proved if a.proof and a.proof.is_compliant), default=inf)
+    believable = [a for a in proved if _bound(a) <= least * (1 + TOLERANCE)]
+    word = max(believable, key=_bound, default=None)
+    if best is None or word is None:
+        return best
+    return word if _bound(word) > _recomputed_bound(best) + TOLERANCE * abs(_recomputed_bound(best)) else best
+
+
+def _tried(solver: Solver, problem: ChoiceProblem) -> _Attempt:
     reason = solver.refusal(problem)
     if reason:
-        return Comparison(solver.name, rows=problem.n_rows, refused=reason)
+        return _Attempt(solver.name, None, reason)
     began = time.perf_counter()
     try:
         solution = solver.solve(problem)
     except NoSolverError as error:
-        return Comparison(solver.name, rows=problem.n_rows, refused=str(error))
+        return _Attempt(solver.name, None, str(error))
     seconds = time.perf_counter() - began
     if solution.choice is None:
-        return Comparison(
-            solver.name,
-            solution.status,
-            rows=problem.n_rows,
-            seconds=seconds,
-            refused=solution.reason or "found nothing",
-        )
+        return _Attempt(solver.name, solution, solution.reason or "found nothing", seconds)
     proof = certify(problem, solution)
+    if solution.status is Status.OPTIMAL and solution.bound is None and proof.bound_source == "relaxation":
+        # An exact search without prices or a bound: its claim is the bound, and only its word.
+        solution = replace(solution, bound=proof.objective)
+        proof = certify(problem, solution)
+    return _Attempt(solver.name, solution, "", seconds, proof)
+
+
+def _bound(attempt: _Attempt) -> float:
+    return -inf if attempt.proof is None else attempt.proof.bound
+
+
+def _recomputed_bound(attempt: _Attempt) -> float:
+    return -inf if attempt.proof is None or attempt.proof.bound_source == "solver" else attempt.proof.bound
+
+
+def _compared(attempt: _Attempt, problem: ChoiceProblem, best: _Attempt | None) -> Comparison:
+    solution, rows = attempt.solution, problem.n_rows
+    if solution is None:
+        return Comparison(attempt.solver, rows=rows, refused=attempt.refused)
+    if attempt.proof is None or best is None or best.proof is None:
+        status = solution.status
+        return Comparison(attempt.solver, status, status, rows=rows, seconds=attempt.seconds, refused=attempt.refused)
+    proof, by = attempt.proof, attempt.solver
+    is_behind = best.proof.bound - proof.bound > _ROUNDING * abs(best.proof.bound)
+    if attempt is not best and (is_behind or proof.bound_source == "solver"):
+        # The solver's own word is not asked where something better is known.
+        proof, by = certify(problem, replace(solution, prices=(), bound=None), known=best.proof), best.solver
     return Comparison(
-        solver.name,
+        attempt.solver,
         status_of(proof),
+        solution.status,
         proof.objective,
         proof.bound,
         proof.gap,
         proof.bound_source,
+        "" if proof.bound_source == "relaxation" else by,
         proof.certified_rows,
         proof.rows,
-        seconds,
+        attempt.seconds,
     )
-
-
-def _with_bound(result: Comparison, best: Comparison) -> Comparison:
-    """Use the best bound known, where the solver's own is lower by more than rounding."""
-    if result.objective is None or result.bound is None or best.bound is None:
-        return result
-    if best.bound - result.bound <= 1e-9 * abs(best.bound):
-        return result
-    gap = max(0.0, result.objective - best.bound)
-    return replace(result, bound=best.bound, gap=gap, bound_source=best.solver)

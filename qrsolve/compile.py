@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from os import PathLike
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.spec import AxonTypeWeights, HardwareSpec
+from qrsolve.spec import AxonTypeWeights, HardwareSpec, LayerShape, load_spec
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class Population:
             raise NoSolverError(f"'{self.name}': real weights have no values to choose")
         return LevelsProblem(w, self.family, self.groups, h, self.scope(w.device))
 
+    def with_capacities(self, capacities: Sequence[int | Tensor]) -> Population:
+        """Return the same population with other capacities, in the order of its groups."""
+        groups = tuple(replace(g, capacity=c) for g, c in zip(self.groups, capacities, strict=True))
+        return replace(self, groups=groups)
+
     def scope(self, device: torch.device | None = None) -> Tensor | None:
         """Return which rows share values: each its own for scope neuron, else ``None`` for all together."""
         if self.family is None or self.family.scope != "neuron":
@@ -136,13 +142,17 @@ class Plan:
         return tuple(name for population in self.populations for name in population.names)
 
 
-def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]] = ()) -> Plan:
+def compile_plan(
+    spec: HardwareSpec | str | PathLike[str],
+    shapes: Mapping[str, Sequence[int]],
+    groups: Sequence[Sequence[str]] = (),
+) -> Plan:
     """Turn a chip and the shapes of weights into problems.
 
     Parameters
     ----------
-    spec : HardwareSpec
-        The chip.
+    spec : HardwareSpec, str or path
+        The chip, a bundled one's name, or a YAML file.
     shapes : mapping of str to sequence of int
         Shape of each afferent matrix, neurons first, two or more dimensions.
     groups : sequence of sequences of str
@@ -155,6 +165,8 @@ def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups
 
     Raises
     ------
+    SpecError
+        No such chip or file, or mistakes in it.
     ShapeError
         A shape has fewer than two dimensions, grouped matrices have different numbers of neurons, a group names
         something unknown or twice, or the sources are no multiple of an n_of_m group.
@@ -163,25 +175,39 @@ def compile_plan(spec: HardwareSpec, shapes: Mapping[str, Sequence[int]], groups
     NoSolverError
         The weight kind has no projection in this version.
     """
+    spec = load_spec(spec)
     if isinstance(spec.weights, AxonTypeWeights):
         raise NoSolverError(f"{spec.name}: weights of kind axon_types have no projection in this version")
     for name, shape in shapes.items():
         if len(shape) < 2:
             raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
     family = spec.weights.family()
-    limits = [group for limit in spec.limits if (group := limit.group()) is not None]
-    if family is not None and limits and all(group.counts == "sources" for group in limits):
-        # Nothing counts copies, so every nonzero option counts as one.
-        family = replace(family, use=(family.use > 0).to(torch.int64))
-        limits = [replace(group, counts="synapses") for group in limits]
-    populations = []
+    populations, remarks = [], list(spec.remarks())
     for names in _populations(shapes, groups):
-        population = Population(
-            names, tuple(tuple(int(n) for n in shapes[name]) for name in names), family, tuple(limits)
-        )
-        _require_possible(spec, population)
+        layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
+        asked = (spec.weights.group(), *(limit.group_of(layer) for limit in spec.limits))
+        limits = tuple(group for group in asked if group is not None)
+        population = Population(names, layer.shapes, *_counted_once(family, limits))
+        _require_possible(spec, population, layer)
         populations.append(population)
-    return Plan(spec, tuple(populations), spec.not_enforced(), spec.remarks())
+        remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
+    return Plan(spec, tuple(populations), spec.not_enforced(), tuple(remarks))
+
+
+def layer_shape(spec: HardwareSpec, shapes: tuple[tuple[int, ...], ...]) -> LayerShape:
+    """Return what a chip's limits ask of a population with these afferent matrices."""
+    family = spec.weights.family()
+    return LayerShape(shapes, spec.weights.stored_bits(), 1 if family is None else int(family.use.max()))
+
+
+def _counted_once(
+    family: AlphabetFamily | None, groups: tuple[Group, ...]
+) -> tuple[AlphabetFamily | None, tuple[Group, ...]]:
+    """Let every nonzero option count as one synapse where nothing counts copies: these are then sources."""
+    if family is None or not groups or any(group.counts != "sources" for group in groups):
+        return family, groups
+    once = replace(family, use=((family.use > 0) & (family.counts != 0).any(dim=1)).to(torch.int64))
+    return once, tuple(replace(group, counts="synapses") for group in groups)
 
 
 def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -206,13 +232,14 @@ def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[
     return found
 
 
-def _require_possible(spec: HardwareSpec, population: Population) -> None:
+def _require_possible(spec: HardwareSpec, population: Population, layer: LayerShape) -> None:
     rows, columns = population.n_rows, population.n_columns
     for limit in spec.limits:
-        used = limit.shape_usage(rows, columns)
+        used = limit.usage_of(layer)
         if used is not None and used > limit.capacity:
+            taken = f"{used} {limit.unit}".strip()
             raise InfeasibleError(
-                f"'{population.name}': {rows} neurons x {columns} sources take {used} of {limit.kind}; "
+                f"'{population.name}': {rows} neurons x {columns} sources take {taken} of {limit.kind}; "
                 f"{spec.name} allows {limit.capacity} ({used - limit.capacity} too many)"
             )
     fewest = 0 if population.family is None else int(population.family.use.min())
@@ -220,6 +247,8 @@ def _require_possible(spec: HardwareSpec, population: Population) -> None:
         if group.kind == "block" and any(width % group.block for width in population.widths):
             widths = ", ".join(f"'{n}' has {w}" for n, w in zip(population.names, population.widths, strict=True))
             raise ShapeError(f"{group.limit}: the sources must be a multiple of {group.block}; {widths}")
+        if group.kind == "sign":
+            continue
         size, capacity = group.part_size(rows, columns), int(group.capacities(rows, columns)[0]) if rows else 0
         if rows and fewest * size > capacity:
             raise InfeasibleError(

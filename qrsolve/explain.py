@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan, lcm
+from os import PathLike
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan
 from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.solvers import SOLVERS, refusals
-from qrsolve.spec import HardwareSpec, LimitKind, spec_hash
+from qrsolve.solvers.levels import select_method
+from qrsolve.spec import HardwareSpec, LimitKind, load_spec, spec_hash
 
 EXAMPLE = (64, 256)
 """Neurons and sources of the layer that is explained where no shape is asked for."""
@@ -75,6 +77,10 @@ class Explanation:
         Whether the layers are an example, because none were asked for.
     problem : str
         Why the layers cannot be held to the chip at all; "" if they can.
+    is_infeasible : bool
+        Whether that is because they do not fit.
+    remarks : tuple of str
+        How enforced rules are taken, for these layers; those of the chip alone where there is no plan.
     """
 
     spec: HardwareSpec
@@ -82,6 +88,7 @@ class Explanation:
     is_example: bool
     problem: str = ""
     is_infeasible: bool = field(default=False)
+    remarks: tuple[str, ...] = ()
 
     def limits(self) -> list[dict[str, Any]]:
         """Return each limit as in the chip's file, with its source in full and whether it is enforced."""
@@ -99,20 +106,22 @@ class Explanation:
             "problem": self.problem,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "not_enforced": list(self.spec.not_enforced()),
-            "remarks": list(self.spec.remarks()),
+            "remarks": list(self.remarks or self.spec.remarks()),
             "notes": list(self.spec.notes),
         }
 
 
 def explain(
-    spec: HardwareSpec, shapes: Mapping[str, Sequence[int]] | None = None, groups: Sequence[Sequence[str]] = ()
+    spec: HardwareSpec | str | PathLike[str],
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    groups: Sequence[Sequence[str]] = (),
 ) -> Explanation:
     """Compile a chip for some shapes and ask every solver about each problem; nothing is solved.
 
     Parameters
     ----------
-    spec : HardwareSpec
-        The chip.
+    spec : HardwareSpec, str or path
+        The chip, a bundled one's name, or a YAML file.
     shapes : mapping of str to sequence of int, or None
         As in `compile_plan`; ``None`` takes an example layer.
     groups : sequence of sequences of str
@@ -125,6 +134,8 @@ def explain(
 
     Raises
     ------
+    SpecError
+        No such chip or file, or mistakes in it.
     ShapeError
         The shapes do not fit each other.
 
@@ -132,13 +143,13 @@ def explain(
     -----
     Values that are learned are taken at typical places: solvers accept by structure, which only special values change.
     """
-    is_example = not shapes
+    spec, is_example = load_spec(spec), not shapes
     try:
         plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups)
     except (InfeasibleError, NoSolverError) as error:
         return Explanation(spec, {}, is_example, str(error), isinstance(error, InfeasibleError))
     layers = {population.name: _layer(population) for population in plan.populations}
-    return Explanation(spec, layers, is_example)
+    return Explanation(spec, layers, is_example, remarks=plan.remarks)
 
 
 def _layer(population: Population) -> LayerExplanation:
@@ -152,7 +163,8 @@ def _layer(population: Population) -> LayerExplanation:
         learned = tuple(n for n, v in zip(family.names, family.given.tolist(), strict=True) if isnan(v))
     guarantee = "" if chosen is None else chosen.guarantee
     if learned and chosen is not None:
-        guarantee += "; the values themselves: best of several starts, with a bound"
+        method = select_method(population.levels(targets))
+        guarantee += f"; the values themselves: {method.guarantee}"
     return LayerExplanation(
         population.n_rows,
         population.n_columns,
@@ -180,6 +192,9 @@ def _structure(population: Population, learned: tuple[str, ...]) -> str:
     parts = {"row": "per neuron", "column": "per source", "all": "in all"}
     limits = []
     for group in population.groups:
+        if group.kind == "sign":
+            limits.append("sign: one for all weights of a source")
+            continue
         where = parts.get(group.kind, f"in each {group.block} sources")
         word = "sources" if family is None and group.kind != "all" else group.counts
         limits.append(f"{group.limit}: at most {group.capacity:,} {word} {where}")
@@ -202,7 +217,7 @@ def _example(spec: HardwareSpec) -> tuple[int, int]:
     """Return neurons and sources of a layer that every n_of_m limit can divide."""
     multiple = 1
     for limit in spec.limits:
-        group = limit.group()
+        group = limit.group()  # blocks are the same for all shapes
         multiple = lcm(multiple, group.block or 1) if group is not None else multiple
     rows, columns = EXAMPLE
     return rows, max(multiple, columns // multiple * multiple)

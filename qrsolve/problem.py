@@ -2,77 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from qrsolve.alphabet import Alphabet, AlphabetFamily
 from qrsolve.errors import ModelError, ShapeError
-
-GroupKind = Literal["row", "column", "block", "all"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """A partition of the entries of a (rows, columns) matrix whose parts each have a capacity.
-
-    Parameters
-    ----------
-    kind : {"row", "column", "block", "all"}
-        Each row (fan-in), each column (fan-out), each aligned block of ``block`` entries of a row (n_of_m), or all.
-    capacity : int or Tensor
-        Synapses that one part may use; a tensor of shape (n_parts,) gives each part its own.
-    block : int
-        Length of a block; only for ``kind="block"``, where it divides the number of columns.
-    counts : {"synapses", "sources"}
-        Whether an option counts with its ``use`` or as one as soon as its value is not 0.
-    limit : str
-        The word by which users know the limit, for messages.
-    """
-
-    kind: GroupKind
-    capacity: int | Tensor
-    block: int = 0
-    counts: Literal["synapses", "sources"] = "synapses"
-    limit: str = ""
-
-    def n_parts(self, rows: int, columns: int) -> int:
-        """Return how many parts the group cuts a (rows, columns) matrix into."""
-        if self.kind == "row":
-            return rows
-        if self.kind == "column":
-            return columns
-        if self.kind == "all":
-            return 1
-        return rows * (columns // self.block)
-
-    def part_size(self, rows: int, columns: int) -> int:
-        """Return how many entries one part has."""
-        return {"row": columns, "column": rows, "all": rows * columns, "block": self.block}[self.kind]
-
-    def capacities(self, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-        """Return the capacity of every part, int64, shape (n_parts,)."""
-        n_parts = self.n_parts(rows, columns)
-        if isinstance(self.capacity, Tensor):
-            return self.capacity.to(device=device, dtype=torch.int64).expand(n_parts)
-        return torch.full((n_parts,), self.capacity, dtype=torch.int64, device=device)
-
-    def gather(self, matrix: Tensor) -> Tensor:
-        """View or copy a (rows, columns) matrix as (n_parts, part_size), one part per line."""
-        if self.kind == "row":
-            return matrix
-        if self.kind == "column":
-            return matrix.T
-        if self.kind == "all":
-            return matrix.reshape(1, -1)
-        return matrix.reshape(-1, self.block)
-
-    def scatter(self, parts: Tensor, rows: int, columns: int) -> Tensor:
-        """Undo `gather`: from (n_parts, part_size) back to (rows, columns)."""
-        return parts.T if self.kind == "column" else parts.reshape(rows, columns)
+from qrsolve.group import Group
 
 
 @dataclass(frozen=True)
@@ -139,8 +78,39 @@ class ChoiceProblem:
 
     def with_capacity(self, capacities: tuple[int | Tensor, ...]) -> ChoiceProblem:
         """Return the same problem with other capacities, in the order of its groups."""
-        groups = tuple(replace(g, capacity=c) for g, c in zip(self.groups, capacities, strict=True))
+        groups = tuple(replace(g, capacity=c, relaxed=None) for g, c in zip(self.groups, capacities, strict=True))
         return replace(self, groups=groups)
+
+    def relaxed(self) -> ChoiceProblem:
+        """Return the problem that every deployable choice satisfies; the same one unless a group says otherwise."""
+        if all(group.relaxed is None for group in self.groups):
+            return self
+        groups = tuple(g if g.relaxed is None else replace(g, capacity=g.relaxed, relaxed=None) for g in self.groups)
+        return replace(self, groups=groups)
+
+    def with_groups(self, positions: Sequence[int]) -> ChoiceProblem:
+        """Return the same problem with only some of its groups."""
+        if len(positions) == len(self.groups):
+            return self
+        return replace(self, groups=tuple(self.groups[i] for i in positions))
+
+    def counted_once(self) -> ChoiceProblem:
+        """Return the same problem with every nonzero value as one synapse; only if `can_count_once`."""
+        alphabet = self.alphabet
+        if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):
+            return self
+        # An option that is 0 in some scopes only is never needed there: the option that is 0 in all of them does.
+        once = replace(alphabet, use=(alphabet.values != 0).any(dim=0).to(torch.int64))
+        groups = tuple(replace(group, counts="synapses") for group in self.groups)
+        return replace(self, alphabet=once, groups=groups)
+
+
+def can_count_once(alphabet: Alphabet | None, groups: Iterable[Group]) -> bool:
+    """Whether a connection counts as one or none in all of the groups, and one option is 0 in every scope."""
+    if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):
+        return True
+    counts_sources = all(group.counts == "sources" for group in groups)
+    return counts_sources and bool((alphabet.values == 0).all(dim=0).any())
 
 
 def _require_finite(what: str, matrix: Tensor) -> None:
@@ -180,3 +150,26 @@ class LevelsProblem:
     def choice(self, parameters: Tensor) -> ChoiceProblem:
         """Return the choice problem for given parameters, shape (n_scopes, n_parameters)."""
         return ChoiceProblem(self.w, self.family.alphabet(parameters, self.scope), self.groups, self.h)
+
+    def by_scope(self) -> tuple[Tensor, Tensor]:
+        """Return targets and importance with one line per scope, float64, shape (n_scopes, n).
+
+        Every entry of a scope's rows stands on its line; scopes of fewer rows are filled up with entries of importance
+        0.
+        """
+        w = self.w.double()
+        h = torch.ones_like(w) if self.h is None else self.h.double()
+        if self.scope is None:
+            return w.reshape(1, -1), h.reshape(1, -1)
+        n_rows = torch.bincount(self.scope, minlength=self.n_scopes)
+        order = torch.argsort(self.scope, stable=True)
+        scope = self.scope[order]
+        place = torch.arange(len(order), device=w.device) - (n_rows.cumsum(0) - n_rows)[scope]
+        lines = w.new_zeros(self.n_scopes, int(n_rows.max()), w.shape[1])
+        importance = torch.zeros_like(lines)
+        lines[scope, place] = w[order]
+        importance[scope, place] = h[order]
+        return lines.flatten(1), importance.flatten(1)
+
+
+__all__ = ["ChoiceProblem", "Group", "LevelsProblem"]

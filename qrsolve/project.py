@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from qrsolve.allotment import allotted
 from qrsolve.certify import certify, status_of
-from qrsolve.compile import Plan, Population
-from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
+from qrsolve.certify_levels import certify_levels
+from qrsolve.compile import Plan, Population, compile_plan
+from qrsolve.errors import QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Certificate, Solution, Status
-from qrsolve.solvers import Solver, select_solver
-from qrsolve.solvers.base import laminar_order
+from qrsolve.solution import Certificate, LevelsProof, Solution, Status
+from qrsolve.solvers import Solver, solve
 from qrsolve.solvers.levels import solve_levels
-from qrsolve.solvers.prices import Prices
+from qrsolve.solvers.sign_prices import SignPrices
+from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.spec import HardwareSpec
+
+solve_choice = solve
+"""The name by which `qrsolve.training` knows `solve`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Projection:
     certificate : Certificate
         About the whole problem, values included.
     choice_certificate : Certificate
-        About the choice for these values; the same as ``certificate`` where all values are given.
+        About the choice for these values and the capacities as they are held; the same as ``certificate`` where all
+        values are given and no capacity is stricter than its limit.
     status : Status
         OPTIMAL or FEASIBLE, from ``certificate``.
     seconds : float
@@ -61,26 +70,50 @@ class Projection:
             return {}
         return {name: self.parameters[:, t].tolist() for t, name in enumerate(family.names)}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values: the solver, what is proved, and the values."""
+        proof, choice = self.certificate, self.choice_certificate
+        return {
+            "solver": self.solution.solver,
+            "status": self.status.value,
+            "objective": proof.objective,
+            "bound": proof.bound,
+            "gap": proof.gap,
+            "bound_source": proof.bound_source,
+            "seconds": self.seconds,
+            # Rows whose choice is proved for the values used, learned or given; `gap` is about the values too.
+            "certified_rows": choice.certified_rows,
+            "rows": choice.rows,
+            "choice_gap": choice.gap,
+            "values": self.named_values(),
+            "given_values": choice is proof,
+        }
+
 
 def project(
-    plan: Plan,
+    chip: Plan | HardwareSpec | str | PathLike[str],
     weights: Mapping[str, Tensor],
     *,
+    groups: Sequence[Sequence[str]] = (),
     importance: Mapping[str, Tensor] | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
 ) -> dict[str, Projection]:
-    """Find the nearest deployable weights of every population of a plan.
+    """Find the nearest deployable weights of every population.
 
     Parameters
     ----------
-    plan : Plan
-        A chip compiled for these shapes.
+    chip : Plan, HardwareSpec, str or path
+        A chip compiled for these shapes; or a chip, a bundled chip's name or a YAML file, which is compiled for the
+        shapes of ``weights``.
     weights : mapping of str to Tensor
-        By the names of the plan; float32, float64, bfloat16 or float16, on any device.
+        Shape (neurons, sources...); float32, float64, bfloat16 or float16, on any device. For a plan, by its names:
+        others are left alone.
+    groups : sequence of sequences of str
+        Matrices that share a population, as in `compile_plan`; a plan has its own.
     importance : mapping of str to Tensor or None
         Positive weight of each squared error, same shapes; 1 where missing.
-    solver : Solver or None
-        Use this one for every choice problem; its refusal is an error.
+    solver : Solver, str or None
+        Use this one, or the one of that name, for every choice problem; its refusal is an error.
 
     Returns
     -------
@@ -89,33 +122,47 @@ def project(
 
     Raises
     ------
+    SpecError
+        No such chip or file, or mistakes in it.
     ModelError
         NaN or inf in a weight, with its name and position.
     ShapeError
-        A weight does not have the compiled shape.
+        A weight does not have the compiled shape, or has no sources; or ``groups`` beside a plan.
     InfeasibleError
         No weights fit, with the arithmetic.
     NoSolverError
         No solver accepts the problem, or the chosen one refuses; with the reasons.
     """
+    plan = allotted(_plan(chip, weights, groups), weights)
     return {
         population.name: project_population(population, weights, importance, solver) for population in plan.populations
     }
+
+
+def _plan(
+    chip: Plan | HardwareSpec | str | PathLike[str], weights: Mapping[str, Tensor], groups: Sequence[Sequence[str]]
+) -> Plan:
+    if isinstance(chip, Plan):
+        if groups:
+            raise ShapeError("'groups' beside a plan, which has populations of its own; give them to compile_plan")
+        return chip
+    return compile_plan(chip, {name: w.shape for name, w in weights.items()}, groups)
 
 
 def project_population(
     population: Population,
     weights: Mapping[str, Tensor],
     importance: Mapping[str, Tensor] | None = None,
-    solver: Solver | None = None,
+    solver: Solver | str | None = None,
 ) -> Projection:
     """Project one population; parameters and errors as in `project`."""
     began = time.perf_counter()
     w = population.matrix(weights)
     h = _importance(population, weights, importance)
     try:
-        parameters, solution = _solve(population, w, h, solver)
-        return projection_of(population, w, population.choice(w, parameters, h), solution, parameters, began)
+        parameters, solution, proof = _solve(population, w, h, solver)
+        problem = population.choice(w, parameters, h)
+        return projection_of(population, w, problem, solution, parameters, began, proof)
     except QRSolveError as error:
         raise type(error)(f"'{population.name}': {error}") from error
 
@@ -127,6 +174,7 @@ def projection_of(
     solution: Solution,
     parameters: Tensor | None,
     began: float | None = None,
+    proof: LevelsProof | None = None,
 ) -> Projection:
     """Certify a solution of a population's choice problem and hand out its weights.
 
@@ -144,12 +192,20 @@ def projection_of(
         The values' parameters; ``None`` for real weights.
     began : float or None
         `time.perf_counter` when the work began; ``None`` counts only certifying.
+    proof : LevelsProof or None
+        Evidence about all values that the chip could have; ``None`` leaves a bound over real weights.
     """
     began = time.perf_counter() if began is None else began
     certificate = certify(problem, solution)
-    overall = certificate
+    overall, relaxed = certificate, problem.relaxed()
+    if relaxed is not problem:
+        # What the chip allows beyond the group's capacity counts for the bound: only prices can tell what it is worth.
+        overall = certify(relaxed, replace(solution, bound=None))
     if population.family is not None and population.family.is_learned:
-        overall = _with_relaxed_bound(problem, certificate)
+        overall = _with_relaxed_bound(relaxed, overall)
+        if proof is not None and relaxed is problem:
+            proved = certify_levels(population.levels(w, problem.h), certificate, proof)
+            overall = proved if proved.bound >= overall.bound else overall
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
@@ -165,36 +221,12 @@ def _importance(
 
 
 def _solve(
-    population: Population, w: Tensor, h: Tensor | None, solver: Solver | None
-) -> tuple[Tensor | None, Solution]:
+    population: Population, w: Tensor, h: Tensor | None, solver: Solver | str | None
+) -> tuple[Tensor | None, Solution, LevelsProof | None]:
     if population.family is None:
-        return None, solve_choice(population.choice(w, None, h), solver)
-    levels = solve_levels(population.levels(w, h), lambda problem, start: solve_choice(problem, solver, start))
-    return levels.parameters, levels.solution
-
-
-def solve_choice(problem: ChoiceProblem, solver: Solver | None = None, start: Solution | None = None) -> Solution:
-    """Solve a choice problem with the given solver, or with the first that does not refuse.
-
-    ``start``, the solution of a nearby problem, spares `Prices` much of the search.
-
-    Raises
-    ------
-    NoSolverError
-        The given solver refuses, all do, or the limit of work ran out before anything was found.
-    InfeasibleError
-        The problem has no solution.
-    """
-    if solver is None:
-        solver = select_solver(problem)
-    elif reason := solver.refusal(problem):
-        raise NoSolverError(f"{solver.name} refuses: {reason}")
-    solution = solver.solve(problem, start) if isinstance(solver, Prices) else solver.solve(problem)
-    if solution.choice is None and solution.status is Status.LIMIT_REACHED:
-        raise NoSolverError(f"{solver.name}: {solution.reason}")
-    if solution.choice is None:
-        raise InfeasibleError(solution.reason)
-    return solution
+        return None, solve(population.choice(w, None, h), solver), None
+    levels = solve_levels(population.levels(w, h), lambda problem, start: solve(problem, solver, start))
+    return levels.parameters, levels.solution, levels.proof
 
 
 def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Certificate:
@@ -204,11 +236,12 @@ def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Cer
     """
     bound = 0.0
     family_has_zero = problem.alphabet is not None and problem.alphabet.free_zero is not None
-    order = laminar_order(problem, tuple(range(len(problem.groups)))) if problem.groups else None
-    if family_has_zero and order is not None:
-        groups = tuple(replace(group, counts="synapses") for group in problem.groups)
-        relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
-        bound = certify(relaxed, TopGains().solve(relaxed)).bound
+    groups = tuple(replace(group, counts="synapses") for group in problem.groups)
+    relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
+    for solver in (TopGains(), Signs(), SignPrices()):
+        if groups and family_has_zero and not solver.refusal(relaxed):
+            bound = certify(relaxed, solver.solve(relaxed)).bound
+            break
     bound = min(bound, certificate.objective)
     return replace(
         certificate,

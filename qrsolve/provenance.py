@@ -12,6 +12,8 @@ from qrsolve.compile import Plan
 from qrsolve.project import Projection
 from qrsolve.spec import spec_hash
 
+_PROOF = ("solver", "status", "objective", "bound", "gap")
+
 
 def provenance(plan: Plan, projections: Mapping[str, Projection]) -> dict[str, Any]:
     """Return the JSON values that go into a model file: the chip, and per population its values and its proof."""
@@ -22,11 +24,7 @@ def provenance(plan: Plan, projections: Mapping[str, Projection]) -> dict[str, A
             "names": list(projection.population.names),
             "parameter_names": [] if family is None else list(family.names),
             "parameters": None if parameters is None else parameters.tolist(),
-            "solver": projection.solution.solver,
-            "status": projection.status.value,
-            "objective": projection.certificate.objective,
-            "bound": projection.certificate.bound,
-            "gap": projection.certificate.gap,
+            **{key: value for key, value in projection.to_dict().items() if key in _PROOF},
         }
     return {"spec": plan.spec.name, "spec_hash": spec_hash(plan.spec), "layers": layers}
 

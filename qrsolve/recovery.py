@@ -99,19 +99,62 @@ def recover_parameters(
     if len(values) > n_options:
         return None, f"{len(values):,} distinct values, where {n_options:,} options are all there are"
     if _is_codebook(family):
-        return _codebook(values, family)
+        found, reason = _codebook(values, family)
+        return _settable(found, reason, family, dtype)
     several = family.n_parameters > 1
     # In half precision a weight says less about its value than the sums of values need.
     is_blurred = torch.finfo(dtype).bits < 32
     guesses = _several(values, frequency, family, dtype) if several else _single(values, family, dtype)
     for guess in islice(guesses, MAX_VERIFIED):
         if _explains(guess, values, family, dtype):
-            return guess, ""
+            return _settable(guess, "", family, dtype)
         if is_blurred and _explains(refined := _refined(guess, values, family, dtype), values, family, dtype):
             return refined, ""
     words = ", ".join(family.names) if family.n_parameters <= 4 else f"{family.n_parameters} values"
     hint = f" ({str(dtype).removeprefix('torch.')} blurs them; float32 would tell)" if is_blurred and several else ""
     return None, f"no {words} found that make up all {len(values):,} distinct values{hint}"
+
+
+def value_step(parameters: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> float | None:
+    """Return the step of which all parameters of a scope are multiples that the chip can set; ``None`` if none is.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        float64, shape (n_parameters,), each known as well as a number of ``dtype``.
+    family : AlphabetFamily
+        With ``value_bits`` and perhaps ``value_step``; 1 is returned where parameters need no grid.
+    dtype : torch.dtype
+        Type of the weights.
+    """
+    if family.value_bits is None:
+        return 1.0
+    top = max(2 ** (family.value_bits - 1) - 1, 1)
+    counts = torch.arange(-top, top + 1, dtype=torch.float64).reshape(-1, 1)
+    grid = AlphabetFamily(
+        counts, (counts[:, 0] != 0).long(), torch.tensor([True]), torch.tensor([torch.nan]).double(), ("step",)
+    )
+    values = torch.unique(parameters.to(dtype).double())
+    if family.value_step is not None:
+        steps = iter([torch.tensor([family.value_step], dtype=torch.float64)])
+    else:
+        steps = islice(_single(values, grid, dtype), MAX_VERIFIED)
+    for step in steps:
+        if _explains(step, values, grid, dtype) or _explains(
+            step := _refined(step, values, grid, dtype), values, grid, dtype
+        ):
+            return float(step)
+    return None
+
+
+def _settable(
+    found: Tensor | None, reason: str, family: AlphabetFamily, dtype: torch.dtype
+) -> tuple[Tensor | None, str]:
+    """Pass on what was found, unless the chip cannot set such values."""
+    if found is None or value_step(found, family, dtype) is not None:
+        return found, reason
+    step = "one step" if family.value_step is None else f"the step {family.value_step:g}"
+    return None, f"the values are not multiples of {step} by integers of {family.value_bits} bits"
 
 
 def _explains(parameters: Tensor, values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> bool:
@@ -138,7 +181,7 @@ def _codebook(values: Tensor, family: AlphabetFamily) -> tuple[Tensor | None, st
         extra = ", zero apart," if has_zero else ""
         return None, f"{len(new):,} distinct values{extra} where a scope has {len(free):,}"
     parameters = family.given.clone()
-    parameters[free] = new[-1] if len(new) else 1.0
+    parameters[free] = new[-1] if len(new) else family.value_step or 1.0
     parameters[free[: len(new)]] = new
     return parameters, ""
 

@@ -69,6 +69,27 @@ class Solution:
         return dense.scatter_(1, self.index, chosen)
 
 
+@dataclass(frozen=True)
+class LevelsProof:
+    """Evidence that no other values do better; nothing in it is believed before it is checked.
+
+    Parameters
+    ----------
+    prices : Tensor or None
+        float64 >= 0, shape (n_scopes,): what one value of a codebook costs, a Lagrange multiplier. Any price gives a
+        bound.
+    cuts : Tensor or None
+        float64, shape (n_scopes, n_cuts), weight units, NaN where a scope has fewer: where the bound looks at every way
+        to part the sorted weights; between two cuts it gives something away. Any cuts give a bound.
+    bound : float or None
+        A lower bound over all values that only the method can vouch for; ``None`` if it has none.
+    """
+
+    prices: Tensor | None = None
+    cuts: Tensor | None = None
+    bound: float | None = None
+
+
 def chosen_values(problem: ChoiceProblem, choice: Tensor, index: Tensor | None) -> Tensor:
     """Return the float64 value of each chosen option, in the shape of ``choice``."""
     if problem.alphabet is None:
@@ -109,9 +130,9 @@ class Certificate:
         No choice has an objective below this; never above ``objective`` by more than rounding.
     gap : float
         ``objective - bound``, not below 0.
-    bound_source : {"exact", "prices", "table", "solver", "relaxation"}
+    bound_source : {"exact", "prices", "table", "enumeration", "solver", "relaxation"}
         What proves the bound: nearest values or sorted gains; prices; prices and a table over the entries that they
-        leave open; the solver's word; or a relaxation.
+        leave open; trying every scale; the solver's word; or a relaxation.
     certified_rows, rows : int
         Rows whose own gap is within ``tolerance`` of their objective, and all rows.
     tolerance : float

@@ -60,19 +60,6 @@ class Trained:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that ``qrsolve train --json`` prints and ``metrics.json`` holds."""
-        layers = {}
-        for name, projection in self.training.projections.items():
-            certificate = projection.certificate
-            layers[name] = {
-                "solver": projection.solution.solver,
-                "status": projection.status.value,
-                "objective": certificate.objective,
-                "bound": certificate.bound,
-                "gap": certificate.gap,
-                "certified_rows": projection.choice_certificate.certified_rows,
-                "rows": projection.choice_certificate.rows,
-                "values": projection.named_values(),
-            }
         report = self.training.report
         return {
             "spec": self.spec.name,
@@ -87,7 +74,7 @@ class Trained:
             "energy": self.training.energy.to_dict(),
             "dense_energy": self.training.dense_energy.to_dict(),
             "seconds": self.training.seconds,
-            "layers": layers,
+            "layers": {name: projection.to_dict() for name, projection in self.training.projections.items()},
             "not_enforced": list(report.not_enforced),
             "output": str(self.folder),
         }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population
-from qrsolve.recovery import fewest_synapses, recover_parameters
+from qrsolve.recovery import fewest_synapses, recover_parameters, value_step
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def usage_of(population: Population, matrix: Tensor, claimed: Tensor | None = No
     n_scopes = 1 if family.scope == "layer" else len(matrix)
     if not family.is_learned:
         return _explained(population, family, matrix, family.given.expand(n_scopes, -1), "chip")
-    if claimed is None or not _may_be(family, claimed, n_scopes):
+    if claimed is None or not _may_be(family, claimed, n_scopes, matrix.dtype):
         return _explained(population, family, matrix, None, "weights")
     claimed = torch.where(torch.isnan(family.given), claimed.detach().cpu().double(), family.given)
     verified = _explained(population, family, matrix, claimed, "given")
@@ -83,12 +83,14 @@ def usage_of(population: Population, matrix: Tensor, claimed: Tensor | None = No
     return verified if bool(recovered.unreached.any()) else recovered
 
 
-def _may_be(family: AlphabetFamily, claimed: Tensor, n_scopes: int) -> bool:
+def _may_be(family: AlphabetFamily, claimed: Tensor, n_scopes: int, dtype: torch.dtype) -> bool:
     """Whether claimed parameters are ones that the chip can have at all."""
     if claimed.shape != (n_scopes, family.n_parameters) or not bool(torch.isfinite(claimed).all()):
         return False
     claimed = claimed.detach().cpu().double()
     if bool((claimed[:, family.positive] <= 0).any()):
+        return False
+    if any(value_step(line, family, dtype) is None for line in claimed):
         return False
     return not family.power_of_two or bool((torch.frexp(claimed).mantissa == 0.5).all())
 

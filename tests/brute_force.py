@@ -9,7 +9,7 @@ from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem, Group
 
 MAX_CHOICES = 300_000
-STRUCTURES = ("none", "row", "column", "block", "all", "block+row", "row+all", "row+column")
+STRUCTURES = ("none", "row", "column", "block", "all", "block+row", "row+all", "row+column", "sign", "row+sign")
 ALPHABETS = ("base", "magnitudes", "ten_three", "codebook", "no_zero", "asymmetric", "scopes", "real")
 
 
@@ -36,6 +36,12 @@ def optimum(problem: ChoiceProblem) -> float | None:
     fits = np.ones(len(choices), bool)
     grid = np.arange(n).reshape(rows, columns)
     for group in problem.groups:
+        if group.kind == "sign":
+            chosen = values[np.arange(n), choices]
+            for entries in grid.T:
+                signs = (chosen[:, entries] > 0).any(axis=1) & (chosen[:, entries] < 0).any(axis=1)
+                fits &= ~signs
+            continue
         count = use[choices] if group.counts == "synapses" else (values[np.arange(n), choices] != 0).astype(int)
         for part, entries in enumerate(parts_of(group, grid)):
             capacity = group.capacity if isinstance(group.capacity, int) else int(group.capacity[part])
@@ -119,6 +125,9 @@ def random_problem(seed: int, structure: str | None = None, alphabet: str | None
     least = 0 if options is None else options.min_use
     groups = []
     for part in structure.split("+") if structure != "none" else ():
+        if part == "sign":
+            groups.append(Group("sign", 1, limit="sign"))
+            continue
         group = Group(part, 0, block if part == "block" else 0, limit=f"{part}_limit")
         size, n_parts = group.part_size(rows, columns), group.n_parts(rows, columns)
         if rng.random() < 0.3:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,46 @@ def test_alphabets_that_make_no_sense_are_refused() -> None:
         Alphabet(torch.zeros(1, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64))
     with pytest.raises(ShapeError, match="2 scopes, but no scope per row"):
         Alphabet(torch.zeros(2, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64))
+
+
+def brute_sums(values: list[float], max_synapses: int, *, zero: bool) -> dict[float, int]:
+    fewest: dict[float, int] = {0.0: 0} if zero else {}
+    for n in range(1, max_synapses + 1):
+        for chosen in combinations_with_replacement(values, n):
+            fewest.setdefault(round(sum(chosen), 9) + 0.0, n)
+    return fewest
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize("max_synapses", [1, 2, 4])
+@pytest.mark.parametrize(
+    "values", [[10.0, 3.0], [0.7, -0.7], [0.1, 0.2, 0.3, -0.1], [1.7, -0.9, 0.4], [2.0, 0.0, -1.0], [5.0, 5.0]]
+)
+def test_sums_are_those_of_single_synapses_at_the_fewest(values: list[float], max_synapses: int, zero: bool) -> None:
+    alphabet = Alphabet.sums(values, max_synapses, zero=zero)
+    wanted = brute_sums(values, max_synapses, zero=zero)
+    found = {round(v, 9): u for v, u in zip(alphabet.values[0].tolist(), alphabet.use.tolist(), strict=True)}
+    assert len(found) == alphabet.n_options
+    assert found == wanted
+    keys = list(zip(alphabet.use.tolist(), alphabet.values[0].tolist(), strict=True))
+    assert keys == sorted(keys)
+    assert (alphabet.free_zero == 0) is zero
+
+
+@pytest.mark.parametrize("bases", [[0.1], [0.1, 0.2, 0.3], [1.7, 0.9], [0.3, 0.7, 1.1]])
+def test_sums_of_both_signs_are_mirrored_whatever_the_rounding(bases: list[float]) -> None:
+    alphabet = Alphabet.sums([sign * base for base in bases for sign in (1, -1)], 5)
+    assert alphabet.mirror is not None
+    assert torch.equal(alphabet.values[0, alphabet.mirror], -alphabet.values[0])
+
+
+def test_sums_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ShapeError, match="up to 0; needed finite sums, 1 synapse or more"):
+        Alphabet.sums([1.0], 0)
+    with pytest.raises(ShapeError, match="needed finite sums"):
+        Alphabet.sums([1.0, float("nan")], 2)
+    with pytest.raises(ShapeError, match="more than 65,536 sums of 12 values"):
+        Alphabet.sums([2**0.5 * n**1.5 for n in range(1, 13)], 9)
+    with pytest.raises(InfeasibleError, match="without options"):
+        Alphabet.sums([], 2, zero=False)
+    assert Alphabet.sums([], 2).n_options == 1

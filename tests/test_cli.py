@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-import qrsolve.cli
+import qrsolve.commands
+import qrsolve.compare
+import qrsolve.solvers
 from qrsolve import __version__, bundled_specs
 from qrsolve.cli import main
 from qrsolve.model_file import read_model, write_weights
@@ -71,7 +73,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"qrsolve {__version__}\n", "")
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("specs", "explain", "check", "project", "compare", "train", "schema"):
+    for command in ("specs", "explain", "check", "project", "compare", "train", "new", "schema"):
         assert command in out
 
 
@@ -251,6 +253,24 @@ def test_compare_every_solver(folder: Path, capsys: pytest.CaptureFixture[str]) 
     code, out, err = run(capsys, "compare", "mychip.yaml", "dense.npz", "--layer", "fc1")
     assert (code, err) == (0, "")
     assert "fan_in can bind" in out
+    assert "its word" not in out
+    # Whoever has no prices is measured by those of somebody who has.
+    assert {r["bound_by"] for r in results.values() if r["objective"] is not None} <= {"top_gains", "greedy", "prices"}
+    assert (best["claimed"], best["bound_source"]) == ("optimal", "prices")
+
+
+def test_compare_names_a_bound_that_is_only_a_solvers_word(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = (qrsolve.solvers.named_solver("cp_sat"), qrsolve.solvers.named_solver("milp"))
+    monkeypatch.setattr(qrsolve.compare, "SOLVERS", word)
+    monkeypatch.setattr(qrsolve.compare, "HEURISTICS", ())
+    arguments = ("compare", "mychip.yaml", "dense.npz", "--layer", "fc2")
+    code, content = run_json(capsys, *arguments)
+    assert code == 0
+    assert [r["bound_source"] for r in content["layers"]["fc2"]] == ["solver", "solver"]
+    assert [r["claimed"] for r in content["layers"]["fc2"]] == ["optimal", "optimal"]
+    assert run(capsys, *arguments)[1].count(", its word") == 2
 
 
 def test_schema(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -350,7 +370,7 @@ def test_bad_outputs_before_any_work(
     def outputs(out: str, *more: str) -> str:
         return complaint(capsys, "project", "mychip.yaml", "dense.npz", "-o", out, *more)
 
-    monkeypatch.setattr(qrsolve.cli, "project_population", None)
+    monkeypatch.setattr(qrsolve.commands, "project_population", None)
     assert outputs("old.npz") == "old.npz: exists already; give --force to replace it, or another name"
     assert outputs("no/out.npz") == "no/out.npz: no folder no; make it first"
     assert outputs("out.txt") == "out.txt: ends in '.txt'; needed one of .npz, .safetensors, .pt, .pth"
@@ -379,7 +399,7 @@ def test_an_interrupt(folder: Path, capsys: pytest.CaptureFixture[str], monkeypa
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(qrsolve.cli, "project_population", interrupt)
+    monkeypatch.setattr(qrsolve.commands, "project_population", interrupt)
     before = sorted(folder.iterdir())
     assert run(capsys, "project", "mychip.yaml", "dense.npz", "-o", "out.npz") == (130, "", "qrsolve: interrupted\n")
     assert sorted(folder.iterdir()) == before

@@ -10,32 +10,46 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors"},
+    {"errors", "lazy"},
     {"output_file", "model_format", "model_file"},
     {"savings"},
-    {"alphabet"},
+    {"alphabet", "group"},
     {"problem"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "certify"},
+    {"compile", "sign_bound", "claim", "price_bound", "certify", "certify_levels"},
+    {"allotment"},
     {"project", "recovery"},
     {"check", "energy", "usage"},
     {"explain", "compare", "provenance"},
     {"training"},
     {"report"},
     {"train"},
+    {"commands"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):
     for _part in _parts:
         ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
 # Within a level, in this order.
+ALLOWED["certify"] |= {"claim", "price_bound", "sign_bound"}
+ALLOWED["price_bound"] |= {"claim"}
 ALLOWED["energy"] |= {"usage"}
 ALLOWED["check"] |= {"usage", "energy"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("certify", "check", "energy", "usage", "recovery"):
+for _part in (
+    "claim",
+    "price_bound",
+    "sign_bound",
+    "certify",
+    "certify_levels",
+    "check",
+    "energy",
+    "usage",
+    "recovery",
+):
     ALLOWED[_part] -= {"solvers", "project"}
 
 

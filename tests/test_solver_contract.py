@@ -123,7 +123,7 @@ def test_a_missing_optional_package_is_a_refusal(solver: str, package: str, monk
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else object())
     reason = named_solver(solver).refusal(PROBLEMS[0])
     assert package in reason
-    assert "pip install qrsolve[solvers]" in reason
+    assert "pip install 'qrsolve[solvers]'" in reason
 
 
 def test_two_libraries_that_cannot_share_a_process_are_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,18 @@ WEIGHT_ERRORS = [
         "weights (codebook): 'bits' is for learned values; 'values' gives them",
     ),
     (
+        "{kind: codebook, n_values: 4, step: 0.5}",
+        "weights (codebook): 'step' is for values of so many bits; 'bits' is missing",
+    ),
+    (
+        "{kind: codebook, n_values: 8, bits: 3}",
+        "weights (codebook): 'bits' is 3, which leaves room for fewer than 8 different values",
+    ),
+    (
+        "{kind: grid, bits: 8, signed: true, signs: negative}",
+        "weights (grid): 'signs' is 'negative', so no bit is a sign; leave out 'signed', or set it to false",
+    ),
+    (
         "{kind: codebook, n_values: 40000}",
         (
             "weights (codebook): 'n_values' makes too many options for one connection; "

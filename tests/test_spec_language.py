@@ -25,6 +25,7 @@ from qrsolve.spec import (
     GridWeights,
     HardwareSpec,
     Hierarchy,
+    LayerShape,
     LimitKind,
     Neurons,
     NOfM,
@@ -87,6 +88,10 @@ SINGLES = [
     (GridWeights(bits=4), integers(range(-7, 8)), True),
     (GridWeights(bits=4, symmetric=False), integers(range(-8, 8)), True),
     (GridWeights(bits=4, signed=False), integers(range(16)), True),
+    (GridWeights(bits=4, signs="positive"), integers(range(16)), True),
+    (GridWeights(bits=4, signed=False, signs="negative"), integers(range(-15, 1)), True),
+    (GridWeights(bits=4, signs="negative", step=3), integers(range(-15, 1, 3)), True),
+    (GridWeights(bits=2, signs="negative", zero=False), integers(range(-3, 0)), False),
     (GridWeights(bits=4, zero=False), integers(range(-7, 8)), False),
     (GridWeights(bits=4, signed=False, zero=False), integers(range(16)), False),
     (GridWeights(bits=4, step=2), integers(range(-6, 8, 2)), True),
@@ -238,12 +243,14 @@ def test_kinds_without_options():
 
 
 def test_what_weights_do_not_enforce():
-    per_source = "weights: sign per_source (one sign for all weights of a source) is not enforced by this version"
-    assert GridWeights(bits=4, sign="per_source").not_enforced() == (per_source,)
-    assert RealWeights(sign="per_source").not_enforced() == (per_source,)
-    assert CodebookWeights(n_values=4, bits=8, sign="per_source").not_enforced() == (
-        per_source,
-        "weights: bits 8 (learned values are taken as any real number) is not enforced by this version",
+    assert GridWeights(bits=4, sign="per_source").not_enforced() == ()
+    assert RealWeights(sign="per_source").not_enforced() == ()
+    assert CodebookWeights(n_values=4, bits=8, sign="per_source").not_enforced() == ()
+    assert CodebookWeights(n_values=4, bits=8).remarks() == (
+        "weights: values of 8 bits are integers -127..127 times one learned step",
+    )
+    assert CodebookWeights(n_values=4, bits=4, step=0.5).remarks() == (
+        "weights: values of 4 bits are integers -7..7 times the step 0.5",
     )
     assert AxonTypeWeights(n_types=4, bits=9).not_enforced() == (
         (
@@ -254,6 +261,20 @@ def test_what_weights_do_not_enforce():
     assert BaseMaskWeights(n_bases=4, composition=composed(2)).not_enforced() == ()
 
 
+def test_one_sign_per_source_is_a_limit():
+    one_sign = Group("sign", 1, counts="sources", limit="sign")
+    for weights in (RealWeights(), GridWeights(bits=4), CodebookWeights(n_values=4), BaseMaskWeights(n_bases=2)):
+        assert weights.group() is None
+        signed = weights.model_copy(update={"sign": "per_source"})
+        assert signed.group() == one_sign
+        assert signed.remarks()[-1].startswith("weights: sign per_source is held for each column")
+    assert AxonTypeWeights(n_types=4, bits=9).group() is None
+
+
+FLATTENED = (
+    "synapse_memory: a matrix is taken as kernels of 1 x 1; "
+    "give a flattened layer as (neurons, channels, height, width)"
+)
 LIMITS = [
     (FanIn(max=64, reserved=4), Group("row", 60, limit="fan_in"), None, "", ""),
     (FanIn(max=0, counts="sources"), Group("row", 0, counts="sources", limit="fan_in"), None, "", ""),
@@ -304,17 +325,32 @@ LIMITS = [
     (
         SynapseMemory(max=1024, reserved=24, packing="blocks"),
         None,
-        None,
-        "synapse_memory (at most 1000 bits per core, packing blocks) is not enforced by this version",
+        5 * 128,  # three synapses of 32 bits and a header, rounded up
         "",
+        "synapse_memory: scope core is taken as the layer until a placement exists",
+    ),
+    (
+        SynapseMemory(max=100, reserved=4, zeros="free", scope="layer"),
+        Group("all", 3, limit="synapse_memory"),
+        None,
+        "",
+        "",
+    ),
+    (
+        SynapseMemory(max=100, packing="powers_of_two", scope="layer"),
+        None,
+        5 * 4 * 32,
+        "",
+        FLATTENED,
     ),
 ]
 
 
 @pytest.mark.parametrize(("limit", "group", "usage", "not_enforced", "remark"), LIMITS)
 def test_what_a_limit_means(limit, group, usage, not_enforced, remark):
-    assert limit.group() == group
-    assert limit.shape_usage(3, 5) == usage
+    layer = LayerShape(((3, 2), (3, 3)))
+    assert limit.group_of(layer) == group
+    assert limit.usage_of(layer) == usage
     assert limit.not_enforced() == not_enforced
     assert limit.remark() == remark
     # A limit is held to, by weights or by shape, or says why not: never neither, never both.
@@ -376,12 +412,12 @@ def test_a_spec_gathers_what_is_not_enforced():
         + "limits: [{kind: fan_in, max: 3}, {kind: tags, max: 9}, {kind: neurons, max: 9}]\n"
     )
     assert spec.not_enforced() == (
-        "weights: bits 8 (learned values are taken as any real number) is not enforced by this version",
         "tags (at most 9 distinct source names per core) waits for a placement",
         "hierarchy: neurons_per_core (256) waits for a placement",
     )
     assert spec.remarks() == (
         "weights: scope core is taken as the layer until a placement exists",
+        "weights: values of 8 bits are integers -127..127 times one learned step",
         "neurons: scope chip is taken as the layer until a placement exists",
     )
 

@@ -16,7 +16,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -29,14 +28,6 @@ from qrsolve.solution import Certificate, Solution
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.prices import Prices
-
-
-def composed(bases: tuple[float, ...], copies: int) -> Alphabet:
-    """Return all sums of up to ``copies`` signed bases, for the fewest synapses that reach each."""
-    counts = [c for c in product(range(-copies, copies + 1), repeat=len(bases)) if sum(map(abs, c)) <= copies]
-    counts.sort(key=lambda c: sum(map(abs, c)))
-    values = [sum(n * b for n, b in zip(c, bases, strict=True)) for c in counts]
-    return Alphabet.of(values, [sum(map(abs, c)) for c in counts]).without_waste()
 
 
 def project(problem: ChoiceProblem, start: Solution | None = None) -> tuple[Solution, Certificate, Tensor]:
@@ -97,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    alphabet = composed((1.7, 0.9), 8)
+    alphabet = Alphabet.sums([1.7, -1.7, 0.9, -0.9], max_synapses=8)
     groups = (Group("row", arguments.fan_in, limit="fan_in"),)
     problem = ChoiceProblem(torch.randn(arguments.size, arguments.size), alphabet, groups)
     moved = ChoiceProblem(problem.w + 1e-3 * torch.randn_like(problem.w), alphabet, groups)

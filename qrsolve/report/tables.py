@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qrsolve.check import Report
-from qrsolve.compare import LayerComparison
-from qrsolve.explain import Explanation, LayerExplanation
-from qrsolve.project import Projection
-from qrsolve.spec import HardwareSpec
-from qrsolve.training.run import Training
-
-PIPE_WIDTH = 160
-"""Characters per line where the output is no terminal."""
-
-
-def console() -> Console:
-    """Return stdout without markup: a name may have brackets and colons."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width)
+if TYPE_CHECKING:
+    # Only annotations: the list of chips is printed without torch, which takes seconds to load.
+    from qrsolve.check import Report
+    from qrsolve.compare import LayerComparison
+    from qrsolve.explain import Explanation, LayerExplanation
+    from qrsolve.project import Projection
+    from qrsolve.spec import HardwareSpec
+    from qrsolve.training.run import Training
 
 
 def specs_table(specs: Iterable[HardwareSpec]) -> Table:
-    """List chips with their weight kind and their limits."""
-    table = _table("name", "title", "weights", "limits")
+    """List chips with their weight kind, their limits, and the parts that nobody has checked."""
+    table = _table("name", "title", "weights", "unverified", "limits")
     for spec in specs:
         limits = ", ".join(limit.kind if not limit.not_enforced() else f"({limit.kind})" for limit in spec.limits)
-        table.add_row(spec.name, spec.title, spec.weights.kind, limits)
-    table.caption = "(limit): stated by the chip, not enforced by this version"
+        table.add_row(spec.name, spec.title, spec.weights.kind, ", ".join(spec.unverified()), limits)
+    table.caption = (
+        "(limit): stated by the chip, not enforced by this version; unverified: recalled, not read in any source"
+    )
     return table
 
 
@@ -118,19 +113,24 @@ def training_page(training: Training, folder: str) -> Group:
 
 
 def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
-    """Lay out, layer by layer, what each solver made of the same problem, and who refused it why."""
+    """Lay out, layer by layer, what each solver made of the same problem, and who refused it why.
+
+    ``status`` is what the best bound of all solvers proves, ``claims`` what the solver says itself.
+    """
     parts: list[RenderableType] = []
     for name, layer in layers.items():
-        table = _table("solver", "status", "objective", "bound", "gap", "certified", "seconds")
+        table = _table("solver", "status", "claims", "objective", "bound", "gap", "bound from", "certified", "seconds")
         for result in layer.results:
             if result.refused:
                 continue
             table.add_row(
                 result.solver,
                 "" if result.status is None else result.status.value,
+                "" if result.claimed is None else result.claimed.value,
                 _number(result.objective),
                 _number(result.bound),
                 _number(result.gap),
+                f"{result.bound_by or result.bound_source}{', its word' * (result.bound_source == 'solver')}",
                 "" if result.objective is None else f"{result.certified_rows}/{result.rows}",
                 "" if result.seconds is None else f"{result.seconds:.3f}",
             )

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from qrsolve.errors import NoSolverError
+from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.problem import ChoiceProblem
+from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
-from qrsolve.solvers.heuristics import MarginalGreedy, PruneThenRound, RoundThenPrune
+from qrsolve.solvers.heuristics import GreedyDecomposition, MarginalGreedy, PruneThenRound, RoundThenPrune
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.prices import Prices
+from qrsolve.solvers.sign_prices import SignPrices
+from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 
-SOLVERS: tuple[Solver, ...] = (Nearest(), TopGains(), Greedy(), Prices(), DynamicProgram(), CpSat(), Milp())
+SOLVERS: tuple[Solver, ...] = (
+    Nearest(),
+    TopGains(),
+    Greedy(),
+    Prices(),
+    DynamicProgram(),
+    Signs(),
+    CpSat(),
+    Milp(),
+    SignPrices(),
+)
 """Cheapest first; the first that does not refuse a problem is taken."""
 
-HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy())
+HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy(), GreedyDecomposition())
 """What one would write without a solver, for comparison; taken only by name."""
 
 
@@ -52,4 +65,49 @@ def named_solver(name: str) -> Solver:
     raise NoSolverError(f"no solver is called '{name}'; there are {', '.join(s.name for s in everyone)}")
 
 
-__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "refusals", "select_solver"]
+def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Solution | None = None) -> Solution:
+    """Choose one option per connection: minimise ``sum h (w - v)^2`` with ``sum use <= capacity`` in every group.
+
+    Parameters
+    ----------
+    problem : ChoiceProblem
+        Targets of shape (n_neurons, n_sources), options, capacities in synapses.
+    solver : Solver, str or None
+        Use this one, or the solver or heuristic of that name; ``None`` takes the first of ``SOLVERS`` that does not
+        refuse.
+    start : Solution or None
+        The solution of a nearby problem of the same shape, which spares `Prices` much of the search; the others work
+        without it.
+
+    Returns
+    -------
+    Solution
+        A claim, with a choice; `certify` says what it is worth.
+
+    Raises
+    ------
+    NoSolverError
+        There is no solver of that name, the given one refuses, all do, or the limit of work ran out before anything
+        was found.
+    InfeasibleError
+        No choice fits; the message has the arithmetic.
+
+    Notes
+    -----
+    Ties and cost are those of the solver that is taken.
+    """
+    if solver is None:
+        solver = select_solver(problem)
+    else:
+        solver = named_solver(solver) if isinstance(solver, str) else solver
+        if reason := solver.refusal(problem):
+            raise NoSolverError(f"{solver.name} refuses: {reason}")
+    solution = solver.solve(problem, start) if isinstance(solver, Prices) else solver.solve(problem)
+    if solution.choice is None and solution.status is Status.LIMIT_REACHED:
+        raise NoSolverError(f"{solver.name}: {solution.reason}")
+    if solution.choice is None:
+        raise InfeasibleError(solution.reason)
+    return solution
+
+
+__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "refusals", "select_solver", "solve"]

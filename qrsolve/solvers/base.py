@@ -31,19 +31,46 @@ class Solver(ABC):
 def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
     """Return the positions of the groups that can bind: some choice of options would exceed their capacity.
 
-    Nothing binds an empty layer.
+    Nothing binds an empty layer, and no group binds where another of the same parts is at least as strict.
     """
     if problem.w.numel() == 0:
         return ()
-    return tuple(i for i, group in enumerate(problem.groups) if _can_bind(problem, group))
+    can_bind = [i for i, group in enumerate(problem.groups) if _can_bind(problem, group)]
+    return tuple(i for i in can_bind if not any(_is_covered(problem, i, j) for j in can_bind if j != i))
+
+
+def _is_covered(problem: ChoiceProblem, i: int, j: int) -> bool:
+    """Whether group ``j`` holds whatever group ``i`` does; of two equal groups the first stays."""
+    one, other = problem.groups[i], problem.groups[j]
+    if (one.kind, one.block) != (other.kind, other.block):
+        return False
+    # A connection that counts as a source uses at least one synapse, so synapses hold sources too.
+    if one.counts == "synapses" and other.counts == "sources":
+        return False
+    shape = problem.n_rows, problem.n_columns
+    excess = one.capacities(*shape) - other.capacities(*shape).to(one.capacities(*shape).device)
+    if bool((excess < 0).any()):
+        return False
+    return bool((excess > 0).any()) or one.counts != other.counts or j < i
 
 
 def _can_bind(problem: ChoiceProblem, group: Group) -> bool:
+    if group.kind == "sign":
+        return _both_signs_are_possible(problem, group)
     per_entry = 1 if problem.alphabet is None or group.counts == "sources" else problem.alphabet.max_use
     most = group.part_size(problem.n_rows, problem.n_columns) * per_entry
     if isinstance(group.capacity, int):
         return group.capacity < most
     return bool((group.capacity < most).any())
+
+
+def _both_signs_are_possible(problem: ChoiceProblem, group: Group) -> bool:
+    """Whether some column could take values of both signs where one is allowed."""
+    if problem.n_rows < 2 or not bool((group.capacities(problem.n_rows, problem.n_columns) < 2).any()):
+        return False
+    if problem.alphabet is None:
+        return True
+    return bool((problem.alphabet.values > 0).any() & (problem.alphabet.values < 0).any())
 
 
 def infeasibility(problem: ChoiceProblem) -> Solution | None:
@@ -54,6 +81,8 @@ def infeasibility(problem: ChoiceProblem) -> Solution | None:
     sources, which only `cp_sat` and `milp` accept.
     """
     for group in problem.groups:
+        if group.kind == "sign":
+            continue
         fewest, unit = _fewest(problem, group)
         capacity = group.capacities(problem.n_rows, problem.n_columns)
         size = group.part_size(problem.n_rows, problem.n_columns)
@@ -83,6 +112,8 @@ def _fewest(problem: ChoiceProblem, group: Group) -> tuple[int, str]:
 def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the groups from finest to coarsest if they are nested, else ``None``."""
     kinds = [problem.groups[i].kind for i in groups]
+    if "sign" in kinds:
+        return None
     if len(groups) == 1:
         return groups
     if any(kind not in _NESTING for kind in kinds) or len(set(kinds)) < len(kinds):
@@ -90,8 +121,23 @@ def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int,
     return tuple(sorted(groups, key=lambda i: _NESTING[problem.groups[i].kind]))
 
 
+def sign_refusal(problem: ChoiceProblem) -> str:
+    """Return a refusal if the values of a column must share a sign, else ``""``."""
+    limits = [problem.groups[i].limit for i in binding_groups(problem) if problem.groups[i].kind == "sign"]
+    return f"{limits[0] or 'sign'} couples the values of each source" if limits else ""
+
+
+def no_free_zero(problem: ChoiceProblem) -> str:
+    """Return a refusal unless the values are a finite alphabet in which a connection can be left out, else ``""``."""
+    if problem.alphabet is None:
+        return "the values are not a finite alphabet"
+    return "" if problem.alphabet.free_zero is not None else "a connection cannot be left out: the alphabet has no zero"
+
+
 def mixed_counts(problem: ChoiceProblem) -> str:
-    """Return a refusal if some group counts sources where an option can use several synapses, else ``""``."""
+    """Return a refusal if some group counts something else than synapses: signs, or sources of several; else ``""``."""
+    if text := sign_refusal(problem):
+        return text
     if problem.alphabet is None or problem.alphabet.max_use <= 1:
         return ""
     for i in binding_groups(problem):

@@ -17,7 +17,7 @@ from qrsolve.errors import NoSolverError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
-from qrsolve.solvers.open_options import OpenOptions, n_booleans
+from qrsolve.solvers.open_options import OpenOptions, too_many_booleans
 
 _LARGEST_TOTAL = 1 << 29
 """No sum of integer costs exceeds this: ortools 9.15 can claim a wrong OPTIMAL beyond 2^31 (its open issue 5293)."""
@@ -49,11 +49,10 @@ class CpSat(Solver):
 
     def refusal(self, problem: ChoiceProblem) -> str:
         """Refuse more than ``max_booleans``, and a missing or unloadable ortools."""
-        n = n_booleans(problem)
-        if n > self.max_booleans:
-            return f"{n:,} Booleans exceed max_booleans = {self.max_booleans:,}; raise it or split the layer by core"
+        if reason := too_many_booleans(problem, self.max_booleans):
+            return reason
         if find_spec("ortools") is None:
-            return "ortools is not installed: pip install qrsolve[solvers]"
+            return "ortools is not installed: pip install 'qrsolve[solvers]'"
         return loading_clash("highspy")
 
     def solve(self, problem: ChoiceProblem) -> Solution:
@@ -80,7 +79,7 @@ class CpSat(Solver):
         cost, scale = _integer_costs(options)
         # The most by which an entry's integer can exceed its scaled cost: less this, a bound on integers holds for
         # costs.
-        excess = torch.zeros(problem.w.numel(), dtype=torch.float64)
+        excess = torch.zeros(int(options.entry.max()) + 1 if len(options.entry) else 0, dtype=torch.float64)
         excess.scatter_reduce_(0, options.entry, cost - scale * options.cost, "amax")
         rounding = float((cost - scale * options.cost).abs().max()) * problem.w.numel() / scale if len(cost) else 0.0
         found = self._search(options, cost)

@@ -6,7 +6,15 @@ import torch
 
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, mixed_counts
+from qrsolve.solvers.base import (
+    Solver,
+    binding_groups,
+    infeasibility,
+    laminar_order,
+    mixed_counts,
+    no_free_zero,
+    sign_refusal,
+)
 from qrsolve.solvers.top_gains import keep_nested
 
 
@@ -22,15 +30,12 @@ class Greedy(Solver):
 
     def refusal(self, problem: ChoiceProblem) -> str:
         """Refuse real values, capacities that are not nested, and costs that are not convex in use."""
-        if problem.alphabet is None:
-            return "the values are not a finite alphabet"
+        alphabet = problem.alphabet
         if laminar_order(problem, binding_groups(problem)) is None:
-            return "the limits are not nested"
-        if refusal := mixed_counts(problem):
-            return refusal
-        if problem.alphabet.free_zero is None:
-            return "a connection cannot be left out: the alphabet has no zero"
-        if problem.alphabet.levels_by_use is None:
+            return sign_refusal(problem) or "the limits are not nested"
+        if reason := no_free_zero(problem) or mixed_counts(problem):
+            return reason
+        if alphabet is None or alphabet.levels_by_use is None:
             return "least cost is not convex in use for this alphabet"
         return ""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver, infeasibility, mixed_counts
+from qrsolve.solvers.base import Solver, infeasibility, mixed_counts, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
 from qrsolve.solvers.row_problem import RowProblem
 
@@ -23,15 +23,9 @@ class Heuristic(Solver):
 
     def refusal(self, problem: ChoiceProblem) -> str:
         """Refuse anything but one capacity per row over a finite alphabet with a zero."""
-        if problem.alphabet is None:
-            return "the values are not a finite alphabet"
         if [group.kind for group in problem.groups] != ["row"]:
             return "the limits are not one capacity per row"
-        if refusal := mixed_counts(problem):
-            return refusal
-        if problem.alphabet.free_zero is None:
-            return "a connection cannot be left out: the alphabet has no zero"
-        return ""
+        return no_free_zero(problem) or mixed_counts(problem)
 
     def solve(self, problem: ChoiceProblem) -> Solution:
         """Return a FEASIBLE choice, without prices or bound."""
@@ -142,6 +136,61 @@ def _by_marginal_gains(rows: RowProblem, max_use: int) -> Tensor:
         use[active, column] += 1
         following[active, column] = gain[use[active, column], active, column]
     return option.gather(0, use[None])[0]
+
+
+class GreedyDecomposition(Heuristic):
+    """Write each weight as so many of the largest base, so many of the next, then remove random connections.
+
+    ``abs(w)`` is divided by the values of one synapse on its side, the largest first: whole ones of each, the last
+    rounded. Where a row then has too many synapses, connections are kept in random order as long as they fit.
+
+    Parameters
+    ----------
+    generator : torch.Generator or None
+        On the CPU: what is left after the last base is then rounded up with its own probability. ``None`` rounds to the
+        nearest and removes by a fixed seed, so that results repeat.
+
+    References
+    ----------
+    Petschenig & Legenstein 2023, whose single removal is repeated here until the limit holds.
+    """
+
+    name = "greedy_decomposition"
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.generator = generator
+
+    def _choose(self, problem: ChoiceProblem) -> Tensor:
+        alphabet = problem.alphabet
+        assert alphabet is not None  # refusal() was asked first
+        assert alphabet.free_zero is not None
+        generator = torch.Generator().manual_seed(0) if self.generator is None else self.generator
+        w = problem.w.double()
+        left = w.abs()
+        value = torch.zeros_like(left)
+        bases = alphabet.row_values(problem.n_rows)[:, alphabet.use == 1]
+        up, down = ((side * bases).clamp(min=0).sort(dim=1, descending=True).values for side in (1, -1))
+        spare = torch.full_like(left, float(alphabet.max_use))
+        n_bases = bases.shape[1]
+        last = torch.where(w < 0, (down > 0).sum(dim=1, keepdim=True), (up > 0).sum(dim=1, keepdim=True)) - 1
+        for i in range(n_bases):
+            base = torch.where(w < 0, down[:, i : i + 1], up[:, i : i + 1])
+            count = torch.where(base > 0, left / base, 0.0)
+            threshold: Tensor | float = 0.5
+            if self.generator is not None:
+                threshold = torch.rand(count.shape, generator=generator).to(count)
+            rounded = count.floor() + (count.frac() > threshold)
+            count = torch.minimum(torch.where(last == i, rounded, count.floor()), spare)
+            spare -= count
+            left = (left - count * base).clamp_(min=0)
+            value += count * base
+        choice = nearest_option(torch.where(w < 0, -value, value), alphabet)
+        # Connections at zero cost nothing wherever they stand in the order.
+        order = torch.rand(w.shape, generator=generator).to(w.device).argsort(dim=1)
+        used = alphabet.use[choice].gather(1, order).cumsum(dim=1)
+        capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, w.device)
+        kept = torch.zeros_like(choice, dtype=torch.bool).scatter_(1, order, used <= capacity[:, None])
+        return choice.masked_fill(~kept, alphabet.free_zero)
 
 
 def _largest_first(w: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.cp_sat import loading_clash
-from qrsolve.solvers.open_options import Limit, OpenOptions, n_booleans
+from qrsolve.solvers.open_options import Limit, OpenOptions, too_many_booleans
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,11 @@ class Milp(Solver):
 
     def refusal(self, problem: ChoiceProblem) -> str:
         """Refuse more than ``max_booleans``, and missing packages."""
-        n = n_booleans(problem)
-        if n > self.max_booleans:
-            return f"{n:,} Booleans exceed max_booleans = {self.max_booleans:,}; raise it or split the layer by core"
+        if reason := too_many_booleans(problem, self.max_booleans):
+            return reason
         missing = [package for package in ("cvxpy", "highspy") if find_spec(package) is None]
         if missing:
-            return f"not installed: {' and '.join(missing)}; pip install qrsolve[solvers]"
+            return f"not installed: {' and '.join(missing)}; pip install 'qrsolve[solvers]'"
         return loading_clash("ortools.sat.python.cp_model")
 
     def solve(self, problem: ChoiceProblem) -> Solution:

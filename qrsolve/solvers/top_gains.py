@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
-from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order
+from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, no_free_zero, sign_refusal
 from qrsolve.solvers.nearest import nearest_option
 
 
@@ -88,22 +88,36 @@ class TopGains(Solver):
 
     def refusal(self, problem: ChoiceProblem) -> str:
         """Refuse capacities that are not nested, several synapses per connection, or no free zero."""
-        order = laminar_order(problem, binding_groups(problem))
-        if order is None:
-            return "the limits are not nested"
-        if problem.alphabet is None:
+        binding = binding_groups(problem)
+        if laminar_order(problem, binding) is None:
+            return sign_refusal(problem) or "the limits are not nested"
+        if problem.alphabet is None or can_count_once(problem.alphabet, [problem.groups[i] for i in binding]):
             return ""
-        if problem.alphabet.max_use > 1:
+        if problem.alphabet.max_use > 1 and any(problem.groups[i].counts == "synapses" for i in binding):
             return f"a connection can use up to {problem.alphabet.max_use} synapses"
-        if problem.alphabet.free_zero is None:
-            return "a connection cannot be left out: the alphabet has no zero"
-        return ""
+        return no_free_zero(problem)
 
     def solve(self, problem: ChoiceProblem) -> Solution:
-        """Quantise, then keep the largest gains; O(n log n_options + n log capacity)."""
+        """Quantise, then keep the largest gains; O(n log n_options + n log capacity).
+
+        Where the limits count sources, a connection of several synapses counts as one like any other.
+        """
         if (infeasible := infeasibility(problem)) is not None:
             return infeasible
-        order = laminar_order(problem, binding_groups(problem))
+        binding = binding_groups(problem)
+        choice, found = self._solve(problem.with_groups(binding).counted_once())
+        price = dict(zip(binding, found, strict=True))
+        rows, columns = problem.w.shape
+        prices = tuple(
+            price[i] if i in price else torch.zeros(g.n_parts(rows, columns), dtype=torch.float64, device=choice.device)
+            for i, g in enumerate(problem.groups)
+        )
+        return Solution(Status.OPTIMAL, self.name, choice, prices=prices)
+
+    @staticmethod
+    def _solve(problem: ChoiceProblem) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the choice and the prices of groups that all bind, with at most one synapse per connection."""
+        order = laminar_order(problem, tuple(range(len(problem.groups))))
         assert order is not None  # refusal() was asked first
         if problem.alphabet is None:
             choice, zero = (problem.w != 0).long(), 0
@@ -117,4 +131,4 @@ class TopGains(Solver):
             gain = gain * problem.h.double()
         gain = torch.where(choice == zero, 0.0, gain)
         kept, prices = keep_nested(gain, problem, order)
-        return Solution(Status.OPTIMAL, self.name, torch.where(kept, choice, zero), prices=prices)
+        return torch.where(kept, choice, zero), prices

@@ -2,6 +2,7 @@
 
 from qrsolve.spec.facts import Fact
 from qrsolve.spec.hardware import HardwareSpec, Hierarchy
+from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.limits import (
     LIMIT_KINDS,
     Axons,
@@ -17,6 +18,7 @@ from qrsolve.spec.limits import (
 )
 from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
 from qrsolve.spec.schema import json_schema
+from qrsolve.spec.template import template
 from qrsolve.spec.weights import (
     WEIGHT_KINDS,
     AxonTypeWeights,
@@ -46,6 +48,7 @@ __all__ = [
     "GridWeights",
     "HardwareSpec",
     "Hierarchy",
+    "LayerShape",
     "Limit",
     "LimitKind",
     "NOfM",
@@ -64,4 +67,5 @@ __all__ = [
     "load_spec",
     "parse_spec",
     "spec_hash",
+    "template",
 ]

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from qrsolve.spec.facts import Conflict, Fact, Part, Path, PositiveCount, Text, refusal
-from qrsolve.spec.limits import Limit
+from qrsolve.spec.limits import Limit, LimitKind
 from qrsolve.spec.weights import Weights
 
 
@@ -66,12 +66,26 @@ class HardwareSpec(Part):
         limits = (limit.remark() for limit in self.limits)
         return (*self.weights.remarks(), *(text for text in limits if text))
 
+    def total(self, limit: LimitKind) -> int:
+        """Return what all layers together have of a limit of scope chip or network: that of all chips."""
+        n_chips = self.hierarchy.chips if getattr(limit, "scope", "") == "chip" else 1
+        return limit.capacity * (n_chips or 1)
+
     def facts(self) -> Iterator[tuple[Path, Fact]]:
         """Go through every part that has a source, each with its path in the file."""
         yield from self.hierarchy.facts(("hierarchy",))
         yield from self.weights.facts(("weights",))
         for i, limit in enumerate(self.limits):
             yield from limit.facts(("limits", i))
+
+    def unverified(self) -> tuple[str, ...]:
+        """Return the parts whose numbers nobody has checked, as ``weights.scale`` or ``fan_in``."""
+        found = []
+        for path, fact in self.facts():
+            if fact.confidence == "unverified" and set(fact.model_fields_set) & _numbers(fact):
+                where = [self.limits[part].kind if isinstance(part, int) else part for part in path if part != "limits"]
+                found.append(".".join(str(part) for part in where))
+        return tuple(found)
 
     def _unknown_sources(self) -> Iterator[Conflict]:
         for path, fact in self.facts():
@@ -87,3 +101,8 @@ class HardwareSpec(Part):
                 yield Conflict(
                     ("limits", i, "kind"), f"the same kind, scope and counts as limits[{j}]; needed one of them"
                 )
+
+
+def _numbers(fact: Fact) -> set[str]:
+    """Return the fields of a part that state something about the chip."""
+    return set(type(fact).model_fields) - set(Fact.model_fields) - {"kind"}

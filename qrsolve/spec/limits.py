@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from qrsolve.problem import Group
+from qrsolve.group import Group
+from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, Count, Fact, PositiveCount, refusal
+from qrsolve.spec.layer_shape import LayerShape
+from qrsolve.spec.packing import (
+    Blocks,
+    Budget,
+    ListPacking,
+    Packing,
+    PerProcessor,
+    Plain,
+    PowersOfTwo,
+    synapses_per_list,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
 
 
 class LimitKind(Fact):
     """Base of all limits: something that the chip has only so many of."""
 
+    unit: ClassVar[str] = ""
+    """What is counted, where the word of the limit does not say it."""
     kind: str
     """The word by which users know the limit."""
 
@@ -32,6 +54,30 @@ class LimitKind(Fact):
     def shape_usage(self, rows: int, columns: int) -> int | None:
         """Return how many a (rows, columns) matrix takes whatever its weights are; ``None`` where weights decide."""
         return None
+
+    def group_of(self, layer: LayerShape) -> Group | None:
+        """Return the capacities that the limit means for a population, or ``None``; `group` unless shapes matter."""
+        return self.group()
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return how many a population takes whatever its weights are; ``None`` where weights decide."""
+        return self.shape_usage(layer.rows, layer.columns)
+
+    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
+        """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
+
+        Parameters
+        ----------
+        layer : LayerShape
+            The population.
+        synapses : sequence of Tensor
+            int64: the synapses of each weight, one array per matrix in its own shape.
+        """
+        return None
+
+    def remark_of(self, layer: LayerShape) -> str:
+        """Return one sentence on what the limit costs a population beyond what the chip asks; "" where nothing."""
+        return ""
 
     def not_enforced(self) -> str:
         """Return one sentence on why this version does not hold weights to the limit; "" where it does."""
@@ -139,13 +185,23 @@ class Synapses(CountedLimit):
         return rows * columns if self.zeros == "stored" else None
 
     def remark(self) -> str:
-        """Say that a total over more, or less, than a layer is counted per layer."""
+        """Say how a total over more, or less, than a layer is held."""
+        if self.scope in ("chip", "network") and self.zeros == "free":
+            return f"{self.kind}: the total of the {self.scope} is divided among the layers by what their weights save"
         return "" if self.scope == "layer" else _taken_per_layer(self.kind, self.scope)
 
 
 class SynapseMemory(CountedLimit):
-    """Bits that the packed weights of a layer, core or chip take; ``max`` and ``reserved`` are in bits."""
+    """Bits that the packed weights of a layer, core or chip take; ``max`` and ``reserved`` are in bits.
 
+    Zeros that are stored cost memory (dense rows, kernels, crossbars), so shapes decide and a layer fits or does not.
+    Where zeros are free, the cheaper of two formats is taken: all weights in order, or only the nonzero ones, each with
+    an index of ``index_bits``. If the first does not fit, the number of synapses is limited. It follows from ``max``
+    exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, and
+    `remark_of` says how many more could fit at best. `packed_usage` always counts the bits themselves.
+    """
+
+    unit: ClassVar[str] = "bits"
     kind: Literal["synapse_memory"] = "synapse_memory"
     scope: Literal["layer", "core", "chip"] = "core"
     """What shares the memory."""
@@ -153,11 +209,100 @@ class SynapseMemory(CountedLimit):
     """Whether a weight of 0 takes memory."""
     packing: Literal["none", "blocks", "powers_of_two", "per_processor"] = "none"
     """How bits are rounded up: blocks of 64 bits; sizes to powers of two; each processor its own memory."""
+    synapse_bits: PositiveCount | None = None
+    """Bits of one synapse, delay and tag included; as many as its values need unless given."""
+    index_bits: Count | None = None
+    """Bits of the index that a synapse has beside it where zeros are left out (0 unless given)."""
+    block_synapses: PositiveCount | None = None
+    """Packing blocks: the most synapses of one block (64 unless given)."""
+    header_bits: Count | None = None
+    """Packing blocks: what a block takes beside its synapses (10 unless given)."""
+    word_bits: PositiveCount | None = None
+    """Blocks, or the kernels of a processor, are rounded up to multiples of this (64 and 72 unless given)."""
+    processors: PositiveCount | None = None
+    """Packing per_processor: how many there are (64 unless given); ``max`` is the memory of one."""
 
-    def not_enforced(self) -> str:
-        """Say that memory is not counted yet."""
-        rule = "" if self.packing == "none" else f", packing {self.packing}"
-        return f"synapse_memory (at most {self.capacity} bits per {self.scope}{rule}) is not enforced by this version"
+    @model_validator(mode="after")
+    def _fields_belong_to_the_packing(self) -> Self:
+        known = {"blocks": ("block_synapses", "header_bits", "word_bits"), "per_processor": ("word_bits", "processors")}
+        for field in ("block_synapses", "header_bits", "word_bits", "processors"):
+            if getattr(self, field) is not None and field not in known.get(self.packing, ()):
+                owners = " or ".join(f"'{packing}'" for packing, fields in known.items() if field in fields)
+                text = f"'{field}' is only for packing {owners}; 'packing' is '{self.packing}'"
+                raise refusal(Conflict((field,), text))
+        if self.zeros == "free" and self.packing in ("powers_of_two", "per_processor"):
+            raise refusal(Conflict(("zeros",), f"'zeros' is 'free'; packing '{self.packing}' stores every weight"))
+        if self.zeros == "stored" and self.index_bits is not None:
+            raise refusal(Conflict(("index_bits",), "'index_bits' is only for zeros 'free'; 'zeros' is 'stored'"))
+        return self
+
+    def rule(self, weight_bits: int) -> Packing:
+        """Return the packing as arithmetic, for weights of so many bits."""
+        bits = self.synapse_bits or weight_bits
+        if self.packing == "powers_of_two":
+            return PowersOfTwo(bits)
+        if self.packing == "per_processor":
+            return PerProcessor(bits, self.processors or 64, self.word_bits or 72)
+        if self.packing == "none":
+            return Plain(bits, self.index_bits or 0)
+        header = 10 if self.header_bits is None else self.header_bits
+        return Blocks(bits, self.index_bits or 0, self.block_synapses or 64, header, self.word_bits or 64)
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return the bits of all weights, where zeros are stored."""
+        return self._dense_bits(layer) if self.zeros == "stored" else None
+
+    def group_of(self, layer: LayerShape) -> Group | None:
+        """Return one capacity for all synapses, where zeros are free and not even all weights in order fit."""
+        if self.zeros == "stored" or self._all_fits(layer):
+            return None
+        budget = self._budget(layer)
+        relaxed = budget.most if budget.most > budget.synapses else None
+        return Group("all", budget.synapses, limit=self.kind, relaxed=relaxed)
+
+    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int:
+        """Return the bits of the weights, packed; where zeros are free, in the cheaper format."""
+        rule, dense = self.rule(layer.weight_bits), self._dense_bits(layer)
+        if self.zeros == "stored" or not isinstance(rule, ListPacking):
+            return dense
+        lists = [synapses_per_list(part) for part in synapses]
+        sparse = rule.sparse_bits(torch.cat(lists)) if lists else 0
+        return min(dense, sparse) if layer.max_synapses == 1 else sparse
+
+    def remark(self) -> str:
+        """Say that memory of more, or less, than a layer is counted per layer, and what a matrix is taken for."""
+        texts = [] if self.scope == "layer" else [_taken_per_layer(self.kind, self.scope)]
+        if self.packing in ("powers_of_two", "per_processor"):
+            flattened = "give a flattened layer as (neurons, channels, height, width)"
+            texts.append(f"{self.kind}: a matrix is taken as kernels of 1 x 1; {flattened}")
+        return "; ".join(texts)
+
+    def remark_of(self, layer: LayerShape) -> str:
+        """Say how many synapses at most are given up where a total stands for a staircase of blocks."""
+        group = self.group_of(layer)
+        if group is None or group.relaxed is None:
+            return ""
+        budget = self._budget(layer)
+        return (
+            f"{self.kind}: {budget.synapses:,} synapses fit {self.capacity:,} bits wherever they lie, and this total "
+            f"is held; blocks that happen to be full could hold up to {budget.most:,}, so at most "
+            f"{budget.most - budget.synapses:,} are given up"
+        )
+
+    def _dense_bits(self, layer: LayerShape) -> int:
+        rule = self.rule(layer.weight_bits)
+        return sum(rule.dense_bits(shape) for shape in layer.shapes)
+
+    def _all_fits(self, layer: LayerShape) -> bool:
+        # Weights in order have one place per connection; parallel synapses need lists.
+        return layer.max_synapses == 1 and self._dense_bits(layer) <= self.capacity
+
+    def _budget(self, layer: LayerShape) -> Budget:
+        rule = self.rule(layer.weight_bits)
+        assert isinstance(rule, ListPacking)  # the others store zeros
+        n_lists = sum(shape[1] for shape in layer.shapes)
+        longest = max(shape[0] * prod(shape[2:]) for shape in layer.shapes) * layer.max_synapses
+        return rule.budget(self.capacity, n_lists, longest)
 
 
 class Axons(CountedLimit):

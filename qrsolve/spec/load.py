@@ -19,14 +19,14 @@ MAX_BYTES = 2**20
 """The most that a chip file may have; a larger file is something else."""
 
 
-def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
+def load_spec(name_or_path: str | os.PathLike[str] | HardwareSpec) -> HardwareSpec:
     """Read a chip: a bundled one by name, or any YAML file by path.
 
     Parameters
     ----------
-    name_or_path : str or path
+    name_or_path : str, path or HardwareSpec
         A text with a folder or with the ending ``.yaml`` or ``.yml`` is a path; any other is a bundled
-        chip's name.
+        chip's name. A chip that is loaded already is returned as it is.
 
     Returns
     -------
@@ -39,6 +39,8 @@ def load_spec(name_or_path: str | os.PathLike[str]) -> HardwareSpec:
         No such chip or file, not YAML, or not the language; one line ``file:line: path: what came; what is needed`` per
         mistake, in the order of the file.
     """
+    if isinstance(name_or_path, HardwareSpec):
+        return name_or_path
     shown = os.fspath(name_or_path)
     if isinstance(name_or_path, str) and _is_name(name_or_path):
         path = specs_folder(PACKAGE) / f"{name_or_path}.yaml"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan, compile_plan
 from qrsolve.errors import ModelError, QRSolveError
@@ -22,6 +23,9 @@ from qrsolve.training.groups import Selector, find_afferents
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.state import PopulationState
+
+_ALLOT_EVERY = 100
+"""Steps between two divisions of a total that populations share."""
 
 
 class Projector:
@@ -54,6 +58,8 @@ class Projector:
         Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several
         points of accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients
         that Adam sees.
+    seed : int
+        Of everything that is random in the method.
 
     Raises
     ------
@@ -77,20 +83,28 @@ class Projector:
         total_steps: int | None = None,
         schedule: Schedule | None = None,
         centre: bool = False,
+        seed: int = 0,
     ) -> None:
         spec = spec if isinstance(spec, HardwareSpec) else load_spec(spec)
         afferents = find_afferents(model, select, groups)
         weights = {name: model.get_parameter(name) for name in afferents.names}
         self.model = model
-        self.plan: Plan = compile_plan(spec, {n: tuple(p.shape) for n, p in weights.items()}, afferents.groups)
+        self._whole = compile_plan(spec, {n: tuple(p.shape) for n, p in weights.items()}, afferents.groups)
+        self.plan: Plan = allotted(self._whole, weights)
         self.left_out = afferents.left_out
         self.method = StraightThrough() if method is None else method
         self.schedule = Schedule(compliant, total_steps) if schedule is None else schedule
         self.n_steps = 0
         self._handles: list[RemovableHandle] = []
         self._attached: list[Optimizer] = []
+        self._generator = torch.Generator().manual_seed(seed)
         self._states = [
-            PopulationState(population, {name: weights[name].detach().clone() for name in population.names})
+            PopulationState(
+                population,
+                self.method,
+                self._generator,
+                {name: weights[name].detach().clone() for name in population.names},
+            )
             for population in self.plan.populations
         ]
         self._centring = Centring(model, self.plan.names) if centre else None
@@ -180,6 +194,8 @@ class Projector:
             "spec_hash": spec_hash(self.plan.spec),
             "n_steps": self.n_steps,
             "populations": {state.population.name: state.state_dict() for state in self._states},
+            "generator": self._generator.get_state(),
+            "shares": [[group.capacity for group in state.population.groups] for state in self._states],
             "means": {} if self._centring is None else self._centring.state_dict(),
         }
 
@@ -198,8 +214,11 @@ class Projector:
         if set(saved) != set(names):
             raise ModelError(f"the saved state has {', '.join(saved)}; this projector has {', '.join(names)}")
         self.n_steps = int(state["n_steps"])
+        self._generator.set_state(state["generator"].cpu())
         if self._centring is not None:
             self._centring.load_state_dict(state["means"])
+        for own, shares in zip(self._states, state["shares"], strict=True):
+            own.population = own.population.with_capacities(shares)
         for own in self._states:
             own.load_state_dict(saved[own.population.name])
             self._synchronised(own, keep=True)
@@ -213,6 +232,10 @@ class Projector:
             # A closure makes its gradients within the step, where biases have to be the plain ones.
             self._centring.centre()
         for state in self._states:
+            if self.method.alters_gradient and closure is None:
+                gradients = self._gradients(state)
+                if gradients is not None:
+                    state.alter_gradient(gradients, self._learning_rate(optimizer, state))
             self._write(self._synchronised(state).latent)
         if closure is None:
             return None
@@ -225,14 +248,34 @@ class Projector:
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.n_steps += 1
         stage = self.stage
+        if self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
+            self._allot()
         for state in self._states:
-            for name, latent in state.latent.items():
-                latent.copy_(self.model.get_parameter(name).detach())
-                if state.wiring is None:
-                    self.method.after_step(latent, state.projected[name])
+            moved = {name: self.model.get_parameter(name).detach() for name in state.latent}
+            state.move(moved, self._gradients(state), self._learning_rate(optimizer, state))
             self._write(state.project(stage))
         if self._centring is not None:
             self._centring.settle()
+
+    def _gradients(self, state: PopulationState) -> dict[str, Tensor] | None:
+        """Return the gradients of a population's parameters; ``None`` where some are missing or sparse."""
+        gradients = {name: self.model.get_parameter(name).grad for name in state.latent}
+        found = {name: g for name, g in gradients.items() if g is not None and g.layout == torch.strided}
+        return found if len(found) == len(gradients) else None
+
+    def _learning_rate(self, optimizer: Optimizer, state: PopulationState) -> float:
+        """Return the learning rate that the optimizer has for a population; 0 where it does not own it."""
+        first = self.model.get_parameter(next(iter(state.latent)))
+        for group in optimizer.param_groups:
+            if any(p is first for p in group["params"]):
+                return float(group.get("lr", 0.0))
+        return 0.0
+
+    def _allot(self) -> None:
+        """Divide totals that populations share anew, by the latent weights as they are now."""
+        self.plan = allotted(self._whole, {name: w for state in self._states for name, w in state.latent.items()})
+        for state, population in zip(self._states, self.plan.populations, strict=True):
+            state.population = population
 
     def _at_projection(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""

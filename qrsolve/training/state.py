@@ -15,10 +15,9 @@ from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.levels import best_parameters, solve_levels
+from qrsolve.training.methods import Method, Step
 from qrsolve.training.schedule import Stage
 
-VALUES_EVERY = 20
-"""Projections between two least-squares steps of the learned values."""
 SELECTION_EVERY = 5
 """Steps between two selections of connections while the capacities shrink."""
 _FIRST_ROUNDS = 6
@@ -35,6 +34,10 @@ class PopulationState:
     ----------
     population : Population
         The problem.
+    method : Method
+        How the latents move.
+    generator : torch.Generator
+        What is random in the method.
     latent : dict of str to Tensor
         Latent weights by parameter name, in the dtype and on the device of the parameters.
     parameters : Tensor or None
@@ -47,16 +50,26 @@ class PopulationState:
         Projections so far at the present kind of stage.
     projected : dict of str to Tensor
         What the last projection left, by parameter name.
+    memory : dict of str to Tensor
+        What the method keeps.
     """
 
     population: Population
+    method: Method
+    generator: torch.Generator
     latent: dict[str, Tensor]
     parameters: Tensor | None = None
     wiring: Tensor | None = None
     solution: Solution | None = None
     n_projections: int = 0
     projected: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(init=False)
     _alphabet: Alphabet | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        latent = self.population.matrix(self.latent)
+        self.memory = self.method.start(latent, self._fan_in(), self.generator)
+        self._set_latent(latent)
 
     def move_to(self, like: Tensor) -> None:
         """Bring everything to the device and dtype of a parameter that has moved."""
@@ -65,13 +78,72 @@ class PopulationState:
         self.parameters = None if self.parameters is None else self.parameters.to(device)
         self.wiring = None if self.wiring is None else self.wiring.to(device)
         self.projected = {name: tensor.to(like) for name, tensor in self.projected.items()}
+        self.memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
         self.solution = None
         self._alphabet = None
 
     def matrix(self) -> Tensor:
-        """Return the latent weights as one (neurons, sources) matrix, zero where the wiring has nothing."""
-        matrix = self.population.matrix(self.latent)
+        """Return what is projected as one (neurons, sources) matrix, zero where the wiring has nothing."""
+        matrix = self.method.target(self.population.matrix(self.latent), self.memory)
         return matrix if self.wiring is None else matrix * self.wiring
+
+    def alter_gradient(self, gradients: dict[str, Tensor], learning_rate: float) -> None:
+        """Let the method change the gradients before the optimizer's step, in place."""
+        gradient = self.population.matrix(gradients)
+        latent = self.population.matrix(self.latent)
+        self.method.alter_gradient(self._step(latent, latent, gradient, learning_rate))
+        for name, part in self.population.split(gradient).items():
+            gradients[name].copy_(part)
+
+    def move(self, moved: dict[str, Tensor], gradients: dict[str, Tensor] | None, learning_rate: float) -> None:
+        """Take over what the optimizer made of the latents, as the method does; then move learned values."""
+        if self.wiring is not None:
+            for name, latent in self.latent.items():
+                latent.copy_(moved[name])
+        else:
+            latent = self.population.matrix(self.latent)
+            gradient = None if gradients is None else self.population.matrix(gradients)
+            self.method.update(self._step(latent, self.population.matrix(moved), gradient, learning_rate))
+            self._set_latent(latent)
+        if self.method.moves_values and gradients is not None:
+            self._move_values(self.population.matrix(gradients), learning_rate)
+
+    def _step(self, latent: Tensor, moved: Tensor, gradient: Tensor | None, learning_rate: float) -> Step:
+        projected = self.population.matrix(self.projected)
+        return Step(latent, moved, projected, gradient, learning_rate, self.memory, self.generator)
+
+    def _set_latent(self, matrix: Tensor) -> None:
+        """Write a matrix back; that of a single parameter is a view of it already."""
+        if len(self.latent) > 1:
+            for name, part in self.population.split(matrix).items():
+                self.latent[name].copy_(part)
+
+    def _fan_in(self) -> Tensor | None:
+        for group in self.population.groups:
+            if group.kind == "row":
+                return group.capacities(self.population.n_rows, self.population.n_columns)
+        return None
+
+    def _move_values(self, gradient: Tensor, learning_rate: float) -> None:
+        """Let learned values follow their gradient: what the weights that use them feel, times how often they do."""
+        family, solution = self.population.family, self.solution
+        if family is None or not family.is_learned or self.parameters is None:
+            return
+        if solution is None or solution.choice is None or solution.solver == RELAXED:
+            return
+        felt = gradient.double() if solution.index is None else gradient.double().gather(1, solution.index)
+        counts = family.counts.to(gradient.device)
+        by_row = torch.einsum("rn,rnt->rt", felt, counts[solution.choice])
+        scope = self.population.scope(gradient.device)
+        by_value = by_row.sum(dim=0, keepdim=True) if scope is None else torch.zeros_like(self.parameters)
+        if scope is not None:
+            by_value.index_add_(0, scope, by_row)
+        given = family.given.to(gradient.device)
+        moved = self.method.move_values(self.parameters, by_value, learning_rate, self.memory)
+        # A magnitude keeps its sign; a value that the chip gives stays.
+        moved = torch.where(family.positive.to(gradient.device), moved.clamp(min=1e-12), moved)
+        self.parameters = torch.where(torch.isnan(given), moved, given)
+        self._alphabet = None
 
     def project(self, stage: Stage) -> dict[str, Tensor]:
         """Return the projection of the latent weights at a stage, by parameter name."""
@@ -103,18 +175,20 @@ class PopulationState:
             self.solution, self.n_projections = None, 0
         problem = self.problem(matrix)
         family = self.population.family
+        every = self.method.resolve_every
         if (
             family is not None
             and family.is_learned
             and self.solution is not None
-            and self.n_projections % VALUES_EVERY == VALUES_EVERY - 1
+            and self.n_projections % every == every - 1
         ):
             assert self.parameters is not None
             better = best_parameters(self.population.levels(matrix), self.parameters, self.solution)
             self.parameters, self._alphabet = better, None
             problem = self.problem(matrix)
         self.n_projections += 1
-        self.solution = _choose(problem, self.solution)
+        solver = self.method.solver(self.generator)
+        self.solution = solve_choice(problem, solver, None if solver is not None else self.solution)
         return self.solution.values(problem)
 
     def _relaxed(self, matrix: Tensor, stage: Stage) -> Tensor:
@@ -159,6 +233,7 @@ class PopulationState:
             "wiring": self.wiring,
             "n_projections": self.n_projections,
             "solution": packed,
+            "memory": dict(self.memory),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -177,6 +252,7 @@ class PopulationState:
         self.parameters = None if state["parameters"] is None else state["parameters"].to(device, copy=True)
         self.wiring = None if state["wiring"] is None else state["wiring"].to(device, copy=True)
         self.n_projections = int(state["n_projections"])
+        self.memory = {name: tensor.to(device, copy=True) for name, tensor in state["memory"].items()}
         self._alphabet = None
         packed = state["solution"]
         if packed is None:

@@ -3,24 +3,91 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
+
+from qrsolve.solvers import Solver
+
+
+@dataclass
+class Step:
+    """One optimizer step of one population, as (neurons, sources) matrices.
+
+    Parameters
+    ----------
+    latent : Tensor
+        Latent weights before the step; `Method.update` leaves those after it here.
+    moved : Tensor
+        What the optimizer made of them.
+    projected : Tensor
+        The deployable weights at which the gradient was taken.
+    gradient : Tensor or None
+        Of the loss, at the deployable weights; ``None`` where the optimizer has none.
+    learning_rate : float
+        Of the optimizer, at this step.
+    memory : dict of str to Tensor
+        What the method keeps of this population; saved and restored with the projector.
+    generator : torch.Generator
+        The source of all that is random, on the CPU; saved and restored.
+    """
+
+    latent: Tensor
+    moved: Tensor
+    projected: Tensor
+    gradient: Tensor | None
+    learning_rate: float
+    memory: dict[str, Tensor]
+    generator: torch.Generator
+
+    def normal(self) -> Tensor:
+        """Return standard normal numbers in the shape of the latents."""
+        return torch.randn(self.latent.shape, generator=self.generator).to(self.latent)
 
 
 class Method(ABC):
-    """How latent weights move beyond the optimizer's own step."""
+    """How latent weights move beyond the optimizer's own step; holds settings only, so one instance serves all."""
 
     name: ClassVar[str]
+    alters_gradient: ClassVar[bool] = False
+    """Whether `alter_gradient` does anything."""
+    moves_values: ClassVar[bool] = False
+    """Whether learned values follow `move_values` between their least-squares steps."""
+    resolve_every: int = 20
+    """Projections between two least-squares steps of learned values."""
 
-    @abstractmethod
-    def after_step(self, latent: Tensor, projected: Tensor) -> None:
-        """Change a latent weight in place after the optimizer's step.
+    def start(self, latent: Tensor, capacity: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return what the method keeps of a population; may change the first latents in place.
 
         Parameters
         ----------
         latent : Tensor
-            The latent weight that the optimizer has just moved.
-        projected : Tensor
-            The deployable weight at which the gradient was taken, same shape.
+            Shape (neurons, sources).
+        capacity : Tensor or None
+            int64, shape (neurons,): the chip's fan-in; ``None`` where it has no such limit.
+        generator : torch.Generator
+            On the CPU.
         """
+        return {}
+
+    def target(self, latent: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Return what is projected: the latents themselves, unless the method reads them in another way."""
+        return latent
+
+    def alter_gradient(self, step: Step) -> None:
+        """Change ``step.gradient`` in place before the optimizer uses it; ``step.moved`` is not yet meaningful."""
+        raise NotImplementedError(f"{self.name} says that it alters gradients, but not how")
+
+    @abstractmethod
+    def update(self, step: Step) -> None:
+        """Write the latents after the step into ``step.latent``."""
+
+    def move_values(self, values: Tensor, gradient: Tensor, learning_rate: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return learned values after a step along their gradient, both (n_scopes, n_parameters) in float64."""
+        return values
+
+    def solver(self, generator: torch.Generator) -> Solver | None:
+        """Return the projection that the method insists on; ``None`` for the cheapest exact one."""
+        return None

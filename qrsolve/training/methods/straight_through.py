@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from qrsolve.errors import QRSolveError
-from qrsolve.training.methods.base import Method
+from qrsolve.training.methods.base import Method, Step
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ class StraightThrough(Method):
         if not 0 <= self.decay <= 1:
             raise QRSolveError(f"decay is {self.decay}; needed a number from 0 to 1")
 
-    def after_step(self, latent: Tensor, projected: Tensor) -> None:
-        """Let the latent drift to the weight it was projected to."""
+    def update(self, step: Step) -> None:
+        """Take over the optimizer's step, then let the latent drift to the weight it was projected to."""
+        step.latent.copy_(step.moved)
         if self.decay:
-            latent.lerp_(projected, self.decay)
+            step.latent.lerp_(step.projected, self.decay)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
-from qrsolve.problem import ChoiceProblem, LevelsProblem
+from qrsolve.problem import LevelsProblem
 from qrsolve.solution import Solution
-
-Choose = Callable[[ChoiceProblem, Solution | None], Solution]
-"""Solves a choice problem exactly; the solution of a nearby problem may help."""
+from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
+from qrsolve.solvers.levels.value_grid import on_value_grid
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
@@ -21,79 +17,38 @@ _SCREENING_ROUNDS = 4
 _FINALISTS = 2
 
 
-@dataclass(frozen=True)
-class Levels:
-    """Learned values and the choice that goes with them.
+class Alternation(LevelsMethod):
+    """Alternate the exact choice with the exact least-squares values, from several starts: a local optimum."""
 
-    Parameters
-    ----------
-    parameters : Tensor
-        float64, shape (n_scopes, n_parameters).
-    solution : Solution
-        Exact choice for these parameters.
-    objectives : tuple of float
-        Objective after each choice step of the start that won; never increasing.
-    """
+    name = "alternation"
+    guarantee = "best of several starts, with a bound"
 
-    parameters: Tensor
-    solution: Solution
-    objectives: tuple[float, ...]
+    def refusal(self, problem: LevelsProblem) -> str:
+        """Refuse nothing."""
+        return ""
+
+    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+        """Screen the starts on a few dozen rows where all rows share values, and finish the best of them."""
+        return from_several_starts(problem, choose, max_rounds, tolerance)
 
 
-def solve_levels(
-    problem: LevelsProblem,
-    choose: Choose,
-    start: Tensor | None = None,
-    max_rounds: int = 40,
-    tolerance: float = 1e-7,
-) -> Levels:
-    """Minimise ``sum h (w - v)^2`` over the family's free parameters and over the options of every entry.
+def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    """Return the best end of several starts; deterministic.
 
-    Each round chooses options exactly for the values, then values by least squares for the options (a small normal
-    equation per scope). Both only lower the objective. The result is a local optimum, the best of several starts.
-
-    Parameters
-    ----------
-    problem : LevelsProblem
-        With at least one learned parameter, or none: then only the choice is made.
-    choose : callable
-        Exact solver for the choice problem of given values.
-    start : Tensor or None
-        Parameters to start from, shape (n_scopes, n_parameters); the built-in starts are then left out.
-    max_rounds : int
-        Choice steps per finalist.
-    tolerance : float
-        Relative decrease of the objective below which the rounds end.
-
-    Returns
-    -------
-    Levels
-        Parameters, choice and the path of the objective.
-
-    Notes
-    -----
     Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
     scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated
-    around each start. Deterministic.
+    around each start.
     """
-    given = problem.family.given.to(problem.w.device)
-    if not problem.family.is_learned or problem.w.numel() == 0:
-        # Nothing to learn, or nothing to learn from: then any value does.
-        parameters = torch.where(torch.isnan(given), 1.0, given).expand(max(problem.n_scopes, 1), -1).clone()
-        solution = choose(problem.choice(parameters), None)
-        return Levels(parameters, solution, (_objective(problem, parameters, solution),))
-    if start is not None:
-        return _alternate(problem, choose, start, max_rounds, tolerance)
-    starts = _starts(problem)
+    starts = first_parameters(problem)
     if problem.scope is None and problem.w.shape[0] > _SCREENING_ROWS and _rows_are_alike(problem):
         some = torch.linspace(0, problem.w.shape[0] - 1, _SCREENING_ROWS).long().to(problem.w.device)
         h = None if problem.h is None else problem.h[some]
         sample = LevelsProblem(problem.w[some], problem.family, problem.groups, h)
     else:
         sample = problem
-    screened = [_alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in starts]
+    screened = [alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in starts]
     screened.sort(key=lambda result: result.objectives[-1])
-    finals = [_alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
+    finals = [alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
     return min(finals, key=lambda result: result.objectives[-1])
 
 
@@ -101,15 +56,16 @@ def _rows_are_alike(problem: LevelsProblem) -> bool:
     return all(group.kind in ("row", "block") and isinstance(group.capacity, int) for group in problem.groups)
 
 
-def _alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_rounds: int, tolerance: float) -> Levels:
+def alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_rounds: int, tolerance: float) -> Levels:
+    """Alternate from given parameters; neither step raises the objective, so the path of objectives never rises."""
     solution = choose(problem.choice(parameters), None)
-    objectives = [_objective(problem, parameters, solution)]
+    objectives = [objective_of(problem, parameters, solution)]
     for _ in range(max_rounds - 1):
         better = best_parameters(problem, parameters, solution)
         if torch.equal(better, parameters):
             break
         following = choose(problem.choice(better), solution)
-        objective = _objective(problem, better, following)
+        objective = objective_of(problem, better, following)
         if objective > objectives[-1]:
             break  # rounding: both steps are exact, so the path has reached its end
         decrease = objectives[-1] - objective
@@ -120,17 +76,11 @@ def _alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_r
     return Levels(parameters, solution, tuple(objectives))
 
 
-def _objective(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> float:
-    choice = problem.choice(parameters)
-    error = (problem.w.double() - solution.values(choice, torch.float64)).square()
-    return float((error if problem.h is None else error * problem.h).sum())
-
-
 def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
     """Return the parameters for a choice: minimise ``sum h (w - counts[choice] @ parameters)^2`` per scope.
 
     Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the
-    better neighbour, unused and given ones stay: the objective never increases.
+    better neighbour, values of a grid go to a grid nearby, unused and given ones stay: the objective never increases.
     """
     family = problem.family
     counts = family.counts.to(problem.w.device)
@@ -155,7 +105,15 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
     best = parameters + step * limit.amin(dim=1, keepdim=True).clamp(max=1.0)
     if family.power_of_two:
         best = _nearest_powers(best, parameters, normal, right, free)
+    if family.value_bits is not None:
+        on_grid = on_value_grid(best, normal.diagonal(dim1=1, dim2=2), family)
+        improves = _quadratic(on_grid, normal, right) < _quadratic(parameters, normal, right)
+        best = torch.where(improves[:, None], on_grid, parameters)
     return best
+
+
+def _quadratic(parameters: Tensor, normal: Tensor, right: Tensor) -> Tensor:
+    return torch.einsum("st,stu,su->s", parameters, normal, parameters) - 2 * (right * parameters).sum(dim=1)
 
 
 def _option_moments(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
@@ -187,7 +145,7 @@ def _nearest_powers(best: Tensor, old: Tensor, normal: Tensor, right: Tensor, fr
     return current
 
 
-def _starts(problem: LevelsProblem) -> list[Tensor]:
+def first_parameters(problem: LevelsProblem) -> list[Tensor]:
     """Return parameters to start from, each of shape (n_scopes, n_parameters), without repetitions."""
     family = problem.family
     reach = _single_reach(family)
@@ -206,6 +164,8 @@ def _starts(problem: LevelsProblem) -> list[Tensor]:
             start = base * scale
             if family.power_of_two:
                 start = 2.0 ** torch.log2(start.clamp(min=1e-300)).round()
+            if family.value_bits is not None:
+                start = on_value_grid(start, torch.ones_like(start), family)
             given = family.given.to(start.device)
             start = torch.where(torch.isnan(given), start, given)
             if not any(torch.equal(start, other) for other in starts):
@@ -262,6 +222,8 @@ def _kept_share(problem: LevelsProblem) -> float:
     rows, columns = problem.w.shape
     share = 1.0
     for group in problem.groups:
+        if group.kind == "sign":
+            continue
         size = group.part_size(rows, columns)
         capacity = group.capacities(rows, columns)
         if size and len(capacity):

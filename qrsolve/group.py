@@ -1,0 +1,80 @@
+"""Capacities that parts of a matrix have: what a chip's limits mean to a solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+GroupKind = Literal["row", "column", "block", "all", "sign"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A partition of the entries of a (rows, columns) matrix whose parts each have a capacity.
+
+    Parameters
+    ----------
+    kind : {"row", "column", "block", "all", "sign"}
+        Each row (fan-in), each column (fan-out), each aligned block of ``block`` entries of a row (n_of_m), or all. A
+        part of kind "sign" is a column too, but its capacity is of signs: with 1, the values of a column are all >= 0
+        or all <= 0 (Dale's rule).
+    capacity : int or Tensor
+        Synapses that one part may use; a tensor of shape (n_parts,) gives each part its own.
+    block : int
+        Length of a block; only for ``kind="block"``, where it divides the number of columns.
+    counts : {"synapses", "sources"}
+        Whether an option counts with its ``use`` or as one as soon as its value is not 0.
+    limit : str
+        The word by which users know the limit, for messages.
+    relaxed : int or None
+        Where ``capacity`` is stricter than the limit itself (a total that stands for rounded blocks): what no
+        deployable choice exceeds. A bound on all deployable choices is one for this capacity.
+    """
+
+    kind: GroupKind
+    capacity: int | Tensor
+    block: int = 0
+    counts: Literal["synapses", "sources"] = "synapses"
+    limit: str = ""
+    relaxed: int | None = None
+
+    def n_parts(self, rows: int, columns: int) -> int:
+        """Return how many parts the group cuts a (rows, columns) matrix into."""
+        if self.kind == "row":
+            return rows
+        if self.kind in ("column", "sign"):
+            return columns
+        if self.kind == "all":
+            return 1
+        return rows * (columns // self.block)
+
+    def part_size(self, rows: int, columns: int) -> int:
+        """Return how many entries one part has."""
+        return {"row": columns, "column": rows, "sign": rows, "all": rows * columns, "block": self.block}[self.kind]
+
+    def capacities(self, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
+        """Return the capacity of every part, int64, shape (n_parts,)."""
+        import torch  # here, because chips are read without it
+
+        n_parts = self.n_parts(rows, columns)
+        if isinstance(self.capacity, torch.Tensor):
+            return self.capacity.to(device=device, dtype=torch.int64).expand(n_parts)
+        return torch.full((n_parts,), self.capacity, dtype=torch.int64, device=device)
+
+    def gather(self, matrix: Tensor) -> Tensor:
+        """View or copy a (rows, columns) matrix as (n_parts, part_size), one part per line."""
+        if self.kind == "row":
+            return matrix
+        if self.kind in ("column", "sign"):
+            return matrix.T
+        if self.kind == "all":
+            return matrix.reshape(1, -1)
+        return matrix.reshape(-1, self.block)
+
+    def scatter(self, parts: Tensor, rows: int, columns: int) -> Tensor:
+        """Undo `gather`: from (n_parts, part_size) back to (rows, columns)."""
+        return parts.T if self.kind in ("column", "sign") else parts.reshape(rows, columns)

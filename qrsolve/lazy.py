@@ -1,0 +1,55 @@
+"""Names and modules that are loaded when first used: reading a chip needs no torch, which takes seconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+
+
+class DeferredModule(ModuleType):
+    """Stands for a module and loads it when something of it is first used."""
+
+    def __getattr__(self, name: str) -> object:
+        """Load the module, and return what was asked for."""
+        return getattr(import_module(self.__name__), name)
+
+
+class LazyPackage(ModuleType):
+    """A package whose public names are loaded when they are first used."""
+
+    _homes: Mapping[str, str]
+
+    @staticmethod
+    def serve(package: str, names: Mapping[str, Sequence[str]]) -> None:
+        """Let a package that is being imported find its public names in its modules; they become its ``__all__``.
+
+        Parameters
+        ----------
+        package : str
+            Its name.
+        names : mapping of str to sequence of str
+            The public names of each module of the package.
+        """
+        module = sys.modules[package]
+        module.__class__ = LazyPackage
+        module.__dict__["_homes"] = {name: home for home, served in names.items() for name in served}
+        module.__dict__["__all__"] = sorted(module.__dict__["_homes"])
+
+    def __getattr__(self, name: str) -> object:
+        """Load a public name; later it is there like any other."""
+        if name not in self.__dict__.get("_homes", {}):
+            raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
+        value = getattr(import_module(f"{self.__name__}.{self._homes[name]}"), name)
+        self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Keep `qrsolve.project` the function: Python would put the module of that name there when it is imported."""
+        if not (isinstance(value, ModuleType) and name in self._homes):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        """List public names, loaded or not."""
+        return sorted({*super().__dir__(), *self._homes})

@@ -1,0 +1,84 @@
+"""Learned values: the methods in order of preference, and how one is chosen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qrsolve.problem import LevelsProblem
+from qrsolve.solvers.levels.alternation import Alternation, alternate, best_parameters
+from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
+from qrsolve.solvers.levels.k_means import KMeans
+from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
+from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
+from qrsolve.solvers.levels.value_grid import ValueGrid
+
+LEVELS_METHODS: tuple[LevelsMethod, ...] = (
+    KMeans(),
+    ValueGrid(),
+    FreeScale(),
+    PowerOfTwoScale(),
+    SortedAlternation(),
+    Alternation(),
+)
+"""The first that does not refuse a problem is taken; the last refuses nothing."""
+
+
+def solve_levels(
+    problem: LevelsProblem,
+    choose: Choose,
+    start: Tensor | None = None,
+    max_rounds: int = 40,
+    tolerance: float = 1e-7,
+) -> Levels:
+    """Minimise ``sum h (w - v)^2`` over the family's free parameters and over the options of every entry.
+
+    Globally where a method of `LEVELS_METHODS` can; otherwise each round chooses options exactly for the values, then
+    values by least squares for the options (a small normal equation per scope), and the result is a local optimum, the
+    best of several starts.
+
+    Parameters
+    ----------
+    problem : LevelsProblem
+        With at least one learned parameter, or none: then only the choice is made.
+    choose : callable
+        Exact solver for the choice problem of given values.
+    start : Tensor or None
+        Parameters to start from, shape (n_scopes, n_parameters): the values are then improved from there and nowhere
+        else.
+    max_rounds : int
+        Choice steps per start that is followed to its end.
+    tolerance : float
+        Relative decrease of the objective below which the rounds end.
+
+    Returns
+    -------
+    Levels
+        Parameters, choice, the path of the objective, and the proof where there is one.
+    """
+    given = problem.family.given.to(problem.w.device)
+    if not problem.family.is_learned or problem.w.numel() == 0:
+        # Nothing to learn, or nothing to learn from: then any value does.
+        anything = problem.family.value_step or 1.0
+        parameters = torch.where(torch.isnan(given), anything, given).expand(max(problem.n_scopes, 1), -1).clone()
+        solution = choose(problem.choice(parameters), None)
+        return Levels(parameters, solution, (objective_of(problem, parameters, solution),))
+    if start is not None:
+        return alternate(problem, choose, start, max_rounds, tolerance)
+    return select_method(problem).solve(problem, choose, max_rounds, tolerance)
+
+
+def select_method(problem: LevelsProblem) -> LevelsMethod:
+    """Return the first method that does not refuse."""
+    return next(method for method in LEVELS_METHODS if not method.refusal(problem))
+
+
+__all__ = [
+    "LEVELS_METHODS",
+    "Choose",
+    "Levels",
+    "LevelsMethod",
+    "best_parameters",
+    "select_method",
+    "solve_levels",
+]

@@ -1,0 +1,77 @@
+"""What the methods for learned values have in common: a refusal in one sentence, and a result with its proof."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from qrsolve.problem import ChoiceProblem, LevelsProblem
+from qrsolve.solution import LevelsProof, Solution
+from qrsolve.solvers.base import binding_groups
+
+Choose = Callable[[ChoiceProblem, Solution | None], Solution]
+"""Solves a choice problem exactly; the solution of a nearby problem may help."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Learned values and the choice that goes with them.
+
+    Parameters
+    ----------
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters).
+    solution : Solution
+        Exact choice for these parameters.
+    objectives : tuple of float
+        Objective after each choice step of the start that won; never increasing.
+    proof : LevelsProof or None
+        Evidence that no other values do better; ``None`` where a method has none.
+    """
+
+    parameters: Tensor
+    solution: Solution
+    objectives: tuple[float, ...]
+    proof: LevelsProof | None = None
+
+
+class LevelsMethod(ABC):
+    """A method for `LevelsProblem`; stateless, so one instance serves everyone."""
+
+    name: ClassVar[str]
+    guarantee: ClassVar[str]
+    """What the values are worth, in one clause for `qrsolve explain`."""
+
+    @abstractmethod
+    def refusal(self, problem: LevelsProblem) -> str:
+        """Return one sentence on why this method does not take the problem; empty if it does."""
+
+    @abstractmethod
+    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+        """Solve a problem that was not refused, and that has something to learn from.
+
+        Methods that alternate end after ``max_rounds`` choice steps, or when one lowers the objective by no more than
+        ``tolerance`` of it.
+        """
+
+
+def objective_of(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> float:
+    """Return ``sum h (w - v)^2`` in float64."""
+    choice = problem.choice(parameters)
+    error = (problem.w.double() - solution.values(choice, torch.float64)).square()
+    return float((error if problem.h is None else error * problem.h).sum())
+
+
+def binding_limit(problem: LevelsProblem) -> str:
+    """Return a refusal if some capacity can bind, whatever the values are; "" if the entries are independent."""
+    placeholder = torch.ones(max(problem.n_scopes, 1), problem.family.n_parameters, dtype=torch.float64)
+    binding = binding_groups(problem.choice(placeholder.to(problem.w.device)))
+    if not binding:
+        return ""
+    group = problem.groups[binding[0]]
+    return f"{group.limit or group.kind} can bind"

@@ -1,0 +1,86 @@
+"""A learned codebook without capacities: one-dimensional weighted k-means, solved globally."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from qrsolve.problem import LevelsProblem
+from qrsolve.solution import LevelsProof
+from qrsolve.solvers.levels.base import (
+    Choose,
+    Levels,
+    LevelsMethod,
+    binding_limit,
+    objective_of,
+)
+from qrsolve.solvers.levels.monotone import FloatArray
+from qrsolve.solvers.levels.partition import Partition, best_partition
+from qrsolve.solvers.levels.sorted_lines import SortedLines
+
+_CHUNK_ENTRIES = 1 << 21
+
+
+class KMeans(LevelsMethod):
+    """Minimise ``sum h (w - v)^2`` over a codebook's values and the value of every entry, globally.
+
+    Every scope is a k-means problem of its sorted weights: see `partition`. Where zero is a value that costs nothing,
+    the negative and the positive weights of a scope are parted on their own and share the values.
+    """
+
+    name = "k_means"
+    guarantee = "exact: weighted k-means of sorted weights, proved by a price per value"
+
+    def refusal(self, problem: LevelsProblem) -> str:
+        """Refuse values that are not free numbers of their own, and capacities that can bind."""
+        if not problem.family.is_codebook:
+            return "the values are not independent of each other"
+        if problem.family.value_bits is not None:
+            return f"the values lie on a grid of {problem.family.value_bits} bits"
+        return binding_limit(problem)
+
+    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+        """Return the best values, ascending; a value more than there are distinct weights repeats the highest one."""
+        return self.free(problem, choose)
+
+    def free(self, problem: LevelsProblem, choose: Choose) -> Levels:
+        """Solve as if the values needed no grid."""
+        w, h = problem.by_scope()
+        n_values, zero = problem.family.n_parameters, problem.family.has_zero
+        values, prices, cuts = [], [], []
+        for some in torch.arange(len(w)).split(max(1, _CHUNK_ENTRIES // w.shape[1])):
+            found = k_means(w[some].cpu().numpy(), h[some].cpu().numpy(), n_values, zero=zero)
+            values.append(_values(found, n_values, zero=zero))
+            prices.append(found.prices)
+            cuts += _cuts(found, zero=zero)
+        padded = np.full((len(cuts), max(map(len, cuts))), np.nan)
+        for line, numbers in zip(padded, cuts, strict=True):
+            line[: len(numbers)] = numbers
+        parameters = torch.from_numpy(np.concatenate(values)).to(problem.w.device)
+        solution = choose(problem.choice(parameters), None)
+        proof = LevelsProof(torch.from_numpy(np.concatenate(prices)), torch.from_numpy(padded))
+        return Levels(parameters, solution, (objective_of(problem, parameters, solution),), proof)
+
+
+def k_means(w: FloatArray, h: FloatArray, n_values: int, *, zero: bool) -> Partition:
+    """Part each line of weights; with ``zero``, lines 2 s and 2 s + 1 are the magnitudes below and above 0."""
+    if not zero:
+        return best_partition(SortedLines.of(w, h), n_values, 1, zero=False)
+    sides = np.stack([-w, w], axis=1).reshape(-1, w.shape[1])
+    importance = np.where(sides > 0, np.repeat(h, 2, axis=0), 0.0)
+    return best_partition(SortedLines.of(np.maximum(sides, 0.0), importance), n_values, 2, zero=True)
+
+
+def _values(found: Partition, n_values: int, *, zero: bool) -> FloatArray:
+    means = found.means
+    if zero:
+        means = np.concatenate([-means[0::2], means[1::2]], axis=1)
+    values = np.sort(means, axis=1)[:, :n_values]  # empty runs are NaN, which sorts last
+    highest = np.where(np.isnan(values), -np.inf, values).max(axis=1, keepdims=True)
+    return np.where(np.isnan(values), np.where(np.isfinite(highest), highest, 1.0), values)
+
+
+def _cuts(found: Partition, *, zero: bool) -> list[FloatArray]:
+    if not zero:
+        return list(found.cuts)
+    return [np.concatenate([-below, above]) for below, above in zip(found.cuts[0::2], found.cuts[1::2], strict=True)]

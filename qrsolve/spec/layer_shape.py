@@ -1,0 +1,35 @@
+"""What limits ask of a population before its weights are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The shapes of a population and what one of its synapses takes.
+
+    Parameters
+    ----------
+    shapes : tuple of tuple of int
+        Its afferent matrices, neurons first.
+    weight_bits : int
+        Bits that tell the values of one synapse apart (`WeightKind.stored_bits`).
+    max_synapses : int
+        The most synapses of one connection.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    weight_bits: int = 32
+    max_synapses: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Number of neurons."""
+        return self.shapes[0][0]
+
+    @property
+    def columns(self) -> int:
+        """Number of sources of one neuron, over all matrices."""
+        return sum(prod(shape[1:]) for shape in self.shapes)

@@ -1,0 +1,293 @@
+"""How many bits of memory weights take: the packing rule of each kind of chip, as arithmetic and nothing else.
+
+Two questions. How many bits does a weight array take when every weight is stored, zeros included
+(`Packing.dense_bits`)? And where zeros can be left out, how many bits do given synapses take
+(`ListPacking.sparse_bits`), and how many synapses fit (`ListPacking.budget`)? A weight array has the shape (neurons or
+filters, sources or channels, *kernel).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import TYPE_CHECKING, overload
+
+from qrsolve.lazy import DeferredModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
+
+Shape = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many synapses fit a memory.
+
+    Parameters
+    ----------
+    synapses : int
+        Any choice of so many synapses fits, wherever they lie.
+    most : int
+        No choice of more than so many fits, however well they lie; equal to ``synapses`` where places do not matter.
+    """
+
+    synapses: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Packing(ABC):
+    """Base of all packing rules.
+
+    Parameters
+    ----------
+    synapse_bits : int
+        Bits of one synapse: its weight, and its delay and tag where the chip keeps these beside it.
+    """
+
+    synapse_bits: int
+
+    @abstractmethod
+    def dense_bits(self, shape: Shape) -> int:
+        """Return the bits that a weight array takes with zeros stored; in the fullest memory, where there are several.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            (neurons or filters, sources or channels, *kernel).
+        """
+
+
+@dataclass(frozen=True)
+class PowersOfTwo(Packing):
+    """Each kernel and the number of filters are rounded up to powers of two: DYNAP-CNN cores, as in Speck.
+
+    A flattened layer has kernels as large as its input map, so its shape is (neurons, channels, height, width).
+
+    References
+    ----------
+    sinabs, ``backend/dynapcnn/chips/dynapcnn.py``.
+    """
+
+    def kernel_words(self, shape: Shape) -> int:
+        """Return ``c * 2^(ceil(log2(kernel)) + ceil(log2(f)))``, the words of ``f`` filters over ``c`` channels."""
+        filters, channels, *kernel = shape
+        if prod(shape) == 0:
+            return 0
+        return channels << (_log2_up(prod(kernel)) + _log2_up(filters))
+
+    def neuron_words(self, maps: int, height: int, width: int) -> int:
+        """Return ``f * 2^(ceil(log2(height)) + ceil(log2(width)))``, the words of the neurons of ``f`` output maps.
+
+        Weights do not tell the size of a map, so no limit counts this; it is for planning.
+        """
+        return maps << (_log2_up(height) + _log2_up(width)) if maps * height * width else 0
+
+    def dense_bits(self, shape: Shape) -> int:
+        """Return the bits of all kernel words; a weight of 0 takes as many as any other."""
+        return self.kernel_words(shape) * self.synapse_bits
+
+
+@dataclass(frozen=True)
+class PerProcessor(Packing):
+    """Each processor keeps the kernels of its own channels, packed into words: MAX78000 and MAX78002.
+
+    Input channel ``c`` is on processor ``c mod processors``, so one channel too many starts a second round on the first
+    processor. Kernels of 4, 2 or 1 bits whose number fills no byte leave room, as the chip's own tool does.
+
+    Parameters
+    ----------
+    processors : int
+        How many there are.
+    word_bits : int
+        A processor's memory is taken in words of so many bits.
+
+    References
+    ----------
+    ai8x-synthesis, ``izer/kernels.py``: ``(count * size * bits + rest + 71) // 72`` words.
+    """
+
+    processors: int = 64
+    word_bits: int = 72
+
+    def kernels(self, shape: Shape) -> int:
+        """Return how many kernels the fullest processor keeps: its channels times the filters."""
+        filters, channels, *_ = shape
+        return filters * -(-channels // self.processors)
+
+    def dense_bits(self, shape: Shape) -> int:
+        """Return the bits on the fullest processor, whole words."""
+        n, size = self.kernels(shape), prod(shape[2:])
+        per_byte = max(1, 8 // self.synapse_bits)
+        bits = n * size * self.synapse_bits + n % per_byte * size * (per_byte - 1)
+        return _round_up(bits, self.word_bits)
+
+
+@dataclass(frozen=True)
+class ListPacking(Packing):
+    """Base of the rules where zeros can be left out: each source (or channel) has a list of its synapses.
+
+    There are two formats, and one is taken for all matrices of a population, the cheaper: *dense* lists hold every
+    target in order; *sparse* ones hold only the synapses, each with the index of its target. A convolution's channel
+    has one list for all its places, with ``filters * kernel`` targets.
+
+    Parameters
+    ----------
+    index_bits : int
+        Bits of the index of one synapse in the sparse format.
+    """
+
+    index_bits: int = 0
+
+    @property
+    def sparse_synapse_bits(self) -> int:
+        """Bits of one synapse in the sparse format."""
+        return self.synapse_bits + self.index_bits
+
+    @abstractmethod
+    def sparse_bits(self, synapses: Tensor) -> int:
+        """Return the bits of lists in the sparse format.
+
+        Parameters
+        ----------
+        synapses : Tensor
+            int64: how many synapses each list has, see `synapses_per_list`.
+        """
+
+    @abstractmethod
+    def budget(self, bits: int, lists: int, longest: int) -> Budget:
+        """Return how many synapses fit ``bits`` in the sparse format.
+
+        Parameters
+        ----------
+        bits : int
+            What the memory holds.
+        lists, longest : int
+            How many lists there are, and the most synapses that one can have.
+        """
+
+
+@dataclass(frozen=True)
+class Plain(ListPacking):
+    """No rounding: every synapse takes its bits, wherever it lies."""
+
+    def dense_bits(self, shape: Shape) -> int:
+        """Return ``weights * synapse_bits``."""
+        return prod(shape) * self.synapse_bits
+
+    def sparse_bits(self, synapses: Tensor) -> int:
+        """Return ``synapses * (synapse_bits + index_bits)``."""
+        return int(synapses.sum()) * self.sparse_synapse_bits
+
+    def budget(self, bits: int, lists: int, longest: int) -> Budget:
+        """Return ``bits // (synapse_bits + index_bits)``, exactly."""
+        n = min(bits // self.sparse_synapse_bits, lists * longest)
+        return Budget(n, n)
+
+
+@dataclass(frozen=True)
+class Blocks(ListPacking):
+    """Lists are cut into blocks of synapses with a header, each rounded up to whole words: Loihi.
+
+    Parameters
+    ----------
+    block_synapses : int
+        The most synapses of one block.
+    header_bits : int
+        What a block takes beside its synapses.
+    word_bits : int
+        Blocks are rounded up to multiples of this.
+
+    Notes
+    -----
+    The bits of a list are a staircase in its number of synapses, so the number of synapses in all does not decide how
+    many bits they take. `budget` is the largest total that fits however the synapses lie, up to rounding.
+
+    References
+    ----------
+    nengo-loihi, ``block.py``, ``SynapseConfig.bits_per_axon``; Davies et al. 2018, p. 89.
+    """
+
+    block_synapses: int = 64
+    header_bits: int = 10
+    word_bits: int = 64
+
+    @overload
+    def list_bits(self, n: int, bits: int) -> int: ...
+    @overload
+    def list_bits(self, n: Tensor, bits: int) -> Tensor: ...
+    def list_bits(self, n: int | Tensor, bits: int) -> int | Tensor:
+        """Return the bits of a list of ``n`` synapses of ``bits`` bits each; 0 for an empty one."""
+        full, rest = n // self.block_synapses, n % self.block_synapses
+        last = _round_up(rest * bits + self.header_bits, self.word_bits)
+        return full * _round_up(self.block_synapses * bits + self.header_bits, self.word_bits) + (rest > 0) * last
+
+    def dense_bits(self, shape: Shape) -> int:
+        """Return the bits of one full list per source or channel."""
+        targets = shape[0] * prod(shape[2:])
+        return shape[1] * self.list_bits(targets, self.synapse_bits)
+
+    def sparse_bits(self, synapses: Tensor) -> int:
+        """Return the bits of all lists together."""
+        return int(self.list_bits(synapses, self.sparse_synapse_bits).sum())
+
+    def budget(self, bits: int, lists: int, longest: int) -> Budget:
+        """Bound the bits of ``n`` synapses from both sides by the staircase's hulls.
+
+        Above the staircase of one list lies its concave hull ``f``; by Jensen's inequality ``lists`` lists of ``n``
+        synapses in all take at most ``lists * f(n / lists)`` bits, which gives ``synapses``. No list packs more
+        synapses into a bit than the best point of the staircase, which gives ``most``. O(longest).
+        """
+        if lists == 0 or longest == 0:
+            return Budget(0, 0)
+        n = torch.arange(longest + 1)
+        stairs = self.list_bits(n, self.sparse_synapse_bits)
+        tops = torch.cat([n[:1], n[1:][stairs.diff() > 0], n[-1:]]).unique()
+        hull = _concave_hull(tops.tolist(), stairs[tops].tolist())
+        best = int((n[1:].double() / stairs[1:]).argmax()) + 1
+        most = min(bits * best // int(stairs[best]), lists * longest)
+        fitting = lists * longest
+        for (n_low, low), (n_high, high) in pairwise(hull):
+            if lists * high > bits:
+                fitting = lists * n_low + (bits - lists * low) * (n_high - n_low) // (high - low)
+                break
+        return Budget(fitting, max(most, fitting))
+
+
+def synapses_per_list(synapses: Tensor) -> Tensor:
+    """Return how many synapses each source or channel has, from the synapses of each weight, in the weights' shape."""
+    return synapses.transpose(0, 1).flatten(1).sum(dim=1)
+
+
+def _concave_hull(n: list[int], bits: list[int]) -> list[tuple[int, int]]:
+    """Return the vertices of the upper hull of points with ascending ``n``, whole numbers throughout."""
+    hull: list[tuple[int, int]] = []
+    for point in zip(n, bits, strict=True):
+        while len(hull) > 1 and _turns_up(hull[-2], hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _turns_up(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
+    return (b[1] - a[1]) * (c[0] - b[0]) <= (c[1] - b[1]) * (b[0] - a[0])
+
+
+@overload
+def _round_up(number: int, multiple: int) -> int: ...
+@overload
+def _round_up(number: Tensor, multiple: int) -> Tensor: ...
+def _round_up(number: int | Tensor, multiple: int) -> int | Tensor:
+    return -(-number // multiple) * multiple
+
+
+def _log2_up(number: int) -> int:
+    """Return the least exponent of a power of two that is not below a positive number."""
+    return (number - 1).bit_length()

@@ -1,0 +1,125 @@
+"""A scale times an integer in a range."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
+
+from qrsolve.lazy import DeferredModule
+from qrsolve.spec.facts import Conflict, Fact, PositiveCount, PositiveNumber, refusal
+from qrsolve.spec.weights.base import Bits, CountedKind, Scope
+
+if TYPE_CHECKING:
+    import torch
+
+    from qrsolve.alphabet import AlphabetFamily
+else:
+    torch = DeferredModule("torch")  # as in base.py
+
+
+class Scale(Fact):
+    """What the integers of a grid are multiplied with."""
+
+    kind: Literal["free", "power_of_two", "fixed"] = "free"
+    """free: any positive number; power_of_two: a bit shift; fixed: ``value``."""
+    scope: Scope = "layer"
+    """Which weights share one scale."""
+    value: PositiveNumber | None = None
+    """The scale itself; only with ``kind: fixed``."""
+
+    @model_validator(mode="after")
+    def _value_only_if_fixed(self) -> Self:
+        if self.kind == "fixed" and self.value is None:
+            raise refusal(Conflict(("value",), "'value' is missing; 'kind' is 'fixed', which needs it"))
+        if self.kind != "fixed" and self.value is not None:
+            raise refusal(Conflict(("value",), f"'value' is only for kind 'fixed'; 'kind' is '{self.kind}'"))
+        return self
+
+
+class GridWeights(CountedKind):
+    """A scale times an integer in a range.
+
+    The integers are the multiples of ``step`` in the range of ``bits``: ``0 .. 2^bits - 1`` when unsigned,
+    ``-(2^(bits-1) - 1) .. 2^(bits-1) - 1`` when signed and symmetric, ``-2^(bits-1) .. 2^(bits-1) - 1`` when
+    signed and not symmetric. Where all have one sign, no bit is lost to it: ``0 .. 2^bits - 1``, or its mirror image
+    for negative ones. So 9 bits, signed, not symmetric, with step 2 are the even numbers in [-256, 254].
+    One signed bit without zero is {-1, +1}.
+    """
+
+    kind: Literal["grid"] = "grid"
+    bits: Bits
+    """Width of the integer, sign included."""
+    signed: bool = True
+    """Whether one bit is the sign; without it, all integers have the sign of ``signs``, positive unless stated."""
+    signs: Literal["both", "positive", "negative"] = "both"
+    """Which signs a synapse can have: positive for excitatory groups, negative for inhibitory ones, both if signed."""
+    symmetric: bool = True
+    """Whether the range leaves out the lowest integer: -127..127 instead of -128..127."""
+    step: PositiveCount = 1
+    """Distance between neighbouring integers."""
+    zero: bool = True
+    """Whether a connection can be absent (or 0); it then uses no synapse."""
+    scale: Scale = Scale()
+    """What the integers are multiplied with."""
+
+    @model_validator(mode="after")
+    def _has_values(self) -> Self:
+        if "signed" in self.model_fields_set and self.signed and self.signs != "both":
+            text = f"'signs' is '{self.signs}', so no bit is a sign; leave out 'signed', or set it to false"
+            raise refusal(Conflict(("signed",), text))
+        if self.bits == 1 and self._has_sign_bit and self.zero:
+            text = (
+                "'bits' is 1, and one signed bit has no zero; set zero: false for {-1, +1}, or bits: 2 for {-1, 0, +1}"
+            )
+            raise refusal(Conflict(("bits",), text))
+        lowest, highest = self._range()
+        if lowest == 0 and highest == 0:
+            text = f"'step' is {self.step}; no multiple of it but 0 is in the range of {self.bits} bits"
+            raise refusal(Conflict(("step",), text))
+        self._require_small("bits", (highest - lowest) * self.max_synapses + 1, 1)
+        return self
+
+    def value_scope(self) -> Scope:
+        """Return which weights share a scale."""
+        return self.scale.scope
+
+    def family(self) -> AlphabetFamily:
+        """Return the integers, in order, at one synapse each; sums of them at the fewest synapses that reach them.
+
+        Every multiple of ``step`` up to ``c`` times the highest integer is a sum of ``c`` integers and of no fewer than
+        its share: so the fewest synapses of a sum ``n`` are ``ceil(n / highest)``, and likewise below 0.
+        """
+        lowest, highest = self._range()
+        n = self.max_synapses
+        sums = torch.arange(lowest * n, highest * n + 1)
+        use = torch.zeros_like(sums)
+        use[sums > 0] = -(-sums[sums > 0] // max(highest, 1))
+        use[sums < 0] = -(sums[sums < 0] // max(-lowest, 1))
+        if not self.zero:
+            # Without an absent connection, 0 is +1 and -1 side by side.
+            use[sums == 0] = 2
+            reachable = (sums != 0) | (n >= 2 and lowest < 0 < highest)
+            sums, use = sums[reachable], use[reachable]
+        order = torch.argsort(use, stable=True)
+        return self._family(
+            self.step * sums[order].reshape(-1, 1),
+            use[order],
+            (nan if self.scale.value is None else self.scale.value,),
+            ("scale",),
+            power_of_two=self.scale.kind == "power_of_two",
+        )
+
+    @property
+    def _has_sign_bit(self) -> bool:
+        return self.signed and self.signs == "both"
+
+    def _range(self) -> tuple[int, int]:
+        """Return the lowest and highest integer, in steps."""
+        if not self._has_sign_bit:
+            highest = (2**self.bits - 1) // self.step
+            return (-highest, 0) if self.signs == "negative" else (0, highest)
+        highest = max(2 ** (self.bits - 1) - 1, 1 if self.bits == 1 else 0)
+        lowest = highest if self.symmetric or self.bits == 1 else highest + 1
+        return -(lowest // self.step), highest // self.step

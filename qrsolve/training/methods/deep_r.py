@@ -1,0 +1,85 @@
+"""Deep rewiring: connections that reach zero go dormant, and others wake up in their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from qrsolve.errors import QRSolveError
+from qrsolve.training.methods.base import Method, Step
+from qrsolve.training.methods.signed import random_signs
+
+
+@dataclass(frozen=True)
+class DeepR(Method):
+    """Keep the number of active connections of every neuron exactly constant, and move them as a random walk.
+
+    ``w = s max(theta, 0)`` with a sign s fixed at the start. An active connection moves by the optimizer's step on
+    ``theta``, then ``theta <- theta - lr l1 + sqrt(2 lr temperature) normal``. One that falls below 0 goes dormant
+    (``w = 0``, no gradient), and a random dormant one of the same neuron is activated at ``theta = 0``.
+
+    Parameters
+    ----------
+    l1 : float
+        Pull of active connections towards 0, per unit of learning rate.
+    temperature : float
+        Of the random walk.
+    connectivity : float or None
+        Share of its sources that a neuron is connected to; ``None`` takes the chip's fan-in.
+
+    References
+    ----------
+    Bellec, Kappel, Maass, Legenstein, *Deep rewiring*, ICLR 2018. There the number is kept per network; per neuron, and
+    the chip's projection after each step, are ours.
+    """
+
+    name: ClassVar[str] = "deep_r"
+    l1: float = 1e-4
+    temperature: float = 1e-6
+    connectivity: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.l1 < 0 or self.temperature < 0:
+            raise QRSolveError(f"l1 is {self.l1} and temperature {self.temperature}; needed numbers from 0 on")
+        if self.connectivity is not None and not 0 < self.connectivity <= 1:
+            raise QRSolveError(f"connectivity is {self.connectivity}; needed a share above 0, at most 1")
+
+    def start(self, latent: Tensor, capacity: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw signs, and at random as many active connections for each neuron as it may have."""
+        rows, columns = latent.shape
+        if self.connectivity is not None:
+            n_active = torch.full((rows,), max(1, round(self.connectivity * columns)))
+        elif capacity is not None:
+            n_active = capacity.cpu().clamp(max=columns)
+        else:
+            raise QRSolveError("deep_r keeps a number of connections, and the chip has no fan_in: give connectivity")
+        keys = torch.rand(rows, columns, generator=generator)
+        active = _first_ranks(keys, n_active).to(latent.device)
+        sign = random_signs(latent, generator)
+        latent.mul_(active)
+        return {"sign": sign, "active": active}
+
+    def update(self, step: Step) -> None:
+        """Move active connections, retire those below 0, wake as many."""
+        sign, active = step.memory["sign"], step.memory["active"]
+        lr = step.learning_rate
+        theta = step.moved * sign - lr * self.l1
+        if self.temperature:
+            theta += sqrt(2 * lr * self.temperature) * step.normal()
+        gone = active & (theta < 0)
+        staying = active & ~gone
+        # Those that have just gone may return only where no other connection is dormant.
+        keys = torch.rand(active.shape, generator=step.generator).to(theta) + gone + 2.0 * staying
+        woken = _first_ranks(keys, gone.sum(dim=1))
+        active.copy_(staying | woken)
+        step.latent.copy_(torch.where(staying, theta * sign, 0.0))
+
+
+def _first_ranks(keys: Tensor, n: Tensor) -> Tensor:
+    """Mark the ``n`` smallest keys of each row, bool."""
+    rank = keys.argsort(dim=1).argsort(dim=1)
+    return rank < n[:, None]

@@ -1,0 +1,107 @@
+"""A total that layers share is divided among them: never exceeded, and well."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from qrsolve import Plan, Projector, check, compile_plan, project
+from qrsolve.allotment import allotted
+from qrsolve.spec import parse_spec
+
+
+def chip(weights: str, total: int, scope: str = "network", fan_in: int = 2) -> Plan:
+    limits = f"{{kind: synapses, max: {total}, scope: {scope}}}, {{kind: fan_in, max: {fan_in}, counts: sources}}"
+    spec = parse_spec(f"schema: 1\nname: t\ntitle: t\nweights: {weights}\nlimits: [{limits}]\n")
+    return compile_plan(spec, {"a": (2, 3), "b": (2, 2)})
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_division_of_real_weights_is_better(seed: int) -> None:
+    torch.manual_seed(seed)
+    weights = {"a": torch.randn(2, 3), "b": 2 * torch.randn(2, 2)}
+    total = seed % 8
+    found = project(chip("{kind: real}", total), weights)
+    assert sum(int((p.weights[n] != 0).sum()) for p in found.values() for n in p.weights) <= total
+    assert check(chip("{kind: real}", total), {n: w for p in found.values() for n, w in p.weights.items()}).is_compliant
+    # Brute force over every set of connections within both limits.
+    flat = torch.cat([weights["a"].flatten(), weights["b"].flatten()]).square()
+    best = 0.0
+    for kept in itertools.product((0, 1), repeat=10):
+        rows = [sum(kept[0:3]), sum(kept[3:6]), sum(kept[6:8]), sum(kept[8:10])]
+        if sum(kept) <= total and max(rows) <= 2:
+            best = max(best, float((flat * torch.tensor(kept)).sum()))
+    objective = sum(p.certificate.objective for p in found.values())
+    assert objective == pytest.approx(float(flat.sum()) - best, rel=1e-5)
+    for projection in found.values():
+        assert projection.certificate.bound <= projection.certificate.objective + 1e-9
+
+
+@pytest.mark.parametrize("scope", ["chip", "network"])
+def test_copies_never_exceed_the_total(scope: str) -> None:
+    torch.manual_seed(0)
+    kind = "{kind: grid, bits: 3, composition: {max_synapses: 3}}"
+    weights = {"a": torch.randn(2, 3), "b": torch.randn(2, 2)}
+    plan = chip(kind, 7, scope)
+    found = project(plan, weights)
+    report = check(plan, {n: w for p in found.values() for n, w in p.weights.items()})
+    assert report.is_compliant, report
+
+
+def test_shares_add_up_to_the_total_and_follow_the_weights() -> None:
+    plan = chip("{kind: grid, bits: 3, composition: {max_synapses: 3}}", 12)
+    weights = {"a": torch.full((2, 3), 0.1), "b": torch.full((2, 2), 5.0)}
+    shares = [g.capacity for p in allotted(plan, weights).populations for g in p.groups if g.kind == "all"]
+    assert sum(shares) <= 12
+    assert min(shares) >= 4
+    tight = chip("{kind: real}", 3)
+    assert [g.capacity for p in allotted(tight, weights).populations for g in p.groups if g.kind == "all"] == [0, 3]
+
+
+def test_a_single_layer_keeps_its_plan() -> None:
+    plan = compile_plan(chip("{kind: real}", 3).spec, {"a": (2, 3)})
+    assert allotted(plan, {"a": torch.randn(2, 3)}) is plan
+
+
+def trained(steps: int, resume_at: int | None = None) -> tuple[Projector, nn.Module]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    spec = parse_spec(
+        "schema: 1\nname: t\ntitle: t\nweights: {kind: grid, bits: 4}\n"
+        "limits: [{kind: synapses, max: 20, scope: chip}]\n"
+    )
+    x, y = torch.randn(64, 6), torch.randint(0, 3, (64,))
+
+    def start() -> tuple[Projector, torch.optim.Optimizer]:
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+        projector = Projector(spec, model)
+        projector.attach(optimizer)
+        return projector, optimizer
+
+    projector, optimizer = start()
+    for step in range(steps):
+        if step == resume_at:
+            saved, moments = projector.state_dict(), optimizer.state_dict()
+            projector.detach()
+            projector, optimizer = start()
+            projector.load_state_dict(saved)
+            optimizer.load_state_dict(moments)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        used = sum(int((p != 0).sum()) for p in (model[0].weight, model[2].weight))
+        assert used <= 20
+    return projector, model
+
+
+def test_training_holds_the_total_and_resumes_with_its_division() -> None:
+    projector, whole = trained(130)
+    first = [g.capacity for s in projector._states for g in s.population.groups]
+    assert sum(first) <= 20
+    resumed, model = trained(130, resume_at=115)
+    assert [g.capacity for s in resumed._states for g in s.population.groups] == first
+    for a, b in zip(whole.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
