@@ -10,8 +10,9 @@ result says so. Neuron updates and biases are not counted.
 
     memory bits = stored synapses x bits of a synapse
 
-with the bits that tell the values of one synapse apart (`synapse_bits`). Zeros take a place only where a limit of the
-chip says ``zeros: stored``. The address of a source is not counted: the chips' files do not state it.
+with the bits of a synapse that the chip's file states, or else those that tell its values apart (`synapse_bits`). Zeros
+take a place only where a limit of the chip says ``zeros: stored``. The address of a source counts only where the file
+states ``index_bits``. How a chip packs synapses into words and blocks is the matter of its ``synapse_memory`` limit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from qrsolve.compile import Plan
-from qrsolve.spec import HardwareSpec
+from qrsolve.spec import HardwareSpec, SynapseMemory
 from qrsolve.usage import Usage, usage_of
 
 REAL_BITS = 32
@@ -231,17 +232,26 @@ def dense_energy(plan: Plan, weights: Mapping[str, Tensor]) -> Energy:
 def synapse_bits(spec: HardwareSpec) -> tuple[int, bool, str]:
     """Return the bits of one stored synapse, whether zeros are stored, and the rule in words.
 
-    ``ceil(log2(values))`` with the nonzero values of one synapse, and 0 beside them where zeros are stored; at least 1.
+    The chip's ``synapse_bits`` if its ``synapse_memory`` limit states them; else ``ceil(log2(values))``, at least 1, of
+    the nonzero values of one synapse, and 0 beside them where zeros are stored. Where they are not, the limit's
+    ``index_bits`` are added.
     """
     stored = any(getattr(limit, "zeros", "free") == "stored" for limit in spec.limits)
-    where = "zeros stored" if stored else "zeros free"
+    memory = next((limit for limit in spec.limits if isinstance(limit, SynapseMemory)), None)
     family = spec.weights.family()
-    if family is None:
-        return REAL_BITS, stored, f"{REAL_BITS} bits: weights of kind {spec.weights.kind} are real numbers; {where}"
-    n_values = int((family.use == 1).sum()) + int(stored and bool((family.use == 0).any()))
-    bits = max(1, (n_values - 1).bit_length())
-    shown = f"{bits} bit{'s' if bits > 1 else ''}: {n_values} values of one synapse ({spec.weights.kind})"
-    return bits, stored, f"{shown}; {where}; addresses of sources not counted"
+    if memory is not None and memory.synapse_bits is not None:
+        bits, why = memory.synapse_bits, "synapse_bits of the chip"
+    elif family is None:
+        bits, why = REAL_BITS, f"weights of kind {spec.weights.kind} are real numbers"
+    else:
+        n_values = int((family.use == 1).sum()) + int(stored and bool((family.use == 0).any()))
+        bits, why = max(1, (n_values - 1).bit_length()), f"{n_values} values of one synapse ({spec.weights.kind})"
+    index = 0 if stored or memory is None else memory.index_bits or 0
+    shown = f"{bits + index} bit{'s' if bits + index > 1 else ''}: {why}"
+    if stored:
+        return bits, stored, f"{shown}; zeros stored; packing not counted"
+    address = f"with {index} of the source's index" if index else "addresses of sources not counted"
+    return bits + index, stored, f"{shown}; zeros free; {address}"
 
 
 def with_activity(energy: Energy, model: nn.Module, batches: Iterable[Tensor]) -> Energy:

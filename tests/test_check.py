@@ -262,6 +262,6 @@ def test_weights_that_do_not_fit_the_plan() -> None:
 
 def test_the_report_as_json_values() -> None:
     content = checked("dynap_se", dynap_se_layer(20, 3)).to_dict()
-    assert set(content) == {"compliant", "layers", "network", "not_enforced", "remarks"}
+    assert set(content) == {"compliant", "layers", "network", "not_enforced", "remarks", "energy"}
     assert set(content["layers"]["hidden"]) == {"compliant", "limits", "values", "values_from"}
     assert [r["kind"] for r in content["layers"]["hidden"]["limits"]] == ["fan_in", "values"]

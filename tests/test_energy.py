@@ -152,6 +152,13 @@ def test_watching_leaves_the_model_as_it_was() -> None:
         ({"kind": "grid", "bits": 1, "zero": False}, [], 1, False),
         ({"kind": "grid", "bits": 9, "symmetric": False, "step": 2}, [], 8, False),  # 255 even numbers
         ({"kind": "base_mask", "n_bases": 4}, [], 5, False),  # 15 masks of two signs
+        ({"kind": "grid", "bits": 8}, [{"kind": "synapse_memory", "max": 9, "synapse_bits": 16}], 16, True),
+        (
+            {"kind": "grid", "bits": 8},
+            [{"kind": "synapse_memory", "max": 9, "zeros": "free", "index_bits": 10}],
+            18,
+            False,
+        ),
     ],
 )
 def test_bits_of_a_synapse(weights: dict[str, Any], limits: list[dict[str, Any]], bits: int, stored: bool) -> None:
