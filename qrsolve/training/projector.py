@@ -58,8 +58,8 @@ class Projector:
     weigh_inputs : bool
         Weigh the first population's errors by how much its inputs vary (`InputSpread`), if it is one linear layer.
     seed : int
-        Decides the noise with which ``always`` explores wirings (`qrsolve.training.exploration`). The first
-        population is not explored: its sources are data, which no training makes more useful.
+        Decides the noise with which ``always`` explores wirings (`qrsolve.training.exploration`), if the method does.
+        The first population is not explored: its sources are data, which no training makes more useful.
 
     Raises
     ------
@@ -297,7 +297,7 @@ class Projector:
     def _seed_exploration(self, seed: int) -> None:
         self.seed = seed
         for i, state in enumerate(self._states):
-            state.seed = None if i == 0 else seed * len(self._states) + i
+            state.seed = seed * len(self._states) + i if i and self.method.explores else None
 
     def _require_open(self) -> None:
         if self._is_final:

@@ -12,6 +12,9 @@ class Method(ABC):
     """How latent weights move beyond the optimizer's own step."""
 
     name: ClassVar[str]
+    explores: ClassVar[bool] = False
+    """Whether early projections of ``always`` may be those of noisy latent weights (`qrsolve.training.exploration`); a
+    method with randomness of its own says no."""
 
     @abstractmethod
     def after_step(self, latent: Tensor, projected: Tensor) -> None:

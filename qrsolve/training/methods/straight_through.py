@@ -30,6 +30,7 @@ class StraightThrough(Method):
     """
 
     name: ClassVar[str] = "straight_through"
+    explores: ClassVar[bool] = True
     decay: float = 5e-4
 
     def __post_init__(self) -> None:
