@@ -132,6 +132,17 @@ def test_kept_connections_of_every_kind_of_group() -> None:
     assert kept_per_row((Group("row", 2),), 0, 8) == 8
 
 
+def test_method_with_randomness_of_its_own_is_left_alone() -> None:
+    class Own(StraightThrough):
+        explores = False
+
+    _, plain = explore(0.0, 8)
+    _, own = explore(1.0, 8, method=Own())
+    _, noisy = explore(1.0, 8, method=StraightThrough())
+    assert all(torch.equal(a, b) for a, b in zip(plain, own, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(plain, noisy, strict=True))
+
+
 def test_exploration_errors() -> None:
     with pytest.raises(QRSolveError, match=r"temperature is -1; needed a number of 0 or more"):
         Schedule(temperature=-1)

@@ -3,9 +3,9 @@
     python examples/benchmarks/accuracy_mnist.py --data-dir ../shared/data --fan-in 64 16 8 --seeds 3
 
 One JSON line per fan-in and mode, with the accuracy of every seed; 8 epochs each. Modes: ``at_end`` and ``always`` are
-ours; ``pat`` is torchao's pruning-aware training with as many real-valued weights per neuron as the fan-in (an easier
-constraint: no four values, no copies that count), and in the same run those weights moved to the nearest that dynap_se
-can hold.
+ours; ``pat`` is torchao's pruning-aware training, on standardised images, with as many real-valued weights per neuron
+as the fan-in (an easier constraint: no four values, no copies that count), and in the same run those weights moved to
+the nearest that dynap_se can hold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import math
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,6 +77,7 @@ def run_ours(spec: HardwareSpec, data: DataSet, runs: Runs, seeds: int) -> None:
 
 def run_pat(spec: HardwareSpec, data: DataSet, real: Runs, projected: Runs, seeds: int) -> None:
     """Train with torchao's pat, then project its result onto the chip."""
+    data = standardised(data)
     for seed in range(seeds):
         began = time.perf_counter()
         torch.manual_seed(seed)
@@ -129,6 +130,15 @@ def train_pat(model: nn.Sequential, data: DataSet, fan_in: int, recipe: Recipe) 
         adam, warmup_steps=round(0.1 * n_steps), healing_start_step=round(0.6 * n_steps), reg_lambda=0.0
     )
     run_epochs(model, data, recipe, lambda own: None, "pat", None, optimizer=optimizer)
+
+
+def standardised(data: DataSet) -> DataSet:
+    """Return the images less their mean, over their standard deviation: two numbers for all pixels.
+
+    pat gains 2.5 points from it at fan-in 8; ours has centring instead and takes the images as they are.
+    """
+    mean, std = data.x_train.mean(), data.x_train.std()
+    return replace(data, x_train=(data.x_train - mean) / std, x_test=(data.x_test - mean) / std)
 
 
 def percent(share: float) -> float:

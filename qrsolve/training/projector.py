@@ -338,7 +338,7 @@ class Projector:
     def _seed_exploration(self, seed: int) -> None:
         self.seed = seed
         for i, state in enumerate(self._states):
-            state.seed = None if i == 0 else seed * len(self._states) + i
+            state.seed = seed * len(self._states) + i if i and self.method.explores else None
 
     def _require_open(self) -> None:
         if self._is_final:
