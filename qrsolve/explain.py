@@ -144,8 +144,8 @@ def explain(
 def _layer(population: Population) -> LayerExplanation:
     family = population.family
     parameters = None if family is None else _typical(family).expand(_n_scopes(population), -1)
-    targets = torch.zeros(1).expand(population.n_rows, population.n_columns)
-    answers = refusals(population.choice(targets, parameters))
+    targets = _typical_targets(family, parameters, population.n_columns)
+    answers = refusals(population.choice(targets.expand(population.n_rows, -1), parameters))
     chosen = next((solver for solver in SOLVERS if not answers[solver.name]), None)
     learned: tuple[str, ...] = ()
     if family is not None:
@@ -182,6 +182,8 @@ def _structure(population: Population, learned: tuple[str, ...]) -> str:
     for group in population.groups:
         where = parts.get(group.kind, f"in each {group.block} sources")
         word = "sources" if family is None and group.kind != "all" else group.counts
+        if group.kind == "column" and (family is None or group.counts == "sources" or int(family.use.max()) <= 1):
+            word = "targets"
         limits.append(f"{group.limit}: at most {group.capacity:,} {word} {where}")
     return "; ".join([what, *limits]) if limits else f"{what}; no limit on their number"
 
@@ -192,6 +194,12 @@ def _typical(family: AlphabetFamily) -> Tensor:
     sizes = 2.0**-t if family.power_of_two else 1 / (1 + 0.6180339887 * t)
     signs = torch.where(family.positive | (t % 2 == 0), 1.0, -1.0)
     return torch.where(torch.isnan(family.given), sizes * signs, family.given)
+
+
+def _typical_targets(family: AlphabetFamily | None, parameters: Tensor | None, n_columns: int) -> Tensor:
+    """Return targets all over the range of the values: some solvers look whether costs are convex there."""
+    reach = 1.0 if family is None or parameters is None else float((family.counts @ parameters[0]).abs().max())
+    return torch.linspace(-1.25 * reach, 1.25 * reach, n_columns)
 
 
 def _n_scopes(population: Population) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -15,8 +16,8 @@ from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, Solution, Status
 from qrsolve.solvers import Solver, select_solver
-from qrsolve.solvers.base import laminar_order
 from qrsolve.solvers.levels import solve_levels
+from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
 
@@ -203,12 +204,15 @@ def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Cer
     Every nonzero option uses at least one synapse, so counting nonzero real weights only relaxes the problem.
     """
     bound = 0.0
-    family_has_zero = problem.alphabet is not None and problem.alphabet.free_zero is not None
-    order = laminar_order(problem, tuple(range(len(problem.groups)))) if problem.groups else None
-    if family_has_zero and order is not None:
+    if problem.alphabet is not None and problem.alphabet.free_zero is not None and problem.groups:
         groups = tuple(replace(group, counts="synapses") for group in problem.groups)
         relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
-        bound = certify(relaxed, TopGains().solve(relaxed)).bound
+        # Without its columns the problem is only relaxed further.
+        coarser = replace(relaxed, groups=tuple(group for group in groups if group.kind != "column"))
+        for each, solver in product((relaxed, coarser), (TopGains(), MinCostFlow())):
+            if not solver.refusal(each):
+                bound = certify(each, solver.solve(each)).bound
+                break
     bound = min(bound, certificate.objective)
     return replace(
         certificate,

@@ -48,7 +48,9 @@ def check(problem: ChoiceProblem) -> list[str]:
         assert certificate.objective <= best + rounding + slack, (solver.name, certificate.objective, best)
         if solver.name == "prices" and len(problem.groups) == 1 and problem.groups[0].kind == "row":
             assert certificate.is_optimal, (certificate.gap, certificate.bound_source)
-        if solver.name in ("nearest", "top_gains", "greedy") and all(g.counts == "synapses" for g in problem.groups):
+        if solver.name in ("nearest", "top_gains", "greedy", "min_cost_flow") and all(
+            g.counts == "synapses" for g in problem.groups
+        ):
             assert certificate.is_optimal, (solver.name, certificate.gap, certificate.objective)
     return took_part
 
@@ -156,14 +158,15 @@ def test_limits_that_only_clash_together_are_infeasible() -> None:
 
 def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
     names = [solver.name for solver in SOLVERS]
-    assert names == ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "cp_sat", "milp"]
+    fast = ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "min_cost_flow"]
+    assert names == [*fast, "cp_sat", "milp"]
     for seed in range(200):
         problem = random_problem(seed)
         chosen = select_solver(problem).name
         accepting = [name for name, reason in refusals(problem).items() if not reason]
         assert chosen == accepting[0]
         if chosen in ("cp_sat", "milp"):
-            assert not {"nearest", "top_gains", "greedy", "prices", "dynamic_program"} & set(accepting)
+            assert not set(fast) & set(accepting)
 
 
 def test_cp_sat_and_milp_respect_their_limits() -> None:

@@ -10,11 +10,21 @@ from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.heuristics import MarginalGreedy, PruneThenRound, RoundThenPrune
 from qrsolve.solvers.milp import Milp
+from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
 
-SOLVERS: tuple[Solver, ...] = (Nearest(), TopGains(), Greedy(), Prices(), DynamicProgram(), CpSat(), Milp())
+SOLVERS: tuple[Solver, ...] = (
+    Nearest(),
+    TopGains(),
+    Greedy(),
+    Prices(),
+    DynamicProgram(),
+    MinCostFlow(),
+    CpSat(),
+    Milp(),
+)
 """Cheapest first; the first that does not refuse a problem is taken."""
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy())
