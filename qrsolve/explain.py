@@ -13,6 +13,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan
 from qrsolve.errors import InfeasibleError, NoSolverError
+from qrsolve.problem import Group
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.spec import HardwareSpec, LimitKind, spec_hash
 
@@ -181,11 +182,15 @@ def _structure(population: Population, learned: tuple[str, ...]) -> str:
     limits = []
     for group in population.groups:
         where = parts.get(group.kind, f"in each {group.block} sources")
-        word = "sources" if family is None and group.kind != "all" else group.counts
-        if group.kind == "column" and (family is None or group.counts == "sources" or int(family.use.max()) <= 1):
-            word = "targets"
-        limits.append(f"{group.limit}: at most {group.capacity:,} {word} {where}")
+        limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, family)} {where}")
     return "; ".join([what, *limits]) if limits else f"{what}; no limit on their number"
+
+
+def _counted(group: Group, family: AlphabetFamily | None) -> str:
+    """Say what a group counts."""
+    if group.kind == "column" and (family is None or group.counts == "sources" or int(family.use.max()) <= 1):
+        return "targets"
+    return "sources" if family is None and group.kind != "all" else group.counts
 
 
 def _typical(family: AlphabetFamily) -> Tensor:

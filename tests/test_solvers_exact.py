@@ -48,7 +48,7 @@ def check(problem: ChoiceProblem) -> list[str]:
         assert certificate.objective <= best + rounding + slack, (solver.name, certificate.objective, best)
         if solver.name == "prices" and len(problem.groups) == 1 and problem.groups[0].kind == "row":
             assert certificate.is_optimal, (certificate.gap, certificate.bound_source)
-        if solver.name in ("nearest", "top_gains", "greedy", "min_cost_flow") and all(
+        if solver.name in ("nearest", "top_gains", "greedy", "nested_prices", "min_cost_flow") and all(
             g.counts == "synapses" for g in problem.groups
         ):
             assert certificate.is_optimal, (solver.name, certificate.gap, certificate.objective)
@@ -158,7 +158,7 @@ def test_limits_that_only_clash_together_are_infeasible() -> None:
 
 def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
     names = [solver.name for solver in SOLVERS]
-    fast = ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "min_cost_flow"]
+    fast = ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "nested_prices", "min_cost_flow"]
     assert names == [*fast, "cp_sat", "milp"]
     for seed in range(200):
         problem = random_problem(seed)

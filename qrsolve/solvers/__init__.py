@@ -12,6 +12,7 @@ from qrsolve.solvers.heuristics import MarginalGreedy, PruneThenRound, RoundThen
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nearest import Nearest
+from qrsolve.solvers.nested_prices import NestedPrices
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
 
@@ -21,6 +22,7 @@ SOLVERS: tuple[Solver, ...] = (
     Greedy(),
     Prices(),
     DynamicProgram(),
+    NestedPrices(),
     MinCostFlow(),
     CpSat(),
     Milp(),

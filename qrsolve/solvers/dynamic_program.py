@@ -126,7 +126,7 @@ def _one_table(
     # Deviations of infinite cost fill up short lists; they must not widen the table.
     pair_step = torch.where(torch.isfinite(pair_cost), pair_step, 0)
     which = pair // n_options
-    taken, gap = _cheapest_set(pair_cost, pair_step, which, price, slack)
+    taken, gap = cheapest_set(pair_cost, pair_step, which, price, slack)
     better = base
     if bool(taken.any()):
         core_option = base_core.clone()
@@ -143,7 +143,7 @@ def _next_after(ascending: Tensor, n: int) -> Tensor:
     return torch.full(ascending.shape[:1], torch.inf, dtype=ascending.dtype, device=ascending.device)
 
 
-def _cheapest_set(cost: Tensor, step: Tensor, entry: Tensor, price: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
+def cheapest_set(cost: Tensor, step: Tensor, entry: Tensor, price: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
     """Minimise ``sum cost + price * (slack - sum step)`` over sets with ``sum step <= slack``, one deviation per entry.
 
     ``table[t]`` is the least cost of deviations that together use ``t`` more synapses. Deviations of one entry stand

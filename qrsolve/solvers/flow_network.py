@@ -15,33 +15,15 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import NoSolverError
-from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers.base import binding_groups
-from qrsolve.solvers.savings import Entries
+from qrsolve.solvers.entries import Entries, extra_capacities, part_of
+from qrsolve.solvers.hulls import Segments
 
 _LARGEST_SUM = 1 << 60
 """Cost scaling works on costs times nodes, and potentials add up to three times that over all nodes; stay below."""
 _FINEST_COST = 1 << 50
 """No unit cost exceeds this: finer steps than a float64 holds would mean nothing."""
-
-
-@dataclass(frozen=True)
-class Segments:
-    """What can flow: stretches of synapses that each save the same.
-
-    Parameters
-    ----------
-    entry : Tensor
-        int64, shape (n,): position among the entries of the network.
-    saving : Tensor
-        float64 >= 0, shape (n,): what each synapse saves; never rising from one stretch of an entry to the next.
-    length : Tensor
-        int64 > 0, shape (n,): synapses.
-    """
-
-    entry: Tensor
-    saving: Tensor
-    length: Tensor
 
 
 class Flow(NamedTuple):
@@ -80,32 +62,6 @@ def chains_of(problem: ChoiceProblem) -> tuple[tuple[int, ...], tuple[int, ...]]
     order = {"all": 0, "row": 1, "block": 2}
     left = sorted((i for i in binding if i not in right), key=lambda i: order[problem.groups[i].kind])
     return tuple(left), right
-
-
-def extra_capacities(problem: ChoiceProblem, group: Group) -> Tensor:
-    """Return what the parts of a group may use beyond the fewest synapses of all their entries, int64."""
-    fewest = 0 if problem.alphabet is None else problem.alphabet.min_use
-    size = group.part_size(problem.n_rows, problem.n_columns)
-    return group.capacities(problem.n_rows, problem.n_columns, problem.w.device) - fewest * size
-
-
-def part_of(group: Group, entries: Entries, n_columns: int) -> Tensor:
-    """Return the part of each entry, int64, shape (n_entries,)."""
-    if group.kind == "row":
-        return entries.row
-    if group.kind == "column":
-        return entries.column
-    if group.kind == "all":
-        return torch.zeros_like(entries.row)
-    return entries.row * (n_columns // group.block) + torch.div(entries.column, group.block, rounding_mode="floor")
-
-
-def price_at(problem: ChoiceProblem, prices: tuple[Tensor, ...], entries: Entries) -> Tensor:
-    """Return what one synapse costs at each entry: the prices of all its parts, float64, shape (n_entries,)."""
-    total = torch.zeros(len(entries), dtype=torch.float64, device=entries.row.device)
-    for group, price in zip(problem.groups, prices, strict=True):
-        total += price[part_of(group, entries, problem.n_columns)]
-    return total
 
 
 def solve_flow(problem: ChoiceProblem, entries: Entries, segments: Segments) -> Flow:

@@ -10,8 +10,10 @@ from torch import Tensor
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
-from qrsolve.solvers.flow_network import Flow, Segments, extra_capacities, price_at, solve_flow
-from qrsolve.solvers.savings import Entries, choice_of, counting_refusal, first_slope, levels_of, savings_at
+from qrsolve.solvers.entries import Entries, extra_capacities, price_at
+from qrsolve.solvers.flow_network import Flow, solve_flow
+from qrsolve.solvers.hulls import Segments
+from qrsolve.solvers.savings import choice_of, counting_refusal, first_slope, levels_of, savings_at
 
 _CHUNK_ENTRIES = 1 << 18
 _FIRST_ENTRIES = 1 << 12

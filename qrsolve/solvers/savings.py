@@ -1,12 +1,10 @@
-"""What synapses can save on single entries, above the fewest that each must use: the form that flows and prices share.
+"""What synapses can save on single entries, above the fewest that each must use.
 
-A level ``l`` of an entry allows ``use[l]`` synapses beyond the fewest that any option takes. Its saving is the most that
-an option within the level saves over the best option at level 0, ``h (w - v_0)^2 - h (w - v_l)^2 >= 0``.
+A level ``l`` of an entry allows ``use[l]`` synapses beyond the fewest that any option takes. Its saving is the most
+that an option within the level saves over the best option at level 0, ``h (w - v_0)^2 - h (w - v_l)^2 >= 0``.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,41 +12,18 @@ from torch import Tensor
 from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers.base import binding_groups
+from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.nearest import nearest_option
 
 _CHUNK_ENTRIES = 1 << 19
-
-
-@dataclass(frozen=True)
-class Entries:
-    """Some entries of a matrix, each once.
-
-    Parameters
-    ----------
-    row, column : Tensor
-        int64, shape (n,).
-    """
-
-    row: Tensor
-    column: Tensor
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def of(self, matrix: Tensor) -> Tensor:
-        """Return a matrix's numbers at these entries, shape (n,)."""
-        return matrix[self.row, self.column]
-
-    def some(self, index: Tensor | slice) -> Entries:
-        """Return the entries in ``index``."""
-        return Entries(self.row[index], self.column[index])
 
 
 def levels_of(problem: ChoiceProblem) -> Tensor:
     """Return how many synapses each level allows beyond the fewest, int64, ascending from 0."""
     if problem.alphabet is None:
         return torch.tensor([0, 1], device=problem.w.device)
-    return problem.alphabet.use.unique() - problem.alphabet.min_use
+    use: Tensor = problem.alphabet.use.unique() - problem.alphabet.min_use
+    return use
 
 
 def savings_at(problem: ChoiceProblem, entries: Entries) -> Tensor:
