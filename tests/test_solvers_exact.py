@@ -43,6 +43,10 @@ def check(problem: ChoiceProblem) -> list[str]:
         if solver in HEURISTICS:
             assert solution.status is Status.FEASIBLE
             continue
+        if solver.name == "lagrangian":
+            assert solution.status in (Status.OPTIMAL, Status.FEASIBLE)
+            assert solution.status is Status.FEASIBLE or certificate.is_optimal
+            continue
         assert solution.status is Status.OPTIMAL, (solver.name, solution.reason)
         slack = SLACK.get(solver.name, 0.0) * scale
         assert certificate.objective <= best + rounding + slack, (solver.name, certificate.objective, best)
@@ -159,13 +163,13 @@ def test_limits_that_only_clash_together_are_infeasible() -> None:
 def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
     names = [solver.name for solver in SOLVERS]
     fast = ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "nested_prices", "min_cost_flow"]
-    assert names == [*fast, "cp_sat", "milp"]
+    assert names == [*fast, "cp_sat", "milp", "lagrangian"]
     for seed in range(200):
         problem = random_problem(seed)
         chosen = select_solver(problem).name
         accepting = [name for name, reason in refusals(problem).items() if not reason]
         assert chosen == accepting[0]
-        if chosen in ("cp_sat", "milp"):
+        if chosen in ("cp_sat", "milp", "lagrangian"):
             assert not set(fast) & set(accepting)
 
 

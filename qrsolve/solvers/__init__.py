@@ -9,6 +9,7 @@ from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.heuristics import MarginalGreedy, PruneThenRound, RoundThenPrune
+from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nearest import Nearest
@@ -26,8 +27,9 @@ SOLVERS: tuple[Solver, ...] = (
     MinCostFlow(),
     CpSat(),
     Milp(),
+    Lagrangian(),
 )
-"""Cheapest first; the first that does not refuse a problem is taken."""
+"""Cheapest first, and exact before those that may leave a gap; the first that does not refuse a problem is taken."""
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy())
 """What one would write without a solver, for comparison; taken only by name."""

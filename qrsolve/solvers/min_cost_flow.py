@@ -11,7 +11,7 @@ from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.entries import Entries, extra_capacities, price_at
-from qrsolve.solvers.flow_network import Flow, solve_flow
+from qrsolve.solvers.flow_network import solve_flow
 from qrsolve.solvers.hulls import Segments
 from qrsolve.solvers.savings import choice_of, counting_refusal, first_slope, levels_of, savings_at
 
@@ -73,7 +73,7 @@ class MinCostFlow(Solver):
         while True:
             entries = Entries(*is_open.nonzero(as_tuple=True))
             flow = solve_flow(problem, entries, _unit_segments(problem, entries))
-            if not add_missing(problem, flow, slope, is_open):
+            if not add_missing(problem, flow.prices, slope, is_open):
                 break
         reason = f"integer savings may cost at most {flow.rounding:.2g} in total; the prices' bound tells how much"
         return Solution(
@@ -97,11 +97,15 @@ def likely_entries(problem: ChoiceProblem, slope: Tensor) -> Tensor:
     return is_open
 
 
-def add_missing(problem: ChoiceProblem, flow: Flow, slope: Tensor, is_open: Tensor) -> bool:
-    """Open the entries outside that would save more than they cost at the flow's prices; return whether there are any.
+def add_missing(problem: ChoiceProblem, prices: tuple[Tensor, ...], slope: Tensor, is_open: Tensor) -> bool:
+    """Open the entries outside that would save more than they cost at some prices; return whether there are any.
 
     Parameters
     ----------
+    problem : ChoiceProblem
+        All its entries are looked at.
+    prices : tuple of Tensor
+        Of a synapse, one per group.
     slope : Tensor
         float64: the most that one synapse saves on each entry.
     is_open : Tensor
@@ -112,7 +116,7 @@ def add_missing(problem: ChoiceProblem, flow: Flow, slope: Tensor, is_open: Tens
     for some in rows.split(max(1, _CHUNK_ENTRIES // max(problem.n_columns, 1))):
         column = torch.arange(problem.n_columns, device=slope.device).repeat(len(some))
         entries = Entries(some.repeat_interleave(problem.n_columns), column)
-        price = price_at(problem, flow.prices, entries).reshape(len(some), -1)
+        price = price_at(problem, prices, entries).reshape(len(some), -1)
         outside = ~is_open[some]
         # What rounding to integers hides is not worth another flow.
         missing |= bool((outside & (slope[some] > price * (1 + 1e-9))).any())

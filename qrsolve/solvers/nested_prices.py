@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status, chosen_values
+from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order
 from qrsolve.solvers.dynamic_program import cheapest_set
 from qrsolve.solvers.entries import Entries, extra_capacities
 from qrsolve.solvers.hulls import hull_segments, nested_prices
-from qrsolve.solvers.savings import choice_of, counting_refusal, levels_of, savings_at
+from qrsolve.solvers.savings import choice_of, cost_of, counting_refusal, levels_of, savings_at
 
 TOLERANCE = 1e-12
 """Relative to all savings: how far from the best possible an OPTIMAL choice may be."""
@@ -97,7 +97,7 @@ class NestedPrices(Solver):
             return Solution(Status.FEASIBLE, self.name, choice, prices=prices)
         saved = float(saving.gather(1, level[:, None]).sum())
         reason = f"prices alone prove it up to {max(0.0, most - saved):.3g}; tables close the rest"
-        bound = max(0.0, _objective(problem, choice) - TOLERANCE * saved)
+        bound = max(0.0, cost_of(problem, choice) - TOLERANCE * saved)
         return Solution(Status.OPTIMAL, self.name, choice, prices=prices, bound=bound, reason=reason)
 
 
@@ -338,8 +338,3 @@ def _spare_used(deviation: Tensor, chosen: Tensor, price: float, spare: int, tol
             return chosen.index_copy(0, entry[used], number[used]), True
         length *= 4
     return chosen, True
-
-
-def _objective(problem: ChoiceProblem, choice: Tensor) -> float:
-    cost = (problem.w.double() - chosen_values(problem, choice, None)).square()
-    return float((cost if problem.h is None else cost * problem.h.double()).sum())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem
+from qrsolve.solution import chosen_values
 from qrsolve.solvers.base import binding_groups
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.nearest import nearest_option
@@ -73,6 +74,12 @@ def choice_of(problem: ChoiceProblem, entries: Entries, level: Tensor) -> Tensor
     where = entries.some(raised)
     choice[where.row, where.column] = options_at(problem, where, level[raised])
     return choice
+
+
+def cost_of(problem: ChoiceProblem, choice: Tensor) -> float:
+    """Return ``sum h (w - v)^2`` of a dense choice."""
+    cost = (problem.w.double() - chosen_values(problem, choice, None)).square()
+    return float((cost if problem.h is None else cost * problem.h.double()).sum())
 
 
 def first_slope(problem: ChoiceProblem) -> Tensor:
