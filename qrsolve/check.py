@@ -235,15 +235,15 @@ def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape) -> LimitRow | 
 
 def _sum_of(uses: Tensor, group: Group) -> str:
     """Say how a count came about: ``22 sources x 3 synapses = 66 synapses``."""
+    end = "target" if group.kind == "column" else "source"
     if group.counts == "sources":
-        return _n(int((uses != 0).sum()), "source")
+        return _n(int((uses != 0).sum()), end)
     multiplicity, n_sources = torch.unique(uses[uses > 0], return_counts=True)
     total = _n(int(uses.sum()), "synapse")
     if len(multiplicity) == 0 or group.kind == "all":
         return total
     terms = [
-        f"{_n(n, 'source')} x {_n(m, 'synapse')}"
-        for m, n in zip(multiplicity.tolist(), n_sources.tolist(), strict=True)
+        f"{_n(n, end)} x {_n(m, 'synapse')}" for m, n in zip(multiplicity.tolist(), n_sources.tolist(), strict=True)
     ]
     return f"{' + '.join(terms)} = {total}"
 
@@ -264,7 +264,7 @@ def _place(population: Population, group: Group, part: int) -> str:
     if group.kind == "row":
         return f"'{population.name}', neuron {part}"
     if group.kind == "column":
-        return f"'{population.name}', source {part}"
+        return _source(population, part)
     row, start = divmod(part * group.block, population.n_columns)
     for name, width in zip(population.names, population.widths, strict=True):
         if start < width:
@@ -287,6 +287,16 @@ def _sign_row(usage: Usage) -> LimitRow:
     counts = f"{_n(int(n_positive[worst]), 'positive weight')} and {_n(int(n_negative[worst]), 'negative weight')}"
     text = f"{where}: {counts}; sign per_source allows one sign; so with {_n(mixed, 'source')}"
     return LimitRow("sign", where, 2, 1, text)
+
+
+def _source(population: Population, column: int) -> str:
+    """Name a source: its number, or its position (channel and kernel) in a convolution's filters."""
+    for name, shape, width in zip(population.names, population.shapes, population.widths, strict=True):
+        if column < width:
+            inner = [int(i) for i in torch.unravel_index(torch.tensor(column), shape[1:])]
+            return f"'{name}', source {inner[0] if len(inner) == 1 else inner}"
+        column -= width
+    return f"'{population.name}', source {column}"
 
 
 def _values_row(usage: Usage) -> LimitRow:

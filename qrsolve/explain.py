@@ -14,6 +14,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan
 from qrsolve.errors import InfeasibleError, NoSolverError
+from qrsolve.problem import Group
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.levels import select_method
 from qrsolve.spec import HardwareSpec, LimitKind, load_spec, spec_hash
@@ -155,8 +156,8 @@ def explain(
 def _layer(population: Population) -> LayerExplanation:
     family = population.family
     parameters = None if family is None else _typical(family).expand(_n_scopes(population), -1)
-    targets = torch.zeros(1).expand(population.n_rows, population.n_columns)
-    answers = refusals(population.choice(targets, parameters))
+    targets = _typical_targets(family, parameters, population.n_columns)
+    answers = refusals(population.choice(targets.expand(population.n_rows, -1), parameters))
     chosen = next((solver for solver in SOLVERS if not answers[solver.name]), None)
     learned: tuple[str, ...] = ()
     if family is not None:
@@ -196,9 +197,15 @@ def _structure(population: Population, learned: tuple[str, ...]) -> str:
             limits.append("sign: one for all weights of a source")
             continue
         where = parts.get(group.kind, f"in each {group.block} sources")
-        word = "sources" if family is None and group.kind != "all" else group.counts
-        limits.append(f"{group.limit}: at most {group.capacity:,} {word} {where}")
+        limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, family)} {where}")
     return "; ".join([what, *limits]) if limits else f"{what}; no limit on their number"
+
+
+def _counted(group: Group, family: AlphabetFamily | None) -> str:
+    """Say what a group counts."""
+    if group.kind == "column" and (family is None or group.counts == "sources" or int(family.use.max()) <= 1):
+        return "targets"
+    return "sources" if family is None and group.kind != "all" else group.counts
 
 
 def _typical(family: AlphabetFamily) -> Tensor:
@@ -207,6 +214,12 @@ def _typical(family: AlphabetFamily) -> Tensor:
     sizes = 2.0**-t if family.power_of_two else 1 / (1 + 0.6180339887 * t)
     signs = torch.where(family.positive | (t % 2 == 0), 1.0, -1.0)
     return torch.where(torch.isnan(family.given), sizes * signs, family.given)
+
+
+def _typical_targets(family: AlphabetFamily | None, parameters: Tensor | None, n_columns: int) -> Tensor:
+    """Return targets all over the range of the values: some solvers look whether costs are convex there."""
+    reach = 1.0 if family is None or parameters is None else float((family.counts @ parameters[0]).abs().max())
+    return torch.linspace(-1.25 * reach, 1.25 * reach, n_columns)
 
 
 def _n_scopes(population: Population) -> int:

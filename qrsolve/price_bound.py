@@ -163,18 +163,32 @@ def _best_saving_per_synapse(targets: Tensor, alphabet: Alphabet) -> Tensor:
     return saving.amax(dim=2) if len(options) else torch.zeros_like(targets)
 
 
-def _least_priced_cost(w: Tensor, h: Tensor | None, alphabet: Alphabet, price: Tensor, all_prices: Tensor) -> Tensor:
-    """Return ``min_k h (w - v_k)^2 + price use_k`` for every entry; ``price`` broadcasts against ``w``."""
+def _least_priced_cost(
+    w: Tensor,
+    h: Tensor | None,
+    alphabet: Alphabet,
+    price: Tensor,
+    all_prices: Tensor,
+    per_source: Tensor | None = None,
+) -> Tensor:
+    """Return ``min_k h (w - v_k)^2 + price use_k`` for every entry; ``price`` broadcasts against ``w``.
+
+    ``per_source`` is charged besides where ``v_k`` is not 0.
+    """
     values = alphabet.row_values(len(w))
     use = alphabet.use.tolist()
     if h is not None:
         price = price / h
+        per_source = None if per_source is None else per_source / h
+    some = _options_that_matter(w, h, alphabet, all_prices, 0.0).tolist() if per_source is None else range(len(use))
     # Of (w - v)^2 + price use, only v^2 + price use - 2 w v depends on the option.
     least = torch.full_like(w, torch.inf)
     cost = torch.empty_like(w)
-    for k in _options_that_matter(w, h, alphabet, all_prices, 0.0).tolist():
+    for k in some:
         v = values[:, k : k + 1]
         own = v.square() + price * use[k] if use[k] else v.square()
+        if per_source is not None:
+            own = own + per_source * (v != 0)
         torch.addcmul(own, w, v, value=-2.0, out=cost)
         torch.minimum(least, cost, out=least)
     return weighted(least.addcmul_(w, w), h)
@@ -194,7 +208,10 @@ def _dense_bound(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Tensor:
     """Return ``sum_i min_k (cost + sum of prices * use)`` per row over every entry, in chunks of rows."""
     rows, columns = problem.w.shape
     bound = torch.empty(rows, dtype=torch.float64, device=problem.w.device)
-    around = _price_of_entries(problem, prices)
+    around = _price_of_entries(problem, prices, per_source=False)
+    sources = None
+    if any(not _counts_use(group, problem.alphabet) for group in problem.groups):
+        sources = _price_of_entries(problem, prices, per_source=True)
     for some in torch.arange(rows, device=problem.w.device).split(max(1, _CHUNK_ENTRIES // max(columns, 1))):
         w = problem.w[some].double()
         h = None if problem.h is None else problem.h[some].double()
@@ -202,21 +219,21 @@ def _dense_bound(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Tensor:
         if problem.alphabet is None:
             least = torch.minimum(weighted(w.square(), h), price.expand_as(w))
         else:
-            least = _least_priced_cost(w, h, problem.alphabet.rows(some), price, around)
+            per_source = sources if sources is None or sources.numel() == 1 else sources[some]
+            least = _least_priced_cost(w, h, problem.alphabet.rows(some), price, around, per_source)
         bound[some] = least.sum(dim=1)
     return bound
 
 
-def _price_of_entries(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Tensor:
-    """Return what one synapse costs at each entry: shape (rows, columns), (rows, 1) or (1, 1).
+def _price_of_entries(problem: ChoiceProblem, prices: tuple[Tensor, ...], *, per_source: bool) -> Tensor:
+    """Return what one synapse, or one source, costs at each entry: shape (rows, columns), (rows, 1) or (1, 1).
 
-    A group that counts sources where an option can use several synapses charges nothing here, which keeps the bound
-    valid.
+    The price of a source sums over the groups that count sources where an option can count otherwise than with its use.
     """
     rows, columns = problem.w.shape
     total = torch.zeros((1, 1), dtype=torch.float64, device=problem.w.device)
     for group, price in zip(problem.groups, prices, strict=True):
-        if not _counts_use(group, problem.alphabet):
+        if _counts_use(group, problem.alphabet) == per_source:
             continue
         if group.kind == "row":
             total = total + price[:, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from os import PathLike
 from typing import Any
 
@@ -20,6 +21,7 @@ from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, solve
 from qrsolve.solvers.levels import solve_levels
+from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
@@ -235,13 +237,15 @@ def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Cer
     Every nonzero option uses at least one synapse, so counting nonzero real weights only relaxes the problem.
     """
     bound = 0.0
-    family_has_zero = problem.alphabet is not None and problem.alphabet.free_zero is not None
-    groups = tuple(replace(group, counts="synapses") for group in problem.groups)
-    relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
-    for solver in (TopGains(), Signs(), SignPrices()):
-        if groups and family_has_zero and not solver.refusal(relaxed):
-            bound = certify(relaxed, solver.solve(relaxed)).bound
-            break
+    if problem.alphabet is not None and problem.alphabet.free_zero is not None and problem.groups:
+        groups = tuple(replace(group, counts="synapses") for group in problem.groups)
+        relaxed = ChoiceProblem(problem.w, None, groups, problem.h)
+        # Without its columns the problem is only relaxed further.
+        coarser = replace(relaxed, groups=tuple(group for group in groups if group.kind != "column"))
+        for each, solver in product((relaxed, coarser), (TopGains(), MinCostFlow(), Signs(), SignPrices())):
+            if each.groups and not solver.refusal(each):
+                bound = certify(each, solver.solve(each)).bound
+                break
     bound = min(bound, certificate.objective)
     return replace(
         certificate,

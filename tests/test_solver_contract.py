@@ -12,6 +12,7 @@ import torch
 from brute_force import STRUCTURES, random_problem
 
 import qrsolve.solvers
+from qrsolve.alphabet import Alphabet
 from qrsolve.certify import certify
 from qrsolve.errors import NoSolverError
 from qrsolve.problem import ChoiceProblem, Group
@@ -107,8 +108,9 @@ def test_no_heuristic_is_ever_chosen() -> None:
 
 
 def test_where_all_refuse_every_reason_is_told() -> None:
-    groups = (Group("row", 9, limit="fan_in"), Group("column", 9, limit="fan_out"))
-    problem = ChoiceProblem(torch.ones(200, 200), None, groups)
+    groups = (Group("row", 300, limit="fan_in"), Group("column", 9, counts="sources", limit="fan_out"))
+    # Leaving a connection out takes two synapses: not even the fewest of both counts go together.
+    problem = ChoiceProblem(torch.ones(200, 200), Alphabet.of([-1.0, 1.0, 0.0], [1, 1, 2]), groups)
     with pytest.raises(NoSolverError) as error:
         select_solver(problem)
     told = str(error.value).splitlines()
@@ -143,8 +145,6 @@ class TestHeuristics:
 
     @staticmethod
     def values(name: str, w: list[float], options: list[float], use: list[int], capacity: int) -> list[float]:
-        from qrsolve.alphabet import Alphabet
-
         group = Group("row", capacity, limit="fan_in")
         problem = ChoiceProblem(torch.tensor([w], dtype=torch.float64), Alphabet.of(options, use), (group,))
         solution = named_solver(name).solve(problem)

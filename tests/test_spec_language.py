@@ -275,6 +275,10 @@ FLATTENED = (
     "synapse_memory: a matrix is taken as kernels of 1 x 1; "
     "give a flattened layer as (neurons, channels, height, width)"
 )
+COLUMNS = (
+    "fan_out: a source is one column of one matrix; of a convolution, one position of its filters "
+    "(channel, kernel row and column)"
+)
 LIMITS = [
     (FanIn(max=64, reserved=4), Group("row", 60, limit="fan_in"), None, "", ""),
     (FanIn(max=0, counts="sources"), Group("row", 0, counts="sources", limit="fan_in"), None, "", ""),
@@ -298,12 +302,13 @@ LIMITS = [
     (Neurons(max=10, scope="layer"), None, 3, "", ""),
     (Neurons(max=10), None, 3, "", "neurons: scope chip is taken as the layer until a placement exists"),
     (Neurons(max=10, scope="core"), None, None, "neurons (at most 10 per core) waits for a placement", ""),
-    (FanOut(max=4), None, None, "fan_out (at most 4 targets for each source) is not enforced by this version", ""),
+    (FanOut(max=4), Group("column", 4, counts="sources", limit="fan_out"), None, "", COLUMNS),
+    (FanOut(max=2, counts="synapses"), Group("column", 2, limit="fan_out"), None, "", COLUMNS),
     (
-        FanOut(max=2, counts="synapses"),
+        FanOut(max=2, scope="core"),
         None,
         None,
-        "fan_out (at most 2 synapses for each source) is not enforced by this version",
+        "fan_out (at most 2 targets for all sources of a core) waits for a placement",
         "",
     ),
     (

@@ -10,8 +10,11 @@ from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.heuristics import GreedyDecomposition, MarginalGreedy, PruneThenRound, RoundThenPrune
+from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.milp import Milp
+from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nearest import Nearest
+from qrsolve.solvers.nested_prices import NestedPrices
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
@@ -24,11 +27,14 @@ SOLVERS: tuple[Solver, ...] = (
     Prices(),
     DynamicProgram(),
     Signs(),
+    NestedPrices(),
+    MinCostFlow(),
     CpSat(),
     Milp(),
     SignPrices(),
+    Lagrangian(),
 )
-"""Cheapest first; the first that does not refuse a problem is taken."""
+"""Cheapest first, and exact before those that may leave a gap; the first that does not refuse a problem is taken."""
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy(), GreedyDecomposition())
 """What one would write without a solver, for comparison; taken only by name."""

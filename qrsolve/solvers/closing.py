@@ -102,7 +102,7 @@ def _closed_by_cheapest(savings: Tensor, level: Tensor, price: Tensor, slack: Te
     entry, new = pair // n_levels, pair % n_levels
     # Deviations of infinite cost fill up short lists; they must not widen the table.
     step = torch.where(torch.isfinite(cost), new - level.gather(1, entry), 0)
-    taken, gap = (_best_subset if length <= _SUBSETS_OF else _best_in_table)(cost, step, entry, price, slack)
+    taken, gap = (_best_subset if length <= _SUBSETS_OF else best_in_table)(cost, step, entry, price, slack)
     # Entries stand together in the order of their levels, and at most one deviation of each is taken.
     row, position = taken.nonzero(as_tuple=True)
     level = level.index_put((row, entry[row, position]), new[row, position])
@@ -124,7 +124,7 @@ def _pairs(length: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _best_subset(cost: Tensor, step: Tensor, entry: Tensor, price: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimise as `_best_in_table` does, over every subset of a few deviations at once."""
+    """Minimise as `best_in_table` does, over every subset of a few deviations at once."""
     length = cost.shape[1]
     device = cost.device
     subsets = _subsets(length).to(device)
@@ -140,7 +140,7 @@ def _best_subset(cost: Tensor, step: Tensor, entry: Tensor, price: Tensor, slack
     return subsets.T[best] > 0, torch.minimum(gap, total[:, 0])
 
 
-def _best_in_table(cost: Tensor, step: Tensor, entry: Tensor, price: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
+def best_in_table(cost: Tensor, step: Tensor, entry: Tensor, price: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
     """Minimise ``sum cost + price * (slack - sum step)`` over sets with ``sum step <= slack``, one deviation per entry.
 
     ``table[t]`` is the least cost of deviations that together use ``t`` more synapses. Deviations of one entry stand

@@ -124,7 +124,12 @@ class FanIn(CountedLimit):
 
 
 class FanOut(CountedLimit):
-    """Per source: how much it can reach."""
+    """Per source: how much it can reach.
+
+    A source is one column of one matrix. In a convolution that is one position of its filters (channel, kernel row and
+    column), which drives one target per filter at each place of the image: the limit holds how many filters use it. Of
+    a population with several matrices, each matrix has sources of its own.
+    """
 
     kind: Literal["fan_out"] = "fan_out"
     counts: Literal["targets", "synapses", "cores", "chips"] = "targets"
@@ -132,14 +137,33 @@ class FanOut(CountedLimit):
     scope: Literal["neuron", "core"] = "neuron"
     """neuron: each source has its own; core: summed over the sources of a core."""
 
+    def group(self) -> Group | None:
+        """Return one capacity per column; ``None`` where cores or chips count, or a core shares the limit."""
+        if self._waits():
+            return None
+        return Group(
+            "column", self.capacity, counts="sources" if self.counts == "targets" else "synapses", limit="fan_out"
+        )
+
     def not_enforced(self) -> str:
-        """Say what is missing: a placement, or columns as capacities."""
+        """Say that a placement is missing where cores or chips count, or a core shares the limit."""
+        if not self._waits():
+            return ""
         scope = "each source" if self.scope == "neuron" else "all sources of a core"
         counted = self.counts.removesuffix("s") if self.capacity == 1 else self.counts
-        most = f"fan_out (at most {self.capacity} {counted} for {scope})"
-        if self.counts in ("cores", "chips") or self.scope == "core":
-            return f"{most} waits for a placement"
-        return f"{most} is not enforced by this version"
+        return f"fan_out (at most {self.capacity} {counted} for {scope}) waits for a placement"
+
+    def remark(self) -> str:
+        """Say what a source is."""
+        if self._waits():
+            return ""
+        return (
+            "fan_out: a source is one column of one matrix; of a convolution, one position of its filters "
+            "(channel, kernel row and column)"
+        )
+
+    def _waits(self) -> bool:
+        return self.counts in ("cores", "chips") or self.scope == "core"
 
 
 class NOfM(LimitKind):
