@@ -156,8 +156,8 @@ def explain(
 def _layer(population: Population) -> LayerExplanation:
     family = population.family
     parameters = None if family is None else _typical(family).expand(_n_scopes(population), -1)
-    targets = _typical_targets(family, parameters, population.n_columns)
-    answers = refusals(population.choice(targets.expand(population.n_rows, -1), parameters))
+    targets = _typical_targets(family, parameters, population.n_columns).expand(population.n_rows, -1)
+    answers = refusals(population.choice(targets, parameters))
     chosen = next((solver for solver in SOLVERS if not answers[solver.name]), None)
     learned: tuple[str, ...] = ()
     if family is not None:
