@@ -388,6 +388,9 @@ class AlphabetFamily:
         Whether each row has parameters of its own, or all rows share them.
     power_of_two : bool
         Parameters must be powers of two (a bit shift).
+    value_bits : int or None
+        The parameters of a scope must be multiples of one step by integers of so many bits, sign included:
+        ``-(2^(bits - 1) - 1) .. 2^(bits - 1) - 1``; ``None`` where any number will do.
     """
 
     counts: Tensor
@@ -397,6 +400,7 @@ class AlphabetFamily:
     names: tuple[str, ...]
     scope: str = "layer"
     power_of_two: bool = False
+    value_bits: int | None = None
 
     @cached_property
     def is_learned(self) -> bool:

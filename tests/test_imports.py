@@ -15,10 +15,13 @@ _ORDER = [
     {"savings"},
     {"alphabet", "group"},
     {"problem"},
+    {"option_class"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "sign_bound", "claim", "price_bound", "certify"},
+    {"compile", "class_bound", "claim", "price_bound", "certify"},
     {"project", "recovery"},
+    {"type_recovery"},
+    {"type_usage"},
     {"check", "usage"},
     {"explain", "compare", "provenance"},
     {"training"},
@@ -31,13 +34,23 @@ for _level, _parts in enumerate(_ORDER):
     for _part in _parts:
         ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
 # Within a level, in this order.
-ALLOWED["certify"] |= {"claim", "price_bound", "sign_bound"}
+ALLOWED["certify"] |= {"claim", "price_bound", "class_bound"}
 ALLOWED["price_bound"] |= {"claim"}
 ALLOWED["check"] |= {"usage"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
-for _part in ("claim", "price_bound", "sign_bound", "certify", "check", "usage", "recovery"):
+for _part in (
+    "claim",
+    "price_bound",
+    "class_bound",
+    "certify",
+    "check",
+    "usage",
+    "recovery",
+    "type_recovery",
+    "type_usage",
+):
     ALLOWED[_part] -= {"solvers", "project"}
 
 

@@ -40,7 +40,7 @@ def check(problem: ChoiceProblem) -> list[str]:
         rounding = 1e-9 * best + 1e-13 * scale
         assert certificate.bound <= best + rounding, (solver.name, certificate.bound, best)
         assert certificate.objective >= best - rounding, solver.name
-        if solver in HEURISTICS or solver.name == "sign_prices":
+        if solver in HEURISTICS or solver.name in ("sign_prices", "type_prices"):
             assert solution.status is Status.FEASIBLE
             continue
         assert solution.status is Status.OPTIMAL, (solver.name, solution.reason)
@@ -156,8 +156,11 @@ def test_limits_that_only_clash_together_are_infeasible() -> None:
 
 def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
     names = [solver.name for solver in SOLVERS]
-    quick, general = ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "signs"], ["cp_sat", "milp"]
-    assert names == [*quick, *general, "sign_prices"]
+    quick, general = (
+        ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "signs", "types"],
+        ["cp_sat", "milp"],
+    )
+    assert names == [*quick, *general, "sign_prices", "type_prices"]
     for seed in range(200):
         problem = random_problem(seed)
         chosen = select_solver(problem).name

@@ -16,6 +16,8 @@ from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.solvers.type_prices import TypePrices
+from qrsolve.solvers.types import Types
 
 SOLVERS: tuple[Solver, ...] = (
     Nearest(),
@@ -24,11 +26,15 @@ SOLVERS: tuple[Solver, ...] = (
     Prices(),
     DynamicProgram(),
     Signs(),
+    Types(),
     CpSat(),
     Milp(),
     SignPrices(),
+    TypePrices(),
 )
 """Cheapest first; the first that does not refuse a problem is taken."""
+
+_WARM = (Prices, SignPrices, TypePrices)
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy(), GreedyDecomposition())
 """What one would write without a solver, for comparison; taken only by name."""
@@ -76,8 +82,8 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
         Use this one, or the solver or heuristic of that name; ``None`` takes the first of ``SOLVERS`` that does not
         refuse.
     start : Solution or None
-        The solution of a nearby problem of the same shape, which spares `Prices` much of the search; the others work
-        without it.
+        The solution of a nearby problem of the same shape, which spares `Prices`, `SignPrices` and `TypePrices` much of
+        the search; the others work without it.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
         solver = named_solver(solver) if isinstance(solver, str) else solver
         if reason := solver.refusal(problem):
             raise NoSolverError(f"{solver.name} refuses: {reason}")
-    solution = solver.solve(problem, start) if isinstance(solver, Prices) else solver.solve(problem)
+    solution = solver.solve(problem, start) if isinstance(solver, _WARM) else solver.solve(problem)
     if solution.choice is None and solution.status is Status.LIMIT_REACHED:
         raise NoSolverError(f"{solver.name}: {solution.reason}")
     if solution.choice is None:

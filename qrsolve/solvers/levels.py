@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.option_class import class_group
 from qrsolve.problem import ChoiceProblem, LevelsProblem
 from qrsolve.solution import Solution
+from qrsolve.solvers.type_starts import type_starts
+from qrsolve.solvers.value_grid import on_value_grid
 
 Choose = Callable[[ChoiceProblem, Solution | None], Solution]
 """Solves a choice problem exactly; the solution of a nearby problem may help."""
@@ -74,7 +77,7 @@ def solve_levels(
     -----
     Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
     scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated
-    around each start. Deterministic.
+    around each start. Where sources have types, starts are sets of types (`type_starts`). Deterministic.
     """
     given = problem.family.given.to(problem.w.device)
     if not problem.family.is_learned or problem.w.numel() == 0:
@@ -84,7 +87,9 @@ def solve_levels(
         return Levels(parameters, solution, (_objective(problem, parameters, solution),))
     if start is not None:
         return _alternate(problem, choose, start, max_rounds, tolerance)
-    starts = _starts(problem)
+    starts = (
+        type_starts(problem, _kept_share(problem)) if class_group(problem, "type") is not None else _starts(problem)
+    )
     if problem.scope is None and problem.w.shape[0] > _SCREENING_ROWS and _rows_are_alike(problem):
         some = torch.linspace(0, problem.w.shape[0] - 1, _SCREENING_ROWS).long().to(problem.w.device)
         h = None if problem.h is None else problem.h[some]
@@ -130,7 +135,7 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
     """Return the parameters for a choice: minimise ``sum h (w - counts[choice] @ parameters)^2`` per scope.
 
     Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the
-    better neighbour, unused and given ones stay: the objective never increases.
+    better neighbour, values of a grid go to one nearby, unused and given ones stay: the objective never increases.
     """
     family = problem.family
     counts = family.counts.to(problem.w.device)
@@ -155,7 +160,16 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
     best = parameters + step * limit.amin(dim=1, keepdim=True).clamp(max=1.0)
     if family.power_of_two:
         best = _nearest_powers(best, parameters, normal, right, free)
+    if family.value_bits is not None:
+        on_grid = on_value_grid(best, normal.diagonal(dim1=1, dim2=2), family)
+        improves = _quadratic(on_grid, normal, right) < _quadratic(parameters, normal, right)
+        best = torch.where(improves[:, None], on_grid, parameters)
     return best
+
+
+def _quadratic(parameters: Tensor, normal: Tensor, right: Tensor) -> Tensor:
+    """Return the objective of each scope, but for a constant."""
+    return torch.einsum("st,stu,su->s", parameters, normal, parameters) - 2 * (right * parameters).sum(dim=1)
 
 
 def _option_moments(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
@@ -262,7 +276,7 @@ def _kept_share(problem: LevelsProblem) -> float:
     rows, columns = problem.w.shape
     share = 1.0
     for group in problem.groups:
-        if group.kind == "sign":
+        if group.counts_classes:
             continue
         size = group.part_size(rows, columns)
         capacity = group.capacities(rows, columns)
