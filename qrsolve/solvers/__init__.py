@@ -35,6 +35,7 @@ SOLVERS: tuple[Solver, ...] = (
 """Cheapest first; the first that does not refuse a problem is taken."""
 
 _WARM = (Prices, SignPrices, TypePrices)
+_SEARCHING = (CpSat, Milp)
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy(), GreedyDecomposition())
 """What one would write without a solver, for comparison; taken only by name."""
@@ -60,6 +61,15 @@ def select_solver(problem: ChoiceProblem) -> Solver:
             return solver
         reasons.append(f"  {solver.name}: {reason}")
     raise NoSolverError("no exact solver accepts this problem:\n" + "\n".join(reasons))
+
+
+def quick_solver(problem: ChoiceProblem) -> Solver:
+    """Return the first solver that does not refuse, those that search for seconds last; errors as `select_solver`.
+
+    For many problems one after the other: in training, and while values are learned.
+    """
+    accepting = (solver for solver in SOLVERS if not isinstance(solver, _SEARCHING) and not solver.refusal(problem))
+    return next(accepting, None) or select_solver(problem)
 
 
 def named_solver(name: str) -> Solver:
@@ -116,4 +126,4 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
     return solution
 
 
-__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "refusals", "select_solver", "solve"]
+__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "quick_solver", "refusals", "select_solver", "solve"]

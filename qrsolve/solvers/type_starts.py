@@ -18,11 +18,11 @@ from qrsolve.solvers.value_grid import on_value_grid
 
 _N_SEEDED, _N_RANDOM = 3, 3
 _SCREENING_ROUNDS, _ROUNDS = 3, 15
-_FINALISTS = 3
+_FINALISTS = 2
 
 
 def type_starts(problem: LevelsProblem, kept_share: float) -> list[Tensor]:
-    """Return values from which to start where sources have types, best first.
+    """Return values from which to start where sources have types.
 
     Parameters
     ----------
@@ -52,12 +52,9 @@ def type_starts(problem: LevelsProblem, kept_share: float) -> list[Tensor]:
     shares = (1.0,) if kept_share >= 1 else (1.0, kept_share)
     found = [parts.improved(types, share, _SCREENING_ROUNDS) for types in _first_types(parts) for share in shares]
     found.sort(key=lambda f: f.cost)
-    finals = [parts.improved(f.types, f.share, _ROUNDS) for f in found[:_FINALISTS]]
-    if kept_share < 1:
-        # Without the capacities, values for all sources win: keep the best of the others too.
-        few = [f for f in found if f.share < 1]
-        finals += [parts.improved(f.types, f.share, _ROUNDS) for f in few[:_FINALISTS]]
-    finals.sort(key=lambda f: f.cost)
+    # Before capacities, values for all sources cost least: the best of either kind go on.
+    best = [f for share in shares for f in [f for f in found if f.share == share][:_FINALISTS]]
+    finals = [parts.improved(f.types, f.share, _ROUNDS) for f in best]
     if problem.family.value_bits is None:
         return [f.values for f in finals]
     return [on_value_grid(f.values, f.weight, problem.family) for f in finals]

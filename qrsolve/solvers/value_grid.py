@@ -29,27 +29,37 @@ def on_value_grid(values: Tensor, weight: Tensor, family: AlphabetFamily) -> Ten
 
     Notes
     -----
-    Tries every step that makes the largest value an integer in the upper half of the range (those in the lower half are
-    coarser versions of these), then fits the step to the integers by least squares. Ties go to the smallest step.
-    O(n_scopes * n * 2^bits).
+    Exact: the integers only change at steps ``value / (k + 1/2)``, so one step from each interval between these is
+    tried, with the least-squares step of its integers. Ties go to the first tried. O(n_scopes * n^2 * 2^bits).
     """
     assert family.value_bits is not None
     top = max(2 ** (family.value_bits - 1) - 1, 1)
-    least = torch.where(family.positive.to(values.device), 1.0, -torch.inf).double()
+    least = torch.where(family.positive.to(values.device), 1.0, -float(top)).double()
     sizes = values.abs().amax(dim=1, keepdim=True)
-    largest = torch.where(sizes > 0, sizes, 1.0)
+    smallest_step = torch.where(sizes > 0, sizes, 1.0) / top
     # A whisper of weight decides for values that nothing uses yet.
     weight = weight + 1e-12 * weight.amax(dim=1, keepdim=True).clamp(min=1e-300)
-    step, cost = largest / top, torch.full_like(largest, torch.inf)
-    for tops in torch.arange(top, top // 2, -1, device=values.device).split(max(1, _CHUNK // max(values.numel(), 1))):
-        steps = largest / tops
-        ratio = values[:, None, :] / steps[:, :, None]
-        integers = torch.maximum(ratio.round(), least)
-        error = (weight[:, None, :] * (integers - ratio).square()).sum(dim=2) * steps.square()
-        smallest, place = error.min(dim=1, keepdim=True)
-        better = smallest < cost
-        step, cost = torch.where(better, steps.gather(1, place), step), torch.minimum(cost, smallest)
-    integers = torch.maximum((values / step).round(), least)
-    up, down = (weight * integers * values).sum(dim=1), (weight * integers.square()).sum(dim=1)
-    fitted = torch.where((up > 0) & (down > 0), up / down.clamp(min=1e-300), step[:, 0])
-    return fitted[:, None] * integers
+    best, most = smallest_step, torch.full_like(smallest_step, -torch.inf)
+    for k in torch.arange(top, device=values.device).split(max(1, _CHUNK // max(values.numel() * values.shape[1], 1))):
+        steps = (values.abs()[:, None, :] / (k[:, None] + 0.5)).flatten(1) * (1 + 1e-9)
+        steps = torch.cat([torch.where(steps > 0, steps, smallest_step), smallest_step], dim=1)
+        up, down = _fit(values, weight, steps, least, top)
+        # What the least-squares step saves; its integers are worth nothing where they point the wrong way.
+        saved, place = torch.where((up > 0) & (down > 0), up.square() / down, -1.0).max(dim=1, keepdim=True)
+        better = saved > most
+        best, most = torch.where(better, steps.gather(1, place), best), torch.maximum(most, saved)
+    up, down = _fit(values, weight, best, least, top)
+    step = torch.where((up > 0) & (down > 0), up / down, best)
+    return step * _integers(values, best, least, top)[:, 0]
+
+
+def _integers(values: Tensor, steps: Tensor, least: Tensor, top: int) -> Tensor:
+    """Return the nearest integers for each step, shape (n_scopes, n_steps, n)."""
+    return torch.maximum((values[:, None, :] / steps[:, :, None]).round().clamp(-top, top), least)
+
+
+def _fit(values: Tensor, weight: Tensor, steps: Tensor, least: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """Return moment and weight of the integers for each step; their ratio is the least-squares step."""
+    integers = _integers(values, steps, least, top)
+    moment = (integers * (weight * values)[:, None, :]).sum(dim=2)
+    return moment, (integers.square() * weight[:, None, :]).sum(dim=2)
