@@ -325,7 +325,9 @@ def _type_row(usage: Usage, by_type: TypeUsage, kind: str) -> LimitRow:
     ]
     more = "; ..." if len(against) > _LISTED else ""
     why = f"no type is left for it: {'; '.join(against[:_LISTED])}{more}" if against else "no type was found for it"
-    end = "no grouping of the sources fits" if found.is_proved else f"types not found within {found.n_steps:,} steps"
+    end = (
+        "no grouping of the sources fits" if found.is_proved else f"types not found within {_n(found.n_steps, 'step')}"
+    )
     return LimitRow(kind, where, n_types + 1, n_types, f"{where}: {why}; {allowed}; {end}")
 
 

@@ -374,7 +374,7 @@ def test_check_says_that_it_gave_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qrsolve.type_usage.recover_types", lambda labels, n: recover_types(labels, n, max_steps=1))
     row = row_of(ring, "axon_types", chip(3))
     assert row.excess == 1
-    assert row.text.endswith("axon_types allows 3 types; types not found within 1 steps")
+    assert row.text.endswith("axon_types allows 3 types; types not found within 1 step")
 
 
 def test_claimed_values_are_verified() -> None:
