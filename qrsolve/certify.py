@@ -7,10 +7,11 @@ from math import isfinite
 import torch
 
 from qrsolve.claim import Claim
+from qrsolve.class_bound import classes_per_column, one_class_bound
 from qrsolve.errors import ShapeError
+from qrsolve.option_class import class_group
 from qrsolve.price_bound import checked_prices, price_bound
 from qrsolve.problem import ChoiceProblem
-from qrsolve.sign_bound import n_signs, one_sign_bound
 from qrsolve.solution import Certificate, Solution, Status, Violation
 
 TOLERANCE = 1e-6
@@ -56,19 +57,20 @@ def certify(
     price bound does not meet their objective.
     """
     claim = Claim.of(problem, solution)
-    violations = _violations(problem, claim)
+    violations = _violations(problem, claim, solution)
     spread, slack = claim.row_objective, claim.slack(tolerance)
     objective = float(spread.sum())
-    if any(group.kind == "sign" for group in problem.groups):
+    if (by_class := class_group(problem)) is not None:
         row_bound = torch.zeros_like(spread)
-        bound, source = one_sign_bound(problem, checked_prices(problem, solution) if solution.prices else ()), "prices"
+        prices = checked_prices(problem, solution) if solution.prices else ()
+        bound, source = one_class_bound(problem, by_class, prices), "prices"
     elif solution.prices or not problem.groups:
         row_bound, charge, source = price_bound(problem, claim, solution, tolerance)
         bound = float(row_bound.sum()) - charge
     else:
         row_bound = torch.zeros_like(spread)
         bound, source = 0.0, "relaxation"
-    is_whole = any(group.kind in ("column", "all", "sign") for group in problem.groups)
+    is_whole = any(group.kind in ("column", "all") or group.counts_classes for group in problem.groups)
     most = float("inf") if violations else objective + float(slack.sum())
     if solution.bound is not None:
         _require_possible(solution.bound, most, "claimed bound")
@@ -113,13 +115,14 @@ def _require_possible(bound: float, most: float, what: str) -> None:
         raise ShapeError(f"{what} {bound:g}; the claimed choice itself has an objective of {most:g}")
 
 
-def _violations(problem: ChoiceProblem, claim: Claim) -> tuple[Violation, ...]:
+def _violations(problem: ChoiceProblem, claim: Claim, solution: Solution) -> tuple[Violation, ...]:
     """Count each group's use against its capacity; the worst part of each violated group."""
     found = []
     for group in problem.groups:
         counted = claim.use if group.counts == "synapses" else (claim.v != 0).long()
-        if group.kind == "sign":
-            totals = n_signs(problem, claim.v, claim.index)
+        if group.counts_classes:
+            assert solution.choice is not None  # Claim.of() has asked
+            totals = classes_per_column(problem, group, solution.choice, claim.v, claim.index)
         elif group.kind == "row":
             totals = counted.sum(dim=1)
         else:

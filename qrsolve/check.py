@@ -14,7 +14,11 @@ from qrsolve.energy import Energy, memory_energy
 from qrsolve.model_file import require_finite
 from qrsolve.problem import Group
 from qrsolve.spec import LayerShape, LimitKind
+from qrsolve.type_usage import TypeUsage
 from qrsolve.usage import Usage, usage_of
+
+_LISTED = 4
+"""The most values or clashes that one text lists."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,15 @@ class LayerReport:
         there are none.
     values_from : {"chip", "given", "weights", ""}
         The chip's file; parameters that the caller gave; recovered from the weights alone; or no values.
+    types : tuple of int
+        The type of each source, by its place among the names of ``values``; empty where sources have none, or none
+        that explain the weights.
     """
 
     rows: tuple[LimitRow, ...]
     values: dict[str, list[float]] = field(default_factory=dict)
     values_from: str = ""
+    types: tuple[int, ...] = ()
 
     @property
     def is_compliant(self) -> bool:
@@ -87,6 +95,7 @@ class LayerReport:
             "limits": [row.to_dict() for row in self.rows],
             "values": self.values,
             "values_from": self.values_from,
+            **({"types": list(self.types)} if self.types else {}),
         }
 
 
@@ -184,11 +193,14 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             if (row := _limit_row(usage, limit, layer)) is not None:
                 rows.append(row)
                 totals[i] += row.value
-        if plan.spec.weights.group() is not None:
-            rows.append(_sign_row(usage))
+        if (group := plan.spec.weights.group()) is not None:
+            rows.append(_sign_row(usage) if usage.by_type is None else _type_row(usage, usage.by_type, group.limit))
         if population.family is not None:
             rows.append(_values_row(usage))
-        layers[population.name] = LayerReport(tuple(rows), usage.named_values(), usage.values_from)
+        types = None if usage.by_type is None else usage.by_type.found.types
+        layers[population.name] = LayerReport(
+            tuple(rows), usage.named_values(), usage.values_from, () if types is None else tuple(types.tolist())
+        )
     shared = (_shared_row(plan, limit, total) for limit, total in zip(plan.spec.limits, totals, strict=True))
     network = tuple(row for row in shared if row is not None)
     return Report(layers, network, plan.not_enforced, plan.remarks, memory_energy(plan, usages))
@@ -297,6 +309,44 @@ def _source(population: Population, column: int) -> str:
             return f"'{name}', source {inner[0] if len(inner) == 1 else inner}"
         column -= width
     return f"'{population.name}', source {column}"
+
+
+def _type_row(usage: Usage, by_type: TypeUsage, kind: str) -> LimitRow:
+    """Say which types the sources have, or which of them clash."""
+    name, found = f"'{usage.population.name}'", by_type.found
+    family = usage.population.family
+    assert family is not None  # types have values
+    n_types = family.n_parameters
+    allowed = f"{kind} allows {_n(n_types, 'type')}"
+    if found.types is not None:
+        sizes = torch.bincount(found.types[(usage.matrix != 0).any(dim=0)], minlength=n_types)
+        used = sizes[sizes > 0].tolist()
+        text = f"{name}: each source has one type for all neurons; {_n(len(used), 'type')} in use"
+        return LimitRow(kind, name, len(used), n_types, text)
+    n_values = (by_type.values != 0).sum(dim=1)
+    if int(n_values.max()) > n_types:
+        row = int(n_values.argmax())
+        where, n = f"{name}, neuron {row}", int(n_values[row])
+        # One source of each value: no two of these can share a type.
+        sources = [int((by_type.labels[row] == k + 1).nonzero()[0]) for k in range(n)]
+        listed = [f"{by_type.values[row, k]:.6g} for source {i}" for k, i in enumerate(sources)]
+        more = ", ..." if n > _LISTED else ""
+        text = f"{where}: {', '.join(listed[:_LISTED])}{more}: {n:,} types; {allowed} ({n - n_types:,} too many)"
+        return LimitRow(kind, where, n, n_types, text)
+    source = found.clashes[0].source if found.clashes else 0
+    where = f"{name}, source {source}"
+    matrix = usage.matrix
+    against = [
+        f"at neuron {c.neuron} it has {matrix[c.neuron, source].item():.6g}, "
+        f"and source {c.other} {matrix[c.neuron, c.other].item():.6g}"
+        for c in found.clashes
+    ]
+    more = "; ..." if len(against) > _LISTED else ""
+    why = f"no type is left for it: {'; '.join(against[:_LISTED])}{more}" if against else "no type was found for it"
+    end = (
+        "no grouping of the sources fits" if found.is_proved else f"types not found within {_n(found.n_steps, 'step')}"
+    )
+    return LimitRow(kind, where, n_types + 1, n_types, f"{where}: {why}; {allowed}; {end}")
 
 
 def _values_row(usage: Usage) -> LimitRow:

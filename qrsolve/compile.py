@@ -13,7 +13,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.spec import AxonTypeWeights, HardwareSpec, LayerShape, load_spec
+from qrsolve.spec import HardwareSpec, LayerShape, load_spec
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,8 @@ def compile_plan(
         something unknown or twice, or the sources are no multiple of an n_of_m group.
     InfeasibleError
         Shapes alone break a limit; the message has the arithmetic.
-    NoSolverError
-        The weight kind has no projection in this version.
     """
     spec = load_spec(spec)
-    if isinstance(spec.weights, AxonTypeWeights):
-        raise NoSolverError(f"{spec.name}: weights of kind axon_types have no projection in this version")
     for name, shape in shapes.items():
         if len(shape) < 2:
             raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
@@ -247,7 +243,7 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         if group.kind == "block" and any(width % group.block for width in population.widths):
             widths = ", ".join(f"'{n}' has {w}" for n, w in zip(population.names, population.widths, strict=True))
             raise ShapeError(f"{group.limit}: the sources must be a multiple of {group.block}; {widths}")
-        if group.kind == "sign":
+        if group.counts_classes:
             continue
         size, capacity = group.part_size(rows, columns), int(group.capacities(rows, columns)[0]) if rows else 0
         if rows and fewest * size > capacity:

@@ -193,8 +193,8 @@ def _structure(population: Population, learned: tuple[str, ...]) -> str:
     parts = {"row": "per neuron", "column": "per source", "all": "in all"}
     limits = []
     for group in population.groups:
-        if group.kind == "sign":
-            limits.append("sign: one for all weights of a source")
+        if group.counts_classes:
+            limits.append(f"{group.limit}: one for all weights of a source")
             continue
         where = parts.get(group.kind, f"in each {group.block} sources")
         limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, family)} {where}")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-GroupKind = Literal["row", "column", "block", "all", "sign"]
+GroupKind = Literal["row", "column", "block", "all", "sign", "type"]
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Group:
 
     Parameters
     ----------
-    kind : {"row", "column", "block", "all", "sign"}
+    kind : {"row", "column", "block", "all", "sign", "type"}
         Each row (fan-in), each column (fan-out), each aligned block of ``block`` entries of a row (n_of_m), or all. A
-        part of kind "sign" is a column too, but its capacity is of signs: with 1, the values of a column are all >= 0
-        or all <= 0 (Dale's rule).
+        part of kind "sign" or "type" is a column too, but its capacity, 1, is of classes of options: the values of a
+        column are all >= 0 or all <= 0 (Dale's rule), or those that are not 0 are all the same option (axon types).
     capacity : int or Tensor
         Synapses that one part may use; a tensor of shape (n_parts,) gives each part its own.
     block : int
@@ -42,11 +42,16 @@ class Group:
     limit: str = ""
     relaxed: int | None = None
 
+    @property
+    def counts_classes(self) -> bool:
+        """Whether the capacity is of classes of options, not of synapses or sources."""
+        return self.kind in ("sign", "type")
+
     def n_parts(self, rows: int, columns: int) -> int:
         """Return how many parts the group cuts a (rows, columns) matrix into."""
         if self.kind == "row":
             return rows
-        if self.kind in ("column", "sign"):
+        if self.kind == "column" or self.counts_classes:
             return columns
         if self.kind == "all":
             return 1
@@ -54,7 +59,7 @@ class Group:
 
     def part_size(self, rows: int, columns: int) -> int:
         """Return how many entries one part has."""
-        return {"row": columns, "column": rows, "sign": rows, "all": rows * columns, "block": self.block}[self.kind]
+        return {"row": columns, "all": rows * columns, "block": self.block}.get(self.kind, rows)
 
     def capacities(self, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
         """Return the capacity of every part, int64, shape (n_parts,)."""
@@ -69,7 +74,7 @@ class Group:
         """View or copy a (rows, columns) matrix as (n_parts, part_size), one part per line."""
         if self.kind == "row":
             return matrix
-        if self.kind in ("column", "sign"):
+        if self.kind == "column" or self.counts_classes:
             return matrix.T
         if self.kind == "all":
             return matrix.reshape(1, -1)
@@ -77,4 +82,4 @@ class Group:
 
     def scatter(self, parts: Tensor, rows: int, columns: int) -> Tensor:
         """Undo `gather`: from (n_parts, part_size) back to (rows, columns)."""
-        return parts.T if self.kind in ("column", "sign") else parts.reshape(rows, columns)
+        return parts.T if self.kind == "column" or self.counts_classes else parts.reshape(rows, columns)

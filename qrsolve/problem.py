@@ -32,7 +32,8 @@ class ChoiceProblem:
     Raises
     ------
     ShapeError
-        ``w`` is not a matrix, ``h`` has another shape, a scope is missing, or a block does not divide the columns.
+        ``w`` is not a matrix, ``h`` has another shape, a scope is missing, there are several groups of classes, or a
+        block does not divide the columns.
     ModelError
         NaN or inf in ``w``, or an importance that is not positive and finite; the message gives the position.
     """
@@ -47,6 +48,8 @@ class ChoiceProblem:
             raise ShapeError(f"targets of shape {tuple(self.w.shape)} and type {self.w.dtype}; needed a float matrix")
         if self.h is not None and self.h.shape != self.w.shape:
             raise ShapeError(f"importance has shape {tuple(self.h.shape)}; the targets have {tuple(self.w.shape)}")
+        if sum(group.counts_classes for group in self.groups) > 1:
+            raise ShapeError("several groups of signs or types; a source can be of one class only")
         scope = None if self.alphabet is None else self.alphabet.scope
         if scope is not None and scope.shape != (self.n_rows,):
             raise ShapeError(f"alphabet: {tuple(scope.shape)} scopes for {self.n_rows} rows")

@@ -19,7 +19,7 @@ from qrsolve.compile import Plan, Population, compile_plan
 from qrsolve.errors import QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
-from qrsolve.solvers import Solver, solve
+from qrsolve.solvers import Solver, quick_solver, select_solver, solve
 from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.sign_prices import SignPrices
@@ -72,8 +72,21 @@ class Projection:
             return {}
         return {name: self.parameters[:, t].tolist() for t, name in enumerate(family.names)}
 
+    def source_types(self) -> list[int]:
+        """Return the type of each source, by its place among the names of the values; empty where sources have none.
+
+        A source without connections has type 0.
+        """
+        group = next((group for group in self.population.groups if group.kind == "type"), None)
+        if group is None or self.solution.choice is None:
+            return []
+        # Options are zero, then the types; all entries are there, since no connection takes several synapses.
+        connected = self.population.matrix(self.weights) != 0
+        options = (self.solution.choice * connected).sum(dim=0) // connected.sum(dim=0).clamp(min=1)
+        return [max(0, k - 1) for k in options.tolist()]
+
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values: the solver, what is proved, and the values."""
+        """Return JSON values: the solver, what is proved, the values, and the types of sources that have some."""
         proof, choice = self.certificate, self.choice_certificate
         return {
             "solver": self.solution.solver,
@@ -89,6 +102,7 @@ class Projection:
             "choice_gap": choice.gap,
             "values": self.named_values(),
             "given_values": choice is proof,
+            **({"types": types} if (types := self.source_types()) else {}),
         }
 
 
@@ -227,8 +241,25 @@ def _solve(
 ) -> tuple[Tensor | None, Solution, LevelsProof | None]:
     if population.family is None:
         return None, solve(population.choice(w, None, h), solver), None
-    levels = solve_levels(population.levels(w, h), lambda problem, start: solve(problem, solver, start))
-    return levels.parameters, levels.solution, levels.proof
+    levels = solve_levels(
+        population.levels(w, h),
+        lambda problem, start: solve(problem, quick_solver(problem) if solver is None else solver, start),
+    )
+    solution = _searched(population.choice(w, levels.parameters, h), levels.solution, solver)
+    return levels.parameters, solution, levels.proof
+
+
+def _searched(problem: ChoiceProblem, solution: Solution, solver: Solver | str | None) -> Solution:
+    """Return the choice of the solver that is taken for a single problem, if that is not worse than a quick one."""
+    if solver is not None or (chosen := select_solver(problem)).name == solution.solver:
+        return solution
+    searched = solve(problem, chosen)
+    return min(searched, solution, key=lambda s: _cost(problem, s))
+
+
+def _cost(problem: ChoiceProblem, solution: Solution) -> float:
+    error = (problem.w.double() - solution.values(problem, torch.float64)).square()
+    return float((error if problem.h is None else error * problem.h).sum())
 
 
 def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Certificate:

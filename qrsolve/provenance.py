@@ -12,7 +12,7 @@ from qrsolve.compile import Plan
 from qrsolve.project import Projection
 from qrsolve.spec import spec_hash
 
-_PROOF = ("solver", "status", "objective", "bound", "gap")
+_PROOF = ("solver", "status", "objective", "bound", "gap", "types")
 
 
 def provenance(plan: Plan, projections: Mapping[str, Projection]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def fewest_synapses(values: Tensor, family: AlphabetFamily, parameters: Tensor, 
     -----
     O(n_options log n + n * distinct uses): each option covers a run of the sorted values.
     """
-    v, noise = family.counts @ parameters, _rounding(dtype) * (family.counts.abs() @ parameters.abs())
+    v, noise = family.counts @ parameters, rounding_of(dtype) * (family.counts.abs() @ parameters.abs())
     first = torch.searchsorted(values, (v - noise).to(dtype).double())
     after = torch.searchsorted(values, (v + noise).to(dtype).double(), right=True)
     hit = after > first
@@ -161,7 +161,7 @@ def _explains(parameters: Tensor, values: Tensor, family: AlphabetFamily, dtype:
     return bool((fewest_synapses(values, family, parameters, dtype) >= 0).all())
 
 
-def _rounding(dtype: torch.dtype) -> float:
+def rounding_of(dtype: torch.dtype) -> float:
     """Return the relative rounding of sums: weights are computed in single precision or better, then stored."""
     return 4 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
 
@@ -311,7 +311,7 @@ def _score(
     below, above = (v.gather(1, left) - sample).abs(), (v.gather(1, right) - sample).abs()
     near = torch.where(below < above, left, right)
     largest = counts.abs().sum(dim=1).max() * states.abs().amax(dim=1, keepdim=True)
-    room = 1.01 * torch.finfo(dtype).eps * sample.abs() + _rounding(dtype) * largest
+    room = 1.01 * torch.finfo(dtype).eps * sample.abs() + rounding_of(dtype) * largest
     explained = torch.minimum(below, above) <= room
     synapses = use[order.gather(1, near)].double()
     # A synapse more never outweighs a weight that is explained.
@@ -338,7 +338,7 @@ def _refined(guess: Tensor, values: Tensor, family: AlphabetFamily, dtype: torch
             break
         option = likeliest
         rows = family.counts[option]
-        radius = torch.maximum(half_unit, _rounding(dtype) / 2 * (rows.abs() @ guess.abs()))
+        radius = torch.maximum(half_unit, rounding_of(dtype) / 2 * (rows.abs() @ guess.abs()))
         matrix = (rows / radius[:, None])[:, free]
         target = (values - rows[:, ~free] @ guess[~free]) / radius
         moved = torch.linalg.lstsq(matrix, target[:, None], driver="gelsd").solution[:, 0]

@@ -10,6 +10,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population
 from qrsolve.recovery import fewest_synapses, recover_parameters, value_step
+from qrsolve.type_usage import TypeUsage, type_usage
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Usage:
     parameters: Tensor | None = None
     values_from: str = ""
     reason: str = ""
+    by_type: TypeUsage | None = None
+    """The types of the sources, where these have some."""
 
     def named_values(self) -> dict[str, list[float]]:
         """Return the values by their names in the chip's file, one number per scope; only if all are known."""
@@ -71,6 +74,8 @@ def usage_of(population: Population, matrix: Tensor, claimed: Tensor | None = No
     if family is None:
         return Usage(population, matrix, (matrix != 0).long(), torch.zeros_like(matrix, dtype=torch.bool))
     n_scopes = 1 if family.scope == "layer" else len(matrix)
+    if any(group.kind == "type" for group in population.groups):
+        return _by_type(population, family, matrix, claimed)
     if not family.is_learned:
         return _explained(population, family, matrix, family.given.expand(n_scopes, -1), "chip")
     if claimed is None or not _may_be(family, claimed, n_scopes, matrix.dtype):
@@ -81,6 +86,16 @@ def usage_of(population: Population, matrix: Tensor, claimed: Tensor | None = No
         return verified
     recovered = _explained(population, family, matrix, None, "weights")
     return verified if bool(recovered.unreached.any()) else recovered
+
+
+def _by_type(population: Population, family: AlphabetFamily, matrix: Tensor, claimed: Tensor | None) -> Usage:
+    """Explain weights by one type per source; every connection is one synapse."""
+    if claimed is not None:
+        claimed = claimed.detach().cpu().double() if _may_be(family, claimed, len(matrix), matrix.dtype) else None
+    found = type_usage(family, matrix, claimed)
+    values_from = "given" if claimed is not None and found.parameters is claimed else "weights"
+    use = (matrix != 0).long()
+    return Usage(population, matrix, use, found.unreached, found.parameters, values_from, found.reason, found)
 
 
 def _may_be(family: AlphabetFamily, claimed: Tensor, n_scopes: int, dtype: torch.dtype) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import torch
 
@@ -9,7 +11,20 @@ from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem, Group
 
 MAX_CHOICES = 300_000
-STRUCTURES = ("none", "row", "column", "block", "all", "block+row", "row+all", "row+column", "sign", "row+sign")
+STRUCTURES = (
+    "none",
+    "row",
+    "column",
+    "block",
+    "all",
+    "block+row",
+    "row+all",
+    "row+column",
+    "sign",
+    "row+sign",
+    "type",
+    "row+type",
+)
 ALPHABETS = ("base", "magnitudes", "ten_three", "codebook", "no_zero", "asymmetric", "scopes", "real")
 
 
@@ -41,6 +56,13 @@ def optimum(problem: ChoiceProblem) -> float | None:
             for entries in grid.T:
                 signs = (chosen[:, entries] > 0).any(axis=1) & (chosen[:, entries] < 0).any(axis=1)
                 fits &= ~signs
+            continue
+        if group.kind == "type":
+            nonzero = values[np.arange(n), choices] != 0
+            for entries in grid.T:
+                # No two connections of a source are nonzero and of different options.
+                for a, b in combinations(entries, 2):
+                    fits &= ~(nonzero[:, a] & nonzero[:, b] & (choices[:, a] != choices[:, b]))
             continue
         count = use[choices] if group.counts == "synapses" else (values[np.arange(n), choices] != 0).astype(int)
         for part, entries in enumerate(parts_of(group, grid)):
@@ -125,8 +147,8 @@ def random_problem(seed: int, structure: str | None = None, alphabet: str | None
     least = 0 if options is None else options.min_use
     groups = []
     for part in structure.split("+") if structure != "none" else ():
-        if part == "sign":
-            groups.append(Group("sign", 1, limit="sign"))
+        if part in ("sign", "type"):
+            groups.append(Group(part, 1, limit=part))
             continue
         group = Group(part, 0, block if part == "block" else 0, limit=f"{part}_limit")
         size, n_parts = group.part_size(rows, columns), group.n_parts(rows, columns)

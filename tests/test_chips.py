@@ -10,7 +10,7 @@ from math import ceil
 import pytest
 import torch
 
-from qrsolve import HardwareSpec, InfeasibleError, compile_plan, load_spec
+from qrsolve import HardwareSpec, InfeasibleError, compile_plan, load_spec, project
 from qrsolve.check import check
 from qrsolve.spec import LayerShape, Synapses
 from qrsolve.spec.packing import Blocks, PerProcessor, PowersOfTwo
@@ -49,9 +49,18 @@ class TestWorkedExamples:
         assert sorted(values.tolist()) == list(range(-15, 16))
         assert family.use.max() == 1
 
-    @pytest.mark.skip(reason="axon_types have no projection and no check yet")
     def test_truenorth_two_values_of_one_type(self) -> None:
-        """W = [[3, 3], [5, 0]], rows = sources of one type: infeasible; of two types: feasible."""
+        # Rows are sources there, and neurons here.
+        weights = {"w": torch.tensor([[3.0, 3.0], [5.0, 0.0]]).T}
+        chip = load_spec("truenorth")
+        for n_types, feasible in ((1, False), (2, True), (4, True)):
+            kind = chip.weights.model_copy(update={"n_types": n_types})
+            plan = compile_plan(chip.model_copy(update={"weights": kind}), {"w": (2, 2)})
+            assert check(plan, weights).is_compliant == feasible
+            objective = project(plan, weights)["w"].certificate.objective
+            assert (objective < 1e-20) == feasible
+            # One type: the first neuron's value is 4 for both sources, which fits neither.
+            assert feasible or objective == pytest.approx(2.0)
 
     @pytest.mark.parametrize(
         ("targets", "bits", "axons"), [(10, 128, 8192), (128, 1152, 910), (256, 2304, 455), (1024, 9216, 113)]

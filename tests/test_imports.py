@@ -15,11 +15,14 @@ _ORDER = [
     {"savings"},
     {"alphabet", "group"},
     {"problem"},
+    {"option_class"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "sign_bound", "claim", "price_bound", "certify", "certify_levels"},
+    {"compile", "class_bound", "claim", "price_bound", "certify", "certify_levels"},
     {"allotment"},
     {"project", "recovery"},
+    {"type_recovery"},
+    {"type_usage"},
     {"check", "energy", "usage"},
     {"explain", "compare", "provenance"},
     {"training"},
@@ -34,7 +37,7 @@ for _level, _parts in enumerate(_ORDER):
     for _part in _parts:
         ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
 # Within a level, in this order.
-ALLOWED["certify"] |= {"claim", "price_bound", "sign_bound"}
+ALLOWED["certify"] |= {"claim", "price_bound", "class_bound"}
 ALLOWED["price_bound"] |= {"claim"}
 ALLOWED["energy"] |= {"usage"}
 ALLOWED["check"] |= {"usage", "energy"}
@@ -44,13 +47,15 @@ ALLOWED["model_format"] |= {"output_file"}
 for _part in (
     "claim",
     "price_bound",
-    "sign_bound",
+    "class_bound",
     "certify",
     "certify_levels",
     "check",
     "energy",
     "usage",
     "recovery",
+    "type_recovery",
+    "type_usage",
 ):
     ALLOWED[_part] -= {"solvers", "project"}
 

@@ -22,6 +22,7 @@ from qrsolve.solvers import HEURISTICS, SOLVERS, Solver, named_solver, refusals,
 EVERYONE = SOLVERS + HEURISTICS
 by_name = pytest.mark.parametrize("solver", EVERYONE, ids=lambda solver: solver.name)
 PROBLEMS = [random_problem(seed, structure) for structure in STRUCTURES for seed in range(8)]
+PROBLEMS += [random_problem(seed, "row+type", "codebook") for seed in range(8)]  # one synapse each
 
 
 def test_every_solver_of_every_module_is_in_a_list() -> None:

@@ -40,7 +40,7 @@ def check(problem: ChoiceProblem) -> list[str]:
         rounding = 1e-9 * best + 1e-13 * scale
         assert certificate.bound <= best + rounding, (solver.name, certificate.bound, best)
         assert certificate.objective >= best - rounding, solver.name
-        if solver in HEURISTICS or solver.name == "sign_prices":
+        if solver in HEURISTICS or solver.name in ("sign_prices", "type_prices"):
             assert solution.status is Status.FEASIBLE
             continue
         if solver.name == "lagrangian":
@@ -162,8 +162,18 @@ def test_limits_that_only_clash_together_are_infeasible() -> None:
 
 def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
     names = [solver.name for solver in SOLVERS]
-    quick = ["nearest", "top_gains", "greedy", "prices", "dynamic_program", "signs", "nested_prices", "min_cost_flow"]
-    assert names == [*quick, "cp_sat", "milp", "sign_prices", "lagrangian"]
+    quick = [
+        "nearest",
+        "top_gains",
+        "greedy",
+        "prices",
+        "dynamic_program",
+        "signs",
+        "types",
+        "nested_prices",
+        "min_cost_flow",
+    ]
+    assert names == [*quick, "cp_sat", "milp", "sign_prices", "type_prices", "lagrangian"]
     for seed in range(200):
         problem = random_problem(seed)
         chosen = select_solver(problem).name

@@ -228,6 +228,17 @@ WEIGHT_ERRORS = [
         ),
     ),
     ("{kind: axon_types, bits: 9}", "weights (axon_types): 'n_types' is missing; needed an integer from 1 to 10^12"),
+    (
+        "{kind: axon_types, n_types: 2, bits: 1}",
+        (
+            "weights (axon_types): 'bits' is 1, and one signed bit leaves no value but 0; "
+            "set signed: false for one value, or bits: 2"
+        ),
+    ),
+    (
+        "{kind: axon_types, n_types: 5000, bits: 9}",
+        "weights (axon_types): 'n_types' makes too many options for one connection; at most 2,047",
+    ),
     ("{kind: real, source: c}", "weights (real): 'source' is 'c'; 'sources' has: a"),
 ]
 

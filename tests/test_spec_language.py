@@ -239,7 +239,6 @@ def test_scopes_are_neuron_or_layer_until_placed(scope):
 def test_kinds_without_options():
     assert RealWeights().family() is None
     assert RealWeights().not_enforced() == ()
-    assert AxonTypeWeights(n_types=4, bits=9).family() is None
 
 
 def test_what_weights_do_not_enforce():
@@ -252,12 +251,7 @@ def test_what_weights_do_not_enforce():
     assert CodebookWeights(n_values=4, bits=4, step=0.5).remarks() == (
         "weights: values of 4 bits are integers -7..7 times the step 0.5",
     )
-    assert AxonTypeWeights(n_types=4, bits=9).not_enforced() == (
-        (
-            "weights: axon_types (4 types of sources, values of 9 bits per neuron) is not enforced by this version; "
-            "weights are taken as real"
-        ),
-    )
+    assert AxonTypeWeights(n_types=4, bits=9).not_enforced() == ()
     assert BaseMaskWeights(n_bases=4, composition=composed(2)).not_enforced() == ()
 
 
@@ -268,7 +262,26 @@ def test_one_sign_per_source_is_a_limit():
         signed = weights.model_copy(update={"sign": "per_source"})
         assert signed.group() == one_sign
         assert signed.remarks()[-1].startswith("weights: sign per_source is held for each column")
-    assert AxonTypeWeights(n_types=4, bits=9).group() is None
+
+
+def test_axon_types_are_a_value_per_neuron_and_type():
+    weights = AxonTypeWeights(n_types=3, bits=9)
+    family = weights.family()
+    assert family.counts.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert family.use.tolist() == [0, 1, 1, 1]
+    assert (family.scope, family.names, family.value_bits) == ("neuron", ("type_0", "type_1", "type_2"), 9)
+    assert torch.isnan(family.given).all()
+    assert not family.positive.any()
+    assert weights.group() == Group("type", 1, counts="sources", limit="axon_types")
+    assert weights.stored_bits() == 1  # a crossbar's bit; the values are the neuron's
+    assert weights.remarks() == (
+        "weights: the type of a source is held for each column of a population's matrix, until a placement exists",
+        "weights: values are integers -255..255 times a scale of the neuron, which its threshold takes up",
+    )
+    unsigned = AxonTypeWeights(n_types=3, bits=8, signed=False)
+    assert unsigned.family().positive.all()
+    assert unsigned.family().value_bits == 9  # one more for the side that is not there
+    assert unsigned.remarks()[1].startswith("weights: values are integers 0..255 times")
 
 
 FLATTENED = (

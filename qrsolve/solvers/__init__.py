@@ -19,6 +19,8 @@ from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.solvers.type_prices import TypePrices
+from qrsolve.solvers.types import Types
 
 SOLVERS: tuple[Solver, ...] = (
     Nearest(),
@@ -27,14 +29,19 @@ SOLVERS: tuple[Solver, ...] = (
     Prices(),
     DynamicProgram(),
     Signs(),
+    Types(),
     NestedPrices(),
     MinCostFlow(),
     CpSat(),
     Milp(),
     SignPrices(),
+    TypePrices(),
     Lagrangian(),
 )
 """Cheapest first, and exact before those that may leave a gap; the first that does not refuse a problem is taken."""
+
+_WARM = (Prices, SignPrices, TypePrices)
+_SEARCHING = (CpSat, Milp)
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy(), GreedyDecomposition())
 """What one would write without a solver, for comparison; taken only by name."""
@@ -62,6 +69,15 @@ def select_solver(problem: ChoiceProblem) -> Solver:
     raise NoSolverError("no exact solver accepts this problem:\n" + "\n".join(reasons))
 
 
+def quick_solver(problem: ChoiceProblem) -> Solver:
+    """Return the first solver that does not refuse, those that search for seconds last; errors as `select_solver`.
+
+    For many problems one after the other: in training, and while values are learned.
+    """
+    accepting = (solver for solver in SOLVERS if not isinstance(solver, _SEARCHING) and not solver.refusal(problem))
+    return next(accepting, None) or select_solver(problem)
+
+
 def named_solver(name: str) -> Solver:
     """Return the solver of that name; `NoSolverError` lists the names if there is none."""
     everyone = SOLVERS + HEURISTICS
@@ -82,8 +98,8 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
         Use this one, or the solver or heuristic of that name; ``None`` takes the first of ``SOLVERS`` that does not
         refuse.
     start : Solution or None
-        The solution of a nearby problem of the same shape, which spares `Prices` much of the search; the others work
-        without it.
+        The solution of a nearby problem of the same shape, which spares `Prices`, `SignPrices` and `TypePrices` much of
+        the search; the others work without it.
 
     Returns
     -------
@@ -108,7 +124,7 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
         solver = named_solver(solver) if isinstance(solver, str) else solver
         if reason := solver.refusal(problem):
             raise NoSolverError(f"{solver.name} refuses: {reason}")
-    solution = solver.solve(problem, start) if isinstance(solver, Prices) else solver.solve(problem)
+    solution = solver.solve(problem, start) if isinstance(solver, _WARM) else solver.solve(problem)
     if solution.choice is None and solution.status is Status.LIMIT_REACHED:
         raise NoSolverError(f"{solver.name}: {solution.reason}")
     if solution.choice is None:
@@ -116,4 +132,4 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
     return solution
 
 
-__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "refusals", "select_solver", "solve"]
+__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "quick_solver", "refusals", "select_solver", "solve"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
+
+from qrsolve.option_class import EVERY, option_classes
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status
 
@@ -55,8 +58,8 @@ def _is_covered(problem: ChoiceProblem, i: int, j: int) -> bool:
 
 
 def _can_bind(problem: ChoiceProblem, group: Group) -> bool:
-    if group.kind == "sign":
-        return _both_signs_are_possible(problem, group)
+    if group.counts_classes:
+        return _several_classes_are_possible(problem, group)
     per_entry = 1 if problem.alphabet is None or group.counts == "sources" else problem.alphabet.max_use
     most = group.part_size(problem.n_rows, problem.n_columns) * per_entry
     if isinstance(group.capacity, int):
@@ -64,13 +67,14 @@ def _can_bind(problem: ChoiceProblem, group: Group) -> bool:
     return bool((group.capacity < most).any())
 
 
-def _both_signs_are_possible(problem: ChoiceProblem, group: Group) -> bool:
-    """Whether some column could take values of both signs where one is allowed."""
+def _several_classes_are_possible(problem: ChoiceProblem, group: Group) -> bool:
+    """Whether some column could take values of two classes where one is allowed."""
     if problem.n_rows < 2 or not bool((group.capacities(problem.n_rows, problem.n_columns) < 2).any()):
         return False
     if problem.alphabet is None:
-        return True
-    return bool((problem.alphabet.values > 0).any() & (problem.alphabet.values < 0).any())
+        return group.kind == "sign"
+    classes = option_classes(group, problem.alphabet)
+    return len(torch.unique(classes[classes != EVERY])) > 1
 
 
 def infeasibility(problem: ChoiceProblem) -> Solution | None:
@@ -81,7 +85,7 @@ def infeasibility(problem: ChoiceProblem) -> Solution | None:
     sources, which only `cp_sat` and `milp` accept.
     """
     for group in problem.groups:
-        if group.kind == "sign":
+        if group.counts_classes:
             continue
         fewest, unit = _fewest(problem, group)
         capacity = group.capacities(problem.n_rows, problem.n_columns)
@@ -112,7 +116,7 @@ def _fewest(problem: ChoiceProblem, group: Group) -> tuple[int, str]:
 def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the groups from finest to coarsest if they are nested, else ``None``."""
     kinds = [problem.groups[i].kind for i in groups]
-    if "sign" in kinds:
+    if any(problem.groups[i].counts_classes for i in groups):
         return None
     if len(groups) == 1:
         return groups
@@ -121,10 +125,10 @@ def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int,
     return tuple(sorted(groups, key=lambda i: _NESTING[problem.groups[i].kind]))
 
 
-def sign_refusal(problem: ChoiceProblem) -> str:
-    """Return a refusal if the values of a column must share a sign, else ``""``."""
-    limits = [problem.groups[i].limit for i in binding_groups(problem) if problem.groups[i].kind == "sign"]
-    return f"{limits[0] or 'sign'} couples the values of each source" if limits else ""
+def class_refusal(problem: ChoiceProblem) -> str:
+    """Return a refusal if the values of a column must share a sign or a type, else ``""``."""
+    groups = [problem.groups[i] for i in binding_groups(problem) if problem.groups[i].counts_classes]
+    return f"{groups[0].limit or groups[0].kind} couples the values of each source" if groups else ""
 
 
 def no_free_zero(problem: ChoiceProblem) -> str:
@@ -135,8 +139,8 @@ def no_free_zero(problem: ChoiceProblem) -> str:
 
 
 def mixed_counts(problem: ChoiceProblem) -> str:
-    """Return a refusal if some group counts something else than synapses: signs, or sources of several; else ``""``."""
-    if text := sign_refusal(problem):
+    """Return a refusal if some group does not count synapses, but classes, or sources of several; else ``""``."""
+    if text := class_refusal(problem):
         return text
     if problem.alphabet is None or problem.alphabet.max_use <= 1:
         return ""

@@ -47,7 +47,7 @@ def part_of(group: Group, entries: Entries, n_columns: int) -> Tensor:
     """Return the part of each entry, int64, shape (n_entries,)."""
     if group.kind == "row":
         return entries.row
-    if group.kind == "column":
+    if group.kind == "column" or group.counts_classes:
         return entries.column
     if group.kind == "all":
         return torch.zeros_like(entries.row)

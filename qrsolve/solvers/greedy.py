@@ -9,11 +9,11 @@ from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import (
     Solver,
     binding_groups,
+    class_refusal,
     infeasibility,
     laminar_order,
     mixed_counts,
     no_free_zero,
-    sign_refusal,
 )
 from qrsolve.solvers.top_gains import keep_nested
 
@@ -32,7 +32,7 @@ class Greedy(Solver):
         """Refuse real values, capacities that are not nested, and costs that are not convex in use."""
         alphabet = problem.alphabet
         if laminar_order(problem, binding_groups(problem)) is None:
-            return sign_refusal(problem) or "the limits are not nested"
+            return class_refusal(problem) or "the limits are not nested"
         if reason := no_free_zero(problem) or mixed_counts(problem):
             return reason
         if alphabet is None or alphabet.levels_by_use is None:

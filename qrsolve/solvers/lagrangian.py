@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver, binding_groups, infeasibility
+from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.flow_network import solve_flow
 from qrsolve.solvers.hulls import hull_segments
@@ -23,7 +23,6 @@ from qrsolve.solvers.savings import (
     first_slope,
     levels_of,
     savings_at,
-    sign_group_refusal,
 )
 
 TOLERANCE = 1e-9
@@ -56,7 +55,7 @@ class Lagrangian(Solver):
         """Refuse no binding limit, and limits on sources where a connection cannot be left out."""
         if not binding_groups(problem):
             return "no limit can bind"
-        if refusal := sign_group_refusal(problem):
+        if refusal := class_refusal(problem):
             return refusal
         if problem.alphabet is not None and problem.alphabet.free_zero is None and counting_refusal(problem):
             return "a limit counts sources, and a connection cannot be left out: the alphabet has no zero"

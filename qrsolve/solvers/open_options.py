@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qrsolve.option_class import class_group, class_of, n_classes, option_classes
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solvers.base import binding_groups
+
+_CLASS = "class "
+"""Begins the names of the ways of counting that are classes, which their number follows."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class OpenOptions:
     ----------
     entry : Tensor
         int64, shape (n_booleans,), ascending: the entry ``row * n_columns + column`` of each Boolean. Where sources
-        have one sign each, the signs follow as entries of their own, with options 0 (positive) and 1 (negative).
+        have one class each (a sign, a type), the classes follow as entries of their own, with an option per class.
     option : Tensor
         int64, same shape: its option.
     cost : Tensor
@@ -82,9 +86,11 @@ class OpenOptions:
         counts_of = {kind: torch.tensor([c[i] for c in counted])[level] for i, kind in enumerate(kinds)}
         option = torch.stack(cheapest, dim=1)[entry, level]
         extra, limits = cost[entry, level] - floor[entry], _limits(problem, entry, counts_of)
-        if "positive" in kinds:
-            entry, option, extra, signs = _with_signs(problem, entry, option, extra, counts_of)
-            limits += signs
+        classes = [kind for kind in kinds if kind.startswith(_CLASS)]
+        if classes:
+            of_class = [counts_of[kind].nonzero()[:, 0] for kind in classes]
+            entry, option, extra, more = _with_classes(problem, entry, option, extra, of_class)
+            limits += more
         return cls(entry, option, extra, float(floor.sum()), limits)
 
     def choice(self, taken: Tensor, problem: ChoiceProblem) -> Tensor:
@@ -131,10 +137,12 @@ class OpenOptions:
 
 
 def binding_kinds(problem: ChoiceProblem) -> tuple[str, ...]:
-    """Return in which ways the groups that can bind count: "synapses", "sources", and by sign, as far as needed."""
+    """Return in which ways the groups that can bind count: "synapses", "sources", and by class, as far as needed."""
     binding = [problem.groups[i] for i in binding_groups(problem)]
-    counts = sorted({group.counts for group in binding if group.kind != "sign"}, reverse=True)
-    return (*counts, *(("positive", "negative") if any(group.kind == "sign" for group in binding) else ()))
+    counts = sorted({group.counts for group in binding if not group.counts_classes}, reverse=True)
+    group = next((group for group in binding if group.counts_classes), None)
+    n = 0 if group is None else n_classes(group, problem.alphabet)
+    return (*counts, *(f"{_CLASS}{c}" for c in range(n)))
 
 
 def n_booleans(problem: ChoiceProblem) -> int:
@@ -154,23 +162,34 @@ def _levels(problem: ChoiceProblem, kinds: tuple[str, ...]) -> list[tuple[tuple[
     if problem.alphabet is None:
         # Dropping (option 0) counts nothing; keeping (option 1) counts one in every way, but has one sign.
         found[(0,) * len(kinds)] = [0]
-        for sign in (1, -1) if "positive" in kinds else (1,):
-            found.setdefault(_counts_of(kinds, 1, sign), []).append(1)
+        for c in range(max(1, sum(kind.startswith(_CLASS) for kind in kinds))):
+            found.setdefault(_counts_of(kinds, 1, True, c), []).append(1)
         return [(counts, torch.tensor(found[counts])) for counts in sorted(found)]
     alphabet = problem.alphabet
+    classes = _classes(problem, kinds)
     for k, use in enumerate(alphabet.use.tolist()):
-        # A value that is 0, or of another sign, in some scopes only counts differently there.
-        for sign in torch.unique(alphabet.values[:, k].sign()).tolist():
-            members = found.setdefault(_counts_of(kinds, use, sign), [])
+        # A value that is 0, or of another class, in some scopes only counts differently there.
+        ways = torch.stack([(alphabet.values[:, k] != 0).long(), classes[:, k]], dim=1).unique(dim=0).tolist()
+        for is_source, c in ways:
+            members = found.setdefault(_counts_of(kinds, use, bool(is_source), c), [])
             if members[-1:] != [k]:
                 members.append(k)
     return [(counts, torch.tensor(found[counts])) for counts in sorted(found)]
 
 
-def _counts_of(kinds: tuple[str, ...], use: int, sign: float) -> tuple[int, ...]:
-    """Return what an option of some use and sign counts in each way."""
-    by_kind = {"synapses": use, "sources": int(sign != 0), "positive": int(sign > 0), "negative": int(sign < 0)}
-    return tuple(by_kind[kind] for kind in kinds)
+def _classes(problem: ChoiceProblem, kinds: tuple[str, ...]) -> Tensor:
+    """Return the class of each option in each scope; one for all where nothing counts classes."""
+    assert problem.alphabet is not None
+    group = class_group(problem)
+    if group is None or not any(kind.startswith(_CLASS) for kind in kinds):
+        return torch.zeros(problem.alphabet.values.shape, dtype=torch.int64, device=problem.alphabet.values.device)
+    return option_classes(group, problem.alphabet)
+
+
+def _counts_of(kinds: tuple[str, ...], use: int, is_source: bool, c: int) -> tuple[int, ...]:
+    """Return what an option of some use and class counts in each way."""
+    by_kind = {"synapses": use, "sources": int(is_source)}
+    return tuple(by_kind[kind] if kind in by_kind else int(kind == f"{_CLASS}{c}") for kind in kinds)
 
 
 def _cost(
@@ -180,14 +199,23 @@ def _cost(
     if problem.alphabet is None:
         v = w if k else torch.zeros_like(w)
         is_source = torch.full((problem.n_rows, 1), bool(k))
+        group = class_group(problem)
+        classes = torch.zeros_like(is_source, dtype=torch.int64) if group is None else class_of(group, v, 0)
     else:
         v = problem.alphabet.row_values(problem.n_rows)[:, k : k + 1].cpu()
         is_source = v != 0
-    counted = {"sources": is_source, "positive": v > 0, "negative": v < 0}
+        by_scope = _classes(problem, kinds)[:, k : k + 1].cpu()
+        classes = (
+            by_scope.expand(problem.n_rows, 1)
+            if problem.alphabet.scope is None
+            else by_scope[problem.alphabet.scope.cpu()]
+        )
     holds = torch.ones_like(is_source)
     for kind, count in zip(kinds, counts, strict=True):
-        if kind in counted:
-            holds = holds & (counted[kind] == bool(count))
+        if kind == "sources":
+            holds = holds & (is_source == bool(count))
+        elif kind != "synapses":
+            holds = holds & ((classes == int(kind.removeprefix(_CLASS))) == bool(count))
     cost = (w - v).square()
     return holds, cost if h is None else cost * h
 
@@ -206,7 +234,7 @@ def _limits(problem: ChoiceProblem, entry: Tensor, counts_of: dict[str, Tensor])
     rows, columns = problem.w.shape
     found = []
     for i in binding_groups(problem):
-        if problem.groups[i].kind == "sign":
+        if problem.groups[i].counts_classes:
             continue
         group, counts = problem.groups[i], counts_of[problem.groups[i].counts]
         part = _part_of_entry(group, rows, columns)[entry]
@@ -218,31 +246,29 @@ def _limits(problem: ChoiceProblem, entry: Tensor, counts_of: dict[str, Tensor])
     return tuple(found)
 
 
-def _with_signs(
-    problem: ChoiceProblem, entry: Tensor, option: Tensor, cost: Tensor, counts_of: dict[str, Tensor]
+def _with_classes(
+    problem: ChoiceProblem, entry: Tensor, option: Tensor, cost: Tensor, members: list[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Limit, ...]]:
-    """Add two Booleans per column, its sign, of which the one excludes what the other allows.
+    """Add a Boolean per column and class, each of which excludes what only the other classes admit.
 
-    With ``n`` negative options in a column, ``sum of those taken + n * positive <= n`` leaves none of them where the
-    column is positive, and all where it is not.
+    With ``n`` options of a class in a column, ``sum of those taken + n * sum of the other classes' Booleans <= n``
+    leaves none of them where the column is of another class, and all where it is of this one.
     """
-    columns = problem.n_columns
-    signs = torch.arange(columns).repeat_interleave(2)
-    n = len(entry)
+    columns, n, n_of_class = problem.n_columns, len(entry), len(members)
     limits = []
-    for side, kind in enumerate(("negative", "positive")):
-        member = counts_of[kind].nonzero()[:, 0]
+    for c, member in enumerate(members):
         of_column = entry[member] % columns
         order = torch.argsort(of_column, stable=True)
         sizes = torch.bincount(of_column, minlength=columns).tolist()
+        others = torch.tensor([other for other in range(n_of_class) if other != c])
         for j, piece in enumerate(member[order].split(sizes)):
             if len(piece):
-                booleans = torch.cat([piece, torch.tensor([n + 2 * j + side])])
-                limits.append(Limit(booleans, torch.tensor([1] * len(piece) + [len(piece)]), len(piece)))
+                booleans = torch.cat([piece, n + n_of_class * j + others])
+                limits.append(Limit(booleans, torch.tensor([1] * len(piece) + [len(piece)] * len(others)), len(piece)))
     return (
-        torch.cat([entry, problem.w.numel() + signs]),
-        torch.cat([option, torch.arange(2).repeat(columns)]),
-        torch.cat([cost, torch.zeros(2 * columns, dtype=torch.float64)]),
+        torch.cat([entry, problem.w.numel() + torch.arange(columns).repeat_interleave(n_of_class)]),
+        torch.cat([option, torch.arange(n_of_class).repeat(columns)]),
+        torch.cat([cost, torch.zeros(n_of_class * columns, dtype=torch.float64)]),
         tuple(limits),
     )
 

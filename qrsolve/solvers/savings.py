@@ -12,7 +12,7 @@ from torch import Tensor
 from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import chosen_values
-from qrsolve.solvers.base import binding_groups
+from qrsolve.solvers.base import binding_groups, class_refusal
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.nearest import nearest_option
 
@@ -106,15 +106,9 @@ def first_slope(problem: ChoiceProblem) -> Tensor:
     return slope
 
 
-def sign_group_refusal(problem: ChoiceProblem) -> str:
-    """Return a refusal if some group is of signs, which no flow and no price of synapses counts, else ``""``."""
-    limits = [group.limit or group.kind for group in problem.groups if group.kind == "sign"]
-    return f"{limits[0]} couples the values of each source" if limits else ""
-
-
 def counting_refusal(problem: ChoiceProblem) -> str:
     """Return a refusal if some binding group counts sources and an option can count otherwise than with its use."""
-    if refusal := sign_group_refusal(problem):
+    if refusal := class_refusal(problem):
         return refusal
     alphabet = problem.alphabet
     if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
-from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order, no_free_zero, sign_refusal
+from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility, laminar_order, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
 
 
@@ -90,7 +90,7 @@ class TopGains(Solver):
         """Refuse capacities that are not nested, several synapses per connection, or no free zero."""
         binding = binding_groups(problem)
         if laminar_order(problem, binding) is None:
-            return sign_refusal(problem) or "the limits are not nested"
+            return class_refusal(problem) or "the limits are not nested"
         if problem.alphabet is None or can_count_once(problem.alphabet, [problem.groups[i] for i in binding]):
             return ""
         if problem.alphabet.max_use > 1 and any(problem.groups[i].counts == "synapses" for i in binding):

@@ -14,7 +14,9 @@ from qrsolve.errors import ModelError, QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
+from qrsolve.solvers import quick_solver
 from qrsolve.solvers.levels import best_parameters, solve_levels
+from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.training.exploration import explored
 from qrsolve.training.methods import Method, Step
 from qrsolve.training.schedule import Stage
@@ -151,6 +153,8 @@ class PopulationState:
         # A magnitude keeps its sign; a value that the chip gives stays.
         moved = torch.where(family.positive.to(gradient.device), moved.clamp(min=1e-12), moved)
         self.parameters = torch.where(torch.isnan(given), moved, given)
+        if family.value_bits is not None:
+            self.parameters = on_value_grid(self.parameters, torch.ones_like(self.parameters), family)
         self._alphabet = None
 
     def project(self, stage: Stage) -> dict[str, Tensor]:
@@ -209,7 +213,8 @@ class PopulationState:
             problem = self.problem(matrix)
         self.n_projections += 1
         solver = self.method.solver(self.generator)
-        self.solution = solve_choice(problem, solver, None if solver is not None else self.solution)
+        start = None if solver is not None else self.solution
+        self.solution = solve_choice(problem, solver or quick_solver(problem), start)
         return self.solution.values(problem)
 
     def _relaxed(self, matrix: Tensor, stage: Stage) -> Tensor:
@@ -302,7 +307,7 @@ class PopulationState:
 
 
 def _choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
-    return solve_choice(problem, start=start)
+    return solve_choice(problem, quick_solver(problem), start)
 
 
 def _widened(group: Group, openness: float, rows: int, columns: int) -> Group:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.option_class import class_group
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import Solution
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
-from qrsolve.solvers.levels.value_grid import on_value_grid
+from qrsolve.solvers.levels.grid_rounding import on_value_grid
+from qrsolve.solvers.levels.type_starts import type_starts
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
@@ -37,9 +39,13 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
 
     Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
     scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated
-    around each start.
+    around each start. Where sources have types, starts are sets of types (`type_starts`).
     """
-    starts = first_parameters(problem)
+    starts = (
+        type_starts(problem, kept_share(problem))
+        if class_group(problem, "type") is not None
+        else first_parameters(problem)
+    )
     if problem.scope is None and problem.w.shape[0] > _SCREENING_ROWS and _rows_are_alike(problem):
         some = torch.linspace(0, problem.w.shape[0] - 1, _SCREENING_ROWS).long().to(problem.w.device)
         h = None if problem.h is None else problem.h[some]
@@ -113,6 +119,7 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
 
 
 def _quadratic(parameters: Tensor, normal: Tensor, right: Tensor) -> Tensor:
+    """Return the objective of each scope, but for a constant."""
     return torch.einsum("st,stu,su->s", parameters, normal, parameters) - 2 * (right * parameters).sum(dim=1)
 
 
@@ -198,7 +205,7 @@ def _sizes(problem: LevelsProblem, side: float, n: int, shape: str) -> Tensor:
     w = problem.w.double()
     w = w.reshape(1, -1) if problem.scope is None else w
     signed = side == 0 and not bool(problem.family.positive.any())
-    kept = _kept_share(problem)
+    kept = kept_share(problem)
     size = w if side == 0 and signed else (w.abs() if side == 0 else (side * w).clamp(min=0))
     order = w.abs() if signed else size
     n_kept = max(1, min(size.shape[1], round(kept * size.shape[1])))
@@ -217,12 +224,12 @@ def _sizes(problem: LevelsProblem, side: float, n: int, shape: str) -> Tensor:
     return sizes.expand(scopes, -1).clone()
 
 
-def _kept_share(problem: LevelsProblem) -> float:
+def kept_share(problem: LevelsProblem) -> float:
     """Return the share of entries that can be nonzero under the tightest limit."""
     rows, columns = problem.w.shape
     share = 1.0
     for group in problem.groups:
-        if group.kind == "sign":
+        if group.counts_classes:
             continue
         size = group.part_size(rows, columns)
         capacity = group.capacities(rows, columns)

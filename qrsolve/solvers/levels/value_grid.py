@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
+from qrsolve.solvers.levels.grid_rounding import highest_integer, nearest_grid
 from qrsolve.solvers.levels.k_means import KMeans
 from qrsolve.solvers.levels.monotone import FloatArray, IntArray, row_minima
 from qrsolve.solvers.levels.sorted_lines import running_sums
@@ -110,8 +110,7 @@ def best_integers(lines: _Lines, steps: FloatArray, family: AlphabetFamily) -> t
     -----
     O(n_values G log G) per scope for a grid of G values.
     """
-    assert family.value_bits is not None
-    top, n_values, zero = highest_integer(family.value_bits), family.n_parameters, lines.sides == 2
+    top, n_values, zero = highest_integer(family), family.n_parameters, lines.sides == 2
     grid = np.arange(0 if zero else -top, top + 1)
     n_states, n_lines = len(grid), len(lines.x)
     step = np.repeat(steps, lines.sides)[:, None]
@@ -180,18 +179,14 @@ def _walk(grid: IntArray, origin: IntArray, last: IntArray, runs: IntArray, n_va
     return chosen
 
 
-def highest_integer(bits: int) -> int:
-    """Return the largest integer of a symmetric range of so many bits, sign included."""
-    return max((1 << (bits - 1)) - 1, 1)
-
-
 def _free_steps(lines: _Lines, free: FloatArray, family: AlphabetFamily) -> tuple[FloatArray, IntArray]:
     """Alternate integers and step from several starts; return the best steps and integers of each scope."""
-    assert family.value_bits is not None
-    top = highest_integer(family.value_bits)
+    top = highest_integer(family)
     largest = np.maximum(np.abs(free).max(axis=1), np.finfo(float).tiny)
     exact = 2 * top + 1 <= _MAX_STATES
-    rounded, integers = rounded_to_grid(free, np.ones_like(free), family)
+    values = torch.from_numpy(free)
+    grid = nearest_grid(values, torch.ones_like(values), family)
+    rounded, integers = grid[0][:, 0].numpy(), grid[1].long().numpy()
     best, least = rounded, _cost(lines, rounded[:, None] * integers)
     for top_integer in np.unique(np.linspace(max(1.0, top / 2), top, _STEPS).round()) if exact else ():
         step = largest / top_integer
@@ -235,43 +230,3 @@ def _best_step(lines: _Lines, step: FloatArray, integers: IntArray) -> FloatArra
     up = (numbers * moment).sum(axis=1).reshape(-1, lines.sides).sum(axis=1)
     down = (numbers * numbers * weight).sum(axis=1).reshape(-1, lines.sides).sum(axis=1)
     return np.where((up > 0) & (down > 0), up / np.where(down > 0, down, 1.0), step)
-
-
-def rounded_to_grid(values: FloatArray, weight: FloatArray, family: AlphabetFamily) -> tuple[FloatArray, IntArray]:
-    """Find a step and integers near given values: minimise ``sum weight (value - step * integer)^2`` per scope.
-
-    Tries every step that makes the largest value an integer, then fits the step to the integers.
-
-    Returns
-    -------
-    step : ndarray
-        Shape (n_scopes,), > 0.
-    integers : ndarray
-        int64, in the shape of ``values``.
-    """
-    assert family.value_bits is not None
-    top = highest_integer(family.value_bits)
-    largest = np.abs(values).max(axis=1)
-    largest = np.where(largest > 0, largest, 1.0)
-    if family.value_step is not None:
-        step = np.full(len(values), family.value_step)
-        return step, np.clip(np.rint(values / step[:, None]), -top, top).astype(np.int64)
-    best, least = largest / top, np.full(len(values), np.inf)
-    for tops in np.array_split(np.arange(top, 0, -1), max(1, values.size * top // _CHUNK)):
-        steps = largest[:, None] / tops
-        ratio = values[:, None, :] / steps[:, :, None]
-        error = ((np.rint(ratio) - ratio) ** 2 * weight[:, None, :]).sum(axis=2) * steps**2
-        place = error.argmin(axis=1)
-        smallest = error[np.arange(len(values)), place]
-        better = smallest < least
-        best, least = np.where(better, steps[np.arange(len(values)), place], best), np.minimum(least, smallest)
-    integers = np.rint(values / best[:, None])
-    up, down = (weight * integers * values).sum(axis=1), (weight * integers * integers).sum(axis=1)
-    step = np.where((up > 0) & (down > 0), up / np.where(down > 0, down, 1.0), best)
-    return step, np.clip(integers, -top, top).astype(np.int64)
-
-
-def on_value_grid(values: Tensor, weight: Tensor, family: AlphabetFamily) -> Tensor:
-    """Return values of shape (n_scopes, n) on a common grid per scope, near given ones; `rounded_to_grid` in torch."""
-    step, integers = rounded_to_grid(values.cpu().numpy(), weight.clamp(min=1e-300).cpu().numpy(), family)
-    return torch.from_numpy(step[:, None] * integers).to(values)

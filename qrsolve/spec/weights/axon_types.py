@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from math import isqrt, nan
+from typing import TYPE_CHECKING, Literal, Self
 
-from qrsolve.spec.facts import PositiveCount
-from qrsolve.spec.weights.base import Bits, WeightKind
+from pydantic import model_validator
+
+from qrsolve.group import Group
+from qrsolve.lazy import DeferredModule
+from qrsolve.spec.facts import Conflict, PositiveCount, refusal
+from qrsolve.spec.weights.base import MAX_TABLE, Bits, Scope, WeightKind
+
+if TYPE_CHECKING:
+    import torch
+
+    from qrsolve.alphabet import AlphabetFamily
+else:
+    torch = DeferredModule("torch")  # as in base.py
 
 
 class AxonTypeWeights(WeightKind):
@@ -19,7 +31,49 @@ class AxonTypeWeights(WeightKind):
     signed: bool = True
     """Whether values below 0 exist."""
 
-    def not_enforced(self) -> tuple[str, ...]:
-        """Say that axon types are not enforced at all yet."""
-        what = f"{self.n_types} types of sources, values of {self.bits} bits per neuron"
-        return (f"weights: axon_types ({what}) is not enforced by this version; weights are taken as real",)
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.bits == 1 and self.signed:
+            text = "'bits' is 1, and one signed bit leaves no value but 0; set signed: false for one value, or bits: 2"
+            raise refusal(Conflict(("bits",), text))
+        if (self.n_types + 1) * self.n_types > MAX_TABLE:
+            text = f"'n_types' makes too many options for one connection; at most {isqrt(MAX_TABLE) - 1:,}"
+            raise refusal(Conflict(("n_types",), text))
+        return self
+
+    def value_scope(self) -> Scope:
+        """Return that each neuron has its own values."""
+        return "neuron"
+
+    def family(self) -> AlphabetFamily:
+        """Return zero, then the neuron's value for each type, at one synapse each."""
+        from qrsolve.alphabet import AlphabetFamily
+
+        n = self.n_types
+        return AlphabetFamily(
+            counts=torch.cat([torch.zeros(1, n), torch.eye(n)]).to(torch.float64),
+            use=torch.ones(n + 1, dtype=torch.int64) - torch.eye(n + 1, dtype=torch.int64)[0],
+            positive=torch.full((n,), not self.signed),
+            given=torch.full((n,), nan, dtype=torch.float64),
+            names=tuple(f"type_{t}" for t in range(n)),
+            scope="neuron",
+            # Without a sign, all bits are for the positive side.
+            value_bits=self.bits if self.signed else self.bits + 1,
+        )
+
+    def stored_bits(self) -> int:
+        """Return 1: a crossbar stores whether there is a connection."""
+        return 1
+
+    def group(self) -> Group:
+        """Return one type per source as a limit."""
+        return Group("type", 1, counts="sources", limit="axon_types")
+
+    def remarks(self) -> tuple[str, ...]:
+        """Say what a source and a value are taken to be."""
+        top = 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        integers = f"integers {-top if self.signed else 0}..{top}"
+        return (
+            "weights: the type of a source is held for each column of a population's matrix, until a placement exists",
+            f"weights: values are {integers} times a scale of the neuron, which its threshold takes up",
+        )

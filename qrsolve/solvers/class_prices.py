@@ -1,0 +1,191 @@
+"""One class of options per source and capacities together: prices choose classes, classes leave an exact problem."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qrsolve.option_class import EVERY, chosen_classes, class_of, n_classes, option_ranks
+from qrsolve.problem import ChoiceProblem, Group, can_count_once
+from qrsolve.solution import Solution, Status, chosen_values
+from qrsolve.solvers.base import binding_groups, infeasibility
+
+
+class GivenClasses(ABC):
+    """The problem that is left once every column has its class: one without classes, which exact solvers take."""
+
+    @abstractmethod
+    def unrestricted(self, kept: ChoiceProblem) -> Solution:
+        """Return an optimal choice of ``kept``, a problem without class groups, whatever the classes."""
+
+    @abstractmethod
+    def solve(self, kept: ChoiceProblem, classes: Tensor) -> Solution:
+        """Return an optimal choice of ``kept`` for a class of each column; its prices are of the groups of ``kept``."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How long to look for classes.
+
+    Parameters
+    ----------
+    max_rounds : int
+        Sets of classes that are tried, an exact problem each.
+    n_steps : int
+        Subgradient steps on the prices.
+    """
+
+    max_rounds: int
+    n_steps: int
+
+
+def search_classes(
+    problem: ChoiceProblem, group: Group, given: GivenClasses, search: Search, solver: str, start: Solution | None
+) -> Solution:
+    """Alternate between prices and classes: each set of prices has best classes, each set of classes best prices.
+
+    For given prices a column saves what its entries save with the options that a class admits, so it takes the class
+    that saves most: that is a bound. For given classes the problem is exact and has prices. The two take turns, then
+    subgradient steps raise the bound.
+
+    Parameters
+    ----------
+    problem : ChoiceProblem
+        With a free zero, or real weights.
+    group : Group
+        Of kind "sign" or "type".
+    given : GivenClasses
+        Solves the problem that given classes leave.
+    search : Search
+        Where there is a start, its classes and those of its prices are tried, and no steps are taken.
+    solver : str
+        In whose name.
+    start : Solution or None
+        Of a nearby problem, with prices.
+
+    Returns
+    -------
+    Solution
+        The best choice found, FEASIBLE, with the prices of the best bound; or INFEASIBLE.
+
+    Notes
+    -----
+    O(``max_rounds`` exact problems + ``n_steps`` * entries * n_options). Ties go to the first class.
+    """
+    if (infeasible := infeasibility(problem)) is not None:
+        return infeasible
+    positions = [i for i in binding_groups(problem) if not problem.groups[i].counts_classes]
+    kept = problem.with_groups(positions)
+    columns = _Columns.of(kept, group)
+    best: tuple[float, Solution] | None = None
+    seen: list[Tensor] = []
+    if start is not None and start.choice is not None and start.index is None and start.prices:
+        tried = columns.most_frequent(start.choice)
+        seen.append(tried)
+        found = given.solve(kept, tried)
+        best = columns.cost(found), found
+        prices, search = tuple(start.prices[i] for i in positions), Search(2, 2)
+    else:
+        # Without classes the problem has nearly the right prices to begin with.
+        prices = given.unrestricted(kept).prices
+    bound, bound_prices = -torch.inf, prices
+    for step in range(search.n_steps):
+        value, classes, excess = columns.at(prices)
+        if value > bound:
+            bound, bound_prices = value, prices
+        if len(seen) < search.max_rounds and not any(torch.equal(classes, other) for other in seen):
+            seen.append(classes)
+            found = given.solve(kept, classes)
+            cost = columns.cost(found)
+            if best is None or cost < best[0]:
+                best = cost, found
+            if step < search.max_rounds // 2:
+                prices = found.prices
+                continue
+        assert best is not None  # the first classes are new
+        norm = sum(float(e.square().sum()) for e in excess)
+        if best[0] - bound <= 1e-12 * abs(best[0]) or norm == 0:
+            break
+        length = (best[0] - value) / norm
+        prices = tuple((p + length * e).clamp(min=0) for p, e in zip(prices, excess, strict=True))
+    assert best is not None
+    spread = dict(zip(positions, bound_prices, strict=True))
+    rows, n_columns = problem.w.shape
+    evidence = tuple(
+        spread[i] if i in spread else bound_prices[0].new_zeros(g.n_parts(rows, n_columns))
+        for i, g in enumerate(problem.groups)
+    )
+    return replace(best[1], status=Status.FEASIBLE, solver=solver, prices=evidence)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What columns of each class save at given prices."""
+
+    problem: ChoiceProblem
+    group: Group
+    w: Tensor
+    h: Tensor | None
+
+    @classmethod
+    def of(cls, problem: ChoiceProblem, group: Group) -> _Columns:
+        if can_count_once(problem.alphabet, problem.groups):
+            problem = problem.counted_once()
+        h = None if problem.h is None else problem.h.double()
+        return cls(problem, group, problem.w.double(), h)
+
+    def cost(self, solution: Solution) -> float:
+        """Return the objective of a choice."""
+        error = (self.w - solution.values(self.problem, torch.float64)).square()
+        return float((error if self.h is None else error * self.h).sum())
+
+    def most_frequent(self, choice: Tensor) -> Tensor:
+        """Return the class that most values of each column are of; the first where all are 0."""
+        alphabet = self.problem.alphabet
+        classes = chosen_classes(self.group, alphabet, choice, chosen_values(self.problem, choice, None))
+        return torch.stack([(classes == c).sum(dim=0) for c in range(n_classes(self.group, alphabet))]).argmax(dim=0)
+
+    def at(self, prices: tuple[Tensor, ...]) -> tuple[float, Tensor, list[Tensor]]:
+        """Return the bound, the class of each column, and by how much each part exceeds its capacity."""
+        rows, columns = self.w.shape
+        around = torch.zeros_like(self.w)
+        charge = 0.0
+        for group, price in zip(self.problem.groups, prices, strict=True):
+            around += group.scatter(price[:, None].expand(-1, group.part_size(rows, columns)), rows, columns)
+            charge += float((price * group.capacities(rows, columns, price.device)).sum())
+        most = torch.full((columns,), -1.0, dtype=torch.float64, device=self.w.device)
+        classes = torch.zeros(columns, dtype=torch.int64, device=self.w.device)
+        used = torch.zeros(self.w.shape, dtype=torch.int64, device=self.w.device)
+        options = self._options()
+        for c in range(n_classes(self.group, self.problem.alphabet)):
+            saving, use = torch.zeros_like(self.w), torch.zeros_like(used)
+            for v, n, own in options:
+                admitted = own == c
+                if not bool(admitted.any()):
+                    continue
+                saved = (2 * self.w - v) * v
+                saved = (saved if self.h is None else saved * self.h) - around * n
+                better = (saved > saving) & admitted
+                saving, use = torch.where(better, saved, saving), use.masked_fill(better, n)
+            gain = saving.sum(dim=0)
+            better = gain > most
+            most, classes = torch.where(better, gain, most), classes.masked_fill(better, c)
+            used = torch.where(better, use, used)
+        excess = [
+            (g.gather(used).sum(dim=1) - g.capacities(rows, columns, used.device)).double() for g in self.problem.groups
+        ]
+        scale = self.w.square() if self.h is None else self.w.square() * self.h
+        return float(scale.sum()) - float(most.sum()) - charge, classes, excess
+
+    def _options(self) -> list[tuple[Tensor, int, Tensor]]:
+        """Return value, use and class of each option that is not 0 everywhere."""
+        alphabet = self.problem.alphabet
+        if alphabet is None:
+            return [(self.w, 1, class_of(self.group, self.w, 0))]
+        values = alphabet.row_values(self.problem.n_rows)
+        numbers = zip(alphabet.use.tolist(), option_ranks(alphabet).tolist(), strict=True)
+        columns = ((values[:, k : k + 1], n, rank) for k, (n, rank) in enumerate(numbers) if rank != EVERY)
+        return [(v, n, class_of(self.group, v, rank)) for v, n, rank in columns if n]
