@@ -56,9 +56,8 @@ class TestMinCostFlow:
         assert certificate.bound_source == "prices"
 
     def test_any_concave_savings_are_taken_not_only_copies_of_one_value(self) -> None:
-        # 0, 1.0, 1.9: each synapse saves less than the last on these targets, and levels_by_use sees no structure.
+        # 0, 1.0, 1.9: not copies of one value, but each synapse saves less than the one before.
         alphabet = Alphabet.of([0.0, 1.0, 1.9, -1.0, -1.7], [0, 1, 2, 1, 2])
-        assert alphabet.levels_by_use is None
         torch.manual_seed(1)
         problem = joint(torch.randn(12, 10, dtype=torch.float64), alphabet, 5, 4)
         assert MinCostFlow().refusal(problem) == ""
