@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import torch
@@ -41,6 +41,8 @@ class ChoiceProblem:
     alphabet: Alphabet | None
     groups: tuple[Group, ...] = ()
     h: Tensor | None = None
+    binding: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    """What `binding_groups` found, once a solver has asked."""
 
     def __post_init__(self) -> None:
         if self.w.ndim != 2 or not self.w.is_floating_point():

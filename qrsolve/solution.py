@@ -97,7 +97,7 @@ def chosen_values(problem: ChoiceProblem, choice: Tensor, index: Tensor | None) 
         return torch.where(choice > 0, w, 0.0).double()
     values = problem.alphabet.values
     if problem.alphabet.scope is None:
-        return values[0][choice]
+        return values[0].index_select(0, choice.reshape(-1)).view(choice.shape)
     return values[problem.alphabet.scope].gather(1, choice)
 
 

@@ -20,11 +20,12 @@ from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 
+_PRICES = Prices()
 SOLVERS: tuple[Solver, ...] = (
     Nearest(),
     TopGains(),
     Greedy(),
-    Prices(),
+    _PRICES,
     DynamicProgram(),
     Signs(),
     NestedPrices(),
@@ -82,8 +83,8 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
         Use this one, or the solver or heuristic of that name; ``None`` takes the first of ``SOLVERS`` that does not
         refuse.
     start : Solution or None
-        The solution of a nearby problem of the same shape, which spares `Prices` much of the search; the others work
-        without it.
+        The solution of a nearby problem of the same shape, which spares `Prices` much of the search, and its choice if
+        `Prices` found that one too; the others work without it.
 
     Returns
     -------
@@ -102,7 +103,9 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
     -----
     Ties and cost are those of the solver that is taken.
     """
-    if solver is None:
+    if solver is None and start is not None and start.solver == Prices.name and not _PRICES.refusal(problem):
+        solver = _PRICES
+    elif solver is None:
         solver = select_solver(problem)
     else:
         solver = named_solver(solver) if isinstance(solver, str) else solver
