@@ -20,6 +20,8 @@ from qrsolve.solvers.row_problem import RowProblem, next_largest_of
 
 _FURTHER_DEPTH = 3
 """Synapses per connection that are looked at first where one is not enough."""
+_FEW_SHARE = 0.1
+"""Entries that may take several synapses, of all: up to here they are looked at one by one."""
 _ROUNDING = 1e-14
 
 
@@ -84,8 +86,9 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
     is_settled = is_inside & (np.count_nonzero(level, axis=1) == capacity)
     more = left.max(axis=1) > price
     is_settled &= ~more
-    if (some := (more & is_inside).nonzero()[0]).size:
-        over = left[some] > price[some][:, None]
+    some = (more & is_inside).nonzero()[0]
+    over = left[some] > price[some][:, None]
+    if 0 < np.count_nonzero(over) <= _FEW_SHARE * targets.size:
         entries = _Entries(targets[some][over], None if h is None else h[some][over], *over.nonzero())
         further = _with_further(alphabet, first[some], entries, price[some], capacity[some])
         level = first[some] > further.price[:, None]

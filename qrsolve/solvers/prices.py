@@ -110,7 +110,7 @@ class _Rows(NamedTuple):
 def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: Solution | None) -> _Rows:
     n_columns = rows.w.shape[1]
     most = int(rows.capacity.max()) if rows.n_rows else 0
-    width = most + most // 4 + 12
+    width = most + most // 8 + 8
     if zero is None or width >= n_columns:
         return _solve_all_columns(rows, alphabet)
     if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
