@@ -62,15 +62,22 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
     -----
     A few passes over (n_rows, n_columns), and a dozen over (n_rows, n).
     """
+    n = index.shape[1]
     table = alphabet.savings(1)
     slopes, offsets, options = table.arrays
-    targets = _as_array(rows.w.gather(1, index))
-    h = None if rows.h is None else _as_array(rows.h.gather(1, index))
-    beyond = _outside(rows, alphabet, index) if outside is None else outside.numpy()
-    lines = table.numbered(targets)
-    first = slopes[0].take(lines)
-    first *= targets
-    first += offsets[0].take(lines)
+    ends = _ends(rows, index) if outside is None else ()
+    every = np.empty((len(index), n + len(ends)))
+    every[:, :n] = _as_array(rows.w.gather(1, index))
+    for place, end in enumerate(ends):
+        every[:, n + place] = end
+    every_line = table.numbered(every)
+    saved = slopes[0].take(every_line)
+    saved *= every
+    saved += offsets[0].take(every_line)
+    # Two or more synapses save at most w^2 together, so no more than half of it each.
+    beyond = np.maximum(saved[:, n:], 0.5 * np.square(every[:, n:])).max(axis=1) if outside is None else outside.numpy()
+    targets, lines, first = every[:, :n], every_line[:, :n], saved[:, :n]
+    h = None if rows.h is None else _as_array(rows.h.gather(1, index)).astype(np.float64)
     # What one synapse leaves of the squared error; rounding may only make more of it.
     left = np.square(targets)
     left *= 1 + _ROUNDING
@@ -83,7 +90,7 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
     level = first > price[:, None]
     choice = options.take(2 * lines + level)
     is_inside = beyond <= price
-    is_settled = is_inside & (np.count_nonzero(level, axis=1) == capacity)
+    is_settled = is_inside & (level.sum(axis=1) == capacity)
     more = left.max(axis=1) > price
     is_settled &= ~more
     some = (more & is_inside).nonzero()[0]
@@ -100,19 +107,12 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
     return NearRows(choice, price, beyond, is_settled)
 
 
-def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> FloatArray:
-    """Return a price from which on all columns but those in ``index`` stay at zero, where all importances are 1."""
+def _ends(rows: RowProblem, index: Tensor) -> tuple[FloatArray, FloatArray]:
+    """Return the least and the largest target of each row outside the columns in ``index``, or 0."""
     # A scatter of a tensor: that of a number is five times slower.
     rest = rows.w.clone().scatter_(1, index, rows.w.new_zeros(index.shape))
     # Two passes: aminmax along a dimension is many times slower than both.
-    ends = np.stack([_as_array(rest.amin(dim=1)), _as_array(rest.amax(dim=1))])
-    table = alphabet.savings(1)
-    slopes, offsets, _ = table.arrays
-    lines = table.numbered(ends)
-    # Two or more synapses save at most w^2 together, so no more than half of it each.
-    saved: FloatArray = np.maximum(slopes[0].take(lines) * ends + offsets[0].take(lines), 0.5 * np.square(ends))
-    most: FloatArray = saved.max(axis=0)
-    return most
+    return _as_array(rest.amin(dim=1)), _as_array(rest.amax(dim=1))
 
 
 class _Entries(NamedTuple):
@@ -179,7 +179,5 @@ def _with_further(
 
 
 def _as_array(numbers: Tensor) -> FloatArray:
-    """Return float64 numbers of any float dtype."""
-    if numbers.element_size() < 4:
-        numbers = numbers.double()  # numpy has no bfloat16
-    return numbers.numpy().astype(np.float64)
+    """Return numbers of any float dtype, in float64 where numpy lacks theirs."""
+    return numbers.double().numpy() if numbers.element_size() < 4 else numbers.numpy()

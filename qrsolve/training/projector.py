@@ -322,10 +322,9 @@ class Projector:
         finally:
             self._write(held)
 
-    @torch.no_grad()
     def _write(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in weights.items():
-            self._parameter(name).copy_(tensor)
+            self._parameter(name).detach().copy_(tensor)
 
     def _parameter(self, name: str) -> Tensor:
         """Return a projected parameter as the model has it now."""
