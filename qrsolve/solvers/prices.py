@@ -131,7 +131,8 @@ def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> _Rows:
         # Renewing many rows at once takes hardly longer than one.
         worn = (found.outside > _WORN_SHARE * found.price).nonzero()[0]
         part = rows.rows(torch.from_numpy(worn))
-        columns, beyond = _first_columns(part, alphabet, index.shape[1])
+        columns = _large_columns(part, index.shape[1])
+        beyond = None if part.h is None else _outside(part, alphabet, columns)
         index[torch.from_numpy(worn)] = columns
         for old, new in zip(found, near_rows(part, alphabet, columns, beyond), strict=True):
             old[worn] = new
@@ -220,27 +221,49 @@ def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> Tensor:
 
 
 def _weighted_outside(rows: RowProblem, alphabet: Alphabet, rest: Tensor, h: Tensor) -> Tensor:
-    """Bound the most that one synapse saves on any of the targets in ``rest``: ``2 h (w - v / 2) v / use``.
+    """Bound the most that one synapse saves on any of the targets in ``rest``, which is overwritten.
 
-    Each value takes two passes over the matrix, in its own precision, whose rounding is added; where there are many
-    values, ``h w^2`` bounds them all.
+    The first one saves ``2 h (w - v / 2) v``: two passes over the matrix for each value, in its own precision, whose
+    rounding is added. Several synapses save at most ``h w^2`` together, as does a first one of many values.
     """
-    values = rows.values[:, alphabet.thrifty]
-    use = rows.use[alphabet.thrifty]
     if rest.element_size() < 4:
         rest, h = rest.float(), h.float()
     rounding = 8 * torch.finfo(rest.dtype).eps
-    if values.shape[1] > _FEW_VALUES:
-        return rest.square_().mul_(h).amax(dim=1).double() * (1 + rounding)
-    weighted, most = rest * h, float(h.amax())
-    outside = torch.zeros(len(rest), dtype=torch.float64, device=rest.device)
-    for k in range(values.shape[1]):
-        v = values[:, k]
-        beyond = torch.addcmul(weighted, h, v[:, None].to(rest), value=-0.5)
-        # A scope may have the value on either side of zero.
-        furthest = torch.maximum(v.clamp(min=0) * beyond.amax(dim=1), v.clamp(max=0) * beyond.amin(dim=1))
+    weighted = rest * h
+    values = rows.values[:, rows.use == 1]
+    is_few = values.shape[1] <= _FEW_VALUES
+    share = 0.5 if is_few else 1.0
+    if alphabet.max_use > 1 or not is_few:
+        outside = (weighted * rest).amax(dim=1).double() * (share * (1 + rounding))
+    else:
+        outside = torch.zeros(len(rest), dtype=torch.float64, device=rest.device)
+    if not is_few:
+        return outside
+    most, beyond = float(h.amax()), rest
+    for v in values.T:
+        torch.addcmul(weighted, h, v[:, None].to(rest), value=-0.5, out=beyond)
+        # Only one end matters where all scopes have the value on one side of zero.
+        furthest = torch.zeros_like(outside)
+        if bool((v > 0).any()):
+            furthest = v.clamp(min=0) * beyond.amax(dim=1)
+        if bool((v < 0).any()):
+            furthest = torch.maximum(furthest, v.clamp(max=0) * beyond.amin(dim=1))
         # The product, the difference and v itself are rounded, relative to h w and h v, where h w is at most what is
         # saved and h v together.
-        saved = 2 / use[k] * (furthest * (1 + rounding) + rounding * most * v.square())
+        saved = 2 * (furthest * (1 + rounding) + rounding * most * v.square())
         torch.maximum(outside, saved, out=outside)
     return outside
+
+
+def _large_columns(rows: RowProblem, width: int) -> Tensor:
+    """Return ``width`` columns of each row among which those that leave zero first are likely, int64."""
+    size = rows.w.abs()
+    if rows.h is not None:
+        values = rows.values[:, rows.use == 1].to(size)
+        if 0 < values.shape[1] <= _FEW_VALUES:
+            middle = torch.sub(rows.w, values.T[:, :, None], alpha=0.5)
+            size = middle.mul_(values.T[:, :, None]).amax(dim=0)
+        else:
+            size = size.square_()
+        size = size * rows.h
+    return torch.topk(size, width, dim=1, sorted=False).indices
