@@ -29,8 +29,8 @@ class NearRows(NamedTuple):
     """What is known of rows over the columns of a nearby problem.
 
     ``choice``: shape (n_rows, n), the options of these columns. ``price``: shape (n_rows,); the price over all columns
-    is not below it. ``outside``: at a price of at least this all other columns stay at zero. ``is_settled``: whether
-    the choice is the best one of the whole row.
+    is not below it. ``outside``: what a first synapse could save outside them. ``is_settled``: whether the choice is
+    the best one of the whole row.
     """
 
     choice: IntArray
@@ -75,7 +75,11 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
     saved *= every
     saved += offsets[0].take(every_line)
     # Two or more synapses save at most w^2 together, so no more than half of it each.
-    beyond = np.maximum(saved[:, n:], 0.5 * np.square(every[:, n:])).max(axis=1) if outside is None else outside.numpy()
+    if outside is None:
+        beyond = saved[:, n:].max(axis=1)
+        bound = np.maximum(beyond, 0.5 * np.square(every[:, n:]).max(axis=1))
+    else:
+        beyond = bound = outside.numpy()
     targets, lines, first = every[:, :n], every_line[:, :n], saved[:, :n]
     h = None if rows.h is None else _as_array(rows.h.gather(1, index)).astype(np.float64)
     # What one synapse leaves of the squared error; rounding may only make more of it.
@@ -89,7 +93,7 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
     price = next_largest_of(first, capacity)
     level = first > price[:, None]
     choice = options.take(2 * lines + level)
-    is_inside = beyond <= price
+    is_inside = bound <= price
     is_settled = is_inside & (level.sum(axis=1) == capacity)
     more = left.max(axis=1) > price
     is_settled &= ~more

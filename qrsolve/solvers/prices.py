@@ -139,8 +139,8 @@ def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> _Rows:
     choice, price = torch.from_numpy(found.choice), torch.from_numpy(found.price)
     some = torch.from_numpy((~found.is_settled).nonzero()[0])
     if len(some):
-        beyond = torch.from_numpy(found.outside)[some]
-        solved = _solve_open(rows.rows(some), alphabet, index[some], beyond, price[some])
+        part, columns = rows.rows(some), index[some]
+        solved = _solve_open(part, alphabet, columns, _outside(part, alphabet, columns, is_exact=True), price[some])
         assert solved.columns is not None
         choice[some], index[some], price[some] = solved.choice, solved.columns, solved.price
     return _Rows(choice, index, price)
@@ -209,38 +209,42 @@ def _leaving_zero(rows: RowProblem, alphabet: Alphabet) -> tuple[Tensor, Tensor]
     return 2 * values / use, -values.square() / use
 
 
-def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> Tensor:
-    """Return a price from which on all columns but those in ``index`` stay at zero."""
+def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor, is_exact: bool = False) -> Tensor:
+    """Return a price from which on all columns but those in ``index`` stay at zero.
+
+    Where importances differ, it is the least such price, but for rounding, only if ``is_exact``; that takes longer.
+    """
     # A scatter of a tensor: that of a number is five times slower.
     rest = rows.w.clone().scatter_(1, index, rows.w.new_zeros(index.shape))
     if rows.h is not None:
-        return _weighted_outside(rows, alphabet, rest, rows.h)
+        return _weighted_outside(rows, alphabet, rest, rows.h, is_exact)
     # The outermost weights decide. Two passes: aminmax along a dimension is many times slower than both.
     ends = torch.stack([rest.amin(dim=1), rest.amax(dim=1)], dim=1).double()
     return _best_saving_per_synapse(rows, alphabet, ends).amax(dim=1)
 
 
-def _weighted_outside(rows: RowProblem, alphabet: Alphabet, rest: Tensor, h: Tensor) -> Tensor:
+def _weighted_outside(rows: RowProblem, alphabet: Alphabet, rest: Tensor, h: Tensor, is_exact: bool) -> Tensor:
     """Bound the most that one synapse saves on any of the targets in ``rest``, which is overwritten.
 
-    The first one saves ``2 h (w - v / 2) v``: two passes over the matrix for each value, in its own precision, whose
-    rounding is added. Several synapses save at most ``h w^2`` together, as does a first one of many values.
+    An option saves ``2 h (w - v / 2) v / use`` with each: two passes over the matrix, in its own precision, whose
+    rounding is added. If not ``is_exact``, only those of one synapse are tried, if they are few. All synapses of a
+    connection save at most ``h w^2`` together.
     """
     if rest.element_size() < 4:
         rest, h = rest.float(), h.float()
     rounding = 8 * torch.finfo(rest.dtype).eps
     weighted = rest * h
-    values = rows.values[:, rows.use == 1]
-    is_few = values.shape[1] <= _FEW_VALUES
+    options = alphabet.thrifty if is_exact else (rows.use == 1).nonzero()[:, 0]
+    is_few = is_exact or len(options) <= _FEW_VALUES
     share = 0.5 if is_few else 1.0
-    if alphabet.max_use > 1 or not is_few:
+    if not is_exact and (alphabet.max_use > 1 or not is_few):
         outside = (weighted * rest).amax(dim=1).double() * (share * (1 + rounding))
     else:
         outside = torch.zeros(len(rest), dtype=torch.float64, device=rest.device)
     if not is_few:
         return outside
     most, beyond = float(h.amax()), rest
-    for v in values.T:
+    for v, use in zip(rows.values[:, options].T, rows.use[options].tolist(), strict=True):
         torch.addcmul(weighted, h, v[:, None].to(rest), value=-0.5, out=beyond)
         # Only one end matters where all scopes have the value on one side of zero.
         furthest = torch.zeros_like(outside)
@@ -250,7 +254,7 @@ def _weighted_outside(rows: RowProblem, alphabet: Alphabet, rest: Tensor, h: Ten
             furthest = torch.maximum(furthest, v.clamp(max=0) * beyond.amin(dim=1))
         # The product, the difference and v itself are rounded, relative to h w and h v, where h w is at most what is
         # saved and h v together.
-        saved = 2 * (furthest * (1 + rounding) + rounding * most * v.square())
+        saved = 2 / use * (furthest * (1 + rounding) + rounding * most * v.square())
         torch.maximum(outside, saved, out=outside)
     return outside
 
