@@ -114,13 +114,14 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
     if zero is None or width >= n_columns:
         return _solve_all_columns(rows, alphabet)
     if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
-        return _solve_near(rows, alphabet, start.index)
+        prices = [price for price in start.prices if len(price) == rows.n_rows]
+        return _solve_near(rows, alphabet, start.index, prices[0] if prices else rows.w.new_zeros(rows.n_rows).double())
     index, outside = _first_columns(rows, alphabet, width)
     return _solve_open(rows, alphabet, index, _outside(rows, alphabet, index) if outside is None else outside)
 
 
-def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> _Rows:
-    """Solve with the columns of a nearby problem, and with new ones in rows where others matter now."""
+def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, near: Tensor) -> _Rows:
+    """Solve with the columns of a nearby problem and its prices, and with new ones in rows where others matter now."""
     if alphabet.n_scopes > 1 or not rows.w.is_cpu:
         return _solve_open(rows, alphabet, index.clone(), _outside(rows, alphabet, index))
     found = near_rows(rows, alphabet, index, None if rows.h is None else _outside(rows, alphabet, index))
@@ -132,15 +133,22 @@ def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> _Rows:
         worn = (found.outside > _WORN_SHARE * found.price).nonzero()[0]
         part = rows.rows(torch.from_numpy(worn))
         columns = _large_columns(part, index.shape[1])
-        beyond = None if part.h is None else _outside(part, alphabet, columns)
+        bound = None if part.h is None else _outside(part, alphabet, columns)
         index[torch.from_numpy(worn)] = columns
-        for old, new in zip(found, near_rows(part, alphabet, columns, beyond), strict=True):
+        for old, new in zip(found, near_rows(part, alphabet, columns, bound), strict=True):
             old[worn] = new
     choice, price = torch.from_numpy(found.choice), torch.from_numpy(found.price)
     some = torch.from_numpy((~found.is_settled).nonzero()[0])
     if len(some):
         part, columns = rows.rows(some), index[some]
-        solved = _solve_open(part, alphabet, columns, _outside(part, alphabet, columns, is_exact=True), price[some])
+        outside = _outside(part, alphabet, columns, is_exact=True)
+        # The price is likely to be about the last one, and is not below that of first synapses.
+        stale = (outside > torch.maximum(price, near)[some]).nonzero()[:, 0]
+        if len(stale):
+            few = part.rows(stale)
+            columns[stale], beyond = _first_columns(few, alphabet, index.shape[1])
+            outside[stale] = _outside(few, alphabet, columns[stale]) if beyond is None else beyond
+        solved = _solve_open(part, alphabet, columns, outside, price[some])
         assert solved.columns is not None
         choice[some], index[some], price[some] = solved.choice, solved.columns, solved.price
     return _Rows(choice, index, price)
