@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from os import PathLike
 
@@ -37,7 +38,7 @@ class Population:
     family: AlphabetFamily | None
     groups: tuple[Group, ...]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The names of its matrices, joined by ``+``."""
         return "+".join(self.names)
@@ -47,7 +48,7 @@ class Population:
         """Number of neurons."""
         return self.shapes[0][0]
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """Number of sources of each matrix."""
         return tuple(prod(shape[1:]) for shape in self.shapes)
@@ -69,16 +70,19 @@ class Population:
         for name, shape, width in zip(self.names, self.shapes, self.widths, strict=True):
             if name not in weights:
                 raise ShapeError(f"'{name}' is missing; the plan was compiled for it")
-            if tuple(weights[name].shape) != shape:
+            if weights[name].shape != shape:
                 raise ShapeError(
                     f"'{name}' has shape {tuple(weights[name].shape)}; the plan was compiled for {shape}. "
                     "Compile again for the new shape."
                 )
-            parts.append(weights[name].detach().reshape(shape[0], width))
+            weight = weights[name].detach()
+            parts.append(weight if len(shape) == 2 else weight.reshape(shape[0], width))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
         """Undo `matrix`: cut a (neurons, sources) matrix into the named weights, in their own shapes."""
+        if len(self.shapes) == 1 and len(self.shapes[0]) == 2:
+            return {self.names[0]: matrix}
         parts = matrix.split(list(self.widths), dim=1)
         return {name: part.reshape(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
 

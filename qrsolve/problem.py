@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import torch
@@ -42,6 +42,8 @@ class ChoiceProblem:
     alphabet: Alphabet | None
     groups: tuple[Group, ...] = ()
     h: Tensor | None = None
+    binding: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    """What `binding_groups` found, once a solver has asked."""
 
     def __post_init__(self) -> None:
         if self.w.ndim != 2 or not self.w.is_floating_point():
@@ -64,9 +66,11 @@ class ChoiceProblem:
                 raise ShapeError(f"{group.limit}: {tuple(group.capacity.shape)} capacities for {n_parts} parts")
         _require_finite("weights", self.w)
         if self.h is not None:
-            _require_finite("importance", self.h)
-            if self.h.numel() and not bool((self.h > 0).all()):
-                i, j = (self.h <= 0).nonzero()[0].tolist()
+            # Where all rows are one, as `expand` makes them, that one tells.
+            h = self.h[:1] if self.h.stride(0) == 0 else self.h
+            _require_finite("importance", h)
+            if h.numel() and not float(h.amin()) > 0:
+                i, j = (h <= 0).nonzero()[0].tolist()
                 raise ModelError(f"importance at [{i}, {j}] is {self.h[i, j].item()}; needed a number above 0")
 
     @property

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from qrsolve.intervals import FloatArray, IntArray, Intervals, looked_up
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class SavingsTable:
     value : Tensor
         float64, same shape: its value.
     steps : Tensor
-        float64, shape (n_scopes * n_lines, 2 * depth): the slopes of all levels, then their offsets.
+        float64, shape (2, depth, n_scopes * n_lines): the slopes of each level, and their offsets.
     reach : tuple of float
         Two values that every scope's values at the last level reach down and up to, and the widest half gap between
         neighbours there: how far from a target its nearest value can be.
@@ -57,7 +60,7 @@ class SavingsTable:
         option = torch.stack([level.option(targets) for level in levels], dim=2)
         value = values.gather(1, option.flatten(1)).flatten().reshape(-1, depth + 1)
         rise = value.diff(dim=1)
-        steps = torch.cat([2 * rise, -rise * (value[:, 1:] + value[:, :-1])], dim=1)
+        steps = torch.stack([2 * rise.T, (-rise * (value[:, 1:] + value[:, :-1])).T])
         return cls(boundaries.contiguous(), option.reshape(-1, depth + 1), value, steps, levels[-1].reach())
 
     @property
@@ -66,7 +69,7 @@ class SavingsTable:
         return self.option.shape[1] - 1
 
     def lines(self, w: Tensor) -> Tensor:
-        """Return the line of each target, int64, shape (n_rows, n).
+        """Return the line of each target, int32, shape (n_rows, n).
 
         Parameters
         ----------
@@ -74,19 +77,36 @@ class SavingsTable:
             float64, shape (n_rows, n), contiguous; row i is of scope i, or of the only one.
         """
         if len(self.boundaries) == 1:
-            return torch.bucketize(w, self.boundaries[0])
+            return self._intervals.of(w)
         n_lines = self.boundaries.shape[1] + 1
-        start = torch.arange(0, len(self.boundaries) * n_lines, n_lines, device=w.device)
-        return torch.searchsorted(self.boundaries, w) + start[:, None]
+        start = torch.arange(0, len(self.boundaries) * n_lines, n_lines, dtype=torch.int32, device=w.device)
+        return torch.searchsorted(self.boundaries, w, out_int32=True) + start[:, None]
+
+    def numbered(self, w: FloatArray) -> IntArray:
+        """Return the line of each target as `lines` does, for an array of any shape and one scope."""
+        return self._intervals.of_array(w)
+
+    @cached_property
+    def arrays(self) -> tuple[FloatArray, FloatArray, IntArray]:
+        """The slopes and the offsets, each (depth, n_lines), and the options, line by line, on the CPU."""
+        return self.steps[0].numpy(), self.steps[1].numpy(), self.option.reshape(-1).numpy()
+
+    @cached_property
+    def _intervals(self) -> Intervals:
+        return Intervals(self.boundaries[0])
 
     def marginals(self, w: Tensor, lines: Tensor) -> Tensor:
-        """Return what each synapse in turn saves on each target, float64, shape (n_rows, n, depth)."""
-        slope, offset = self.steps.index_select(0, lines.view(-1)).view(*w.shape, 2, self.depth).unbind(2)
-        return torch.addcmul(offset, slope, w[:, :, None])
+        """Return what each synapse in turn saves on each target, float64, shape (n_rows, depth, n)."""
+        marginals = w.new_empty(w.shape[0], self.depth, w.shape[1])
+        slopes, offsets = self.steps
+        for step in range(self.depth):
+            slope, offset = (looked_up(numbers[step], lines) for numbers in (slopes, offsets))
+            torch.addcmul(offset, slope, w, out=marginals[:, step])
+        return marginals
 
     def errors(self, w: Tensor, lines: Tensor) -> Tensor:
         """Return the squared distance of each target from its best value at the last level."""
-        return (w - self.value[:, -1][lines]).square_()
+        return (w - looked_up(self.value[:, -1], lines)).square_()
 
     def error_bound(self, w: Tensor) -> float:
         """Return a number that none of `errors` exceeds, from the outermost targets alone."""
@@ -95,7 +115,7 @@ class SavingsTable:
 
     def choice(self, lines: Tensor, level: Tensor) -> Tensor:
         """Return the best option of each entry at its level, int64, in their shape."""
-        return self.option.view(-1)[lines * (self.depth + 1) + level]
+        return looked_up(self.option.view(-1), lines * (self.depth + 1) + level)
 
 
 @dataclass(frozen=True)

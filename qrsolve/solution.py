@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import InfeasibleError
+from qrsolve.intervals import looked_up
 from qrsolve.problem import ChoiceProblem
 
 
@@ -97,7 +98,7 @@ def chosen_values(problem: ChoiceProblem, choice: Tensor, index: Tensor | None) 
         return torch.where(choice > 0, w, 0.0).double()
     values = problem.alphabet.values
     if problem.alphabet.scope is None:
-        return values[0][choice]
+        return looked_up(values[0], choice)
     return values[problem.alphabet.scope].gather(1, choice)
 
 

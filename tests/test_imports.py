@@ -12,6 +12,7 @@ ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
     {"errors", "lazy"},
     {"output_file", "model_format", "model_file", "parallel"},
+    {"intervals"},
     {"savings"},
     {"alphabet", "group"},
     {"problem"},

@@ -22,11 +22,12 @@ from qrsolve.solvers.top_gains import TopGains
 from qrsolve.solvers.type_prices import TypePrices
 from qrsolve.solvers.types import Types
 
+_PRICES = Prices()
 SOLVERS: tuple[Solver, ...] = (
     Nearest(),
     TopGains(),
     Greedy(),
-    Prices(),
+    _PRICES,
     DynamicProgram(),
     Signs(),
     Types(),
@@ -99,7 +100,7 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
         refuse.
     start : Solution or None
         The solution of a nearby problem of the same shape, which spares `Prices`, `SignPrices` and `TypePrices` much of
-        the search; the others work without it.
+        the search, and its choice if `Prices` found that one too; the others work without it.
 
     Returns
     -------
@@ -118,7 +119,9 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
     -----
     Ties and cost are those of the solver that is taken.
     """
-    if solver is None:
+    if solver is None and start is not None and start.solver == Prices.name and not _PRICES.refusal(problem):
+        solver = _PRICES
+    elif solver is None:
         solver = select_solver(problem)
     else:
         solver = named_solver(solver) if isinstance(solver, str) else solver

@@ -36,6 +36,15 @@ def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
 
     Nothing binds an empty layer, and no group binds where another of the same parts is at least as strict.
     """
+    found = problem.binding
+    if found is None:
+        found = _binding_groups(problem)
+        # Every solver asks when one is chosen.
+        object.__setattr__(problem, "binding", found)
+    return found
+
+
+def _binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
     if problem.w.numel() == 0:
         return ()
     can_bind = [i for i, group in enumerate(problem.groups) if _can_bind(problem, group)]
@@ -88,8 +97,10 @@ def infeasibility(problem: ChoiceProblem) -> Solution | None:
         if group.counts_classes:
             continue
         fewest, unit = _fewest(problem, group)
-        capacity = group.capacities(problem.n_rows, problem.n_columns)
         size = group.part_size(problem.n_rows, problem.n_columns)
+        if isinstance(group.capacity, int) and group.capacity >= fewest * size:
+            continue
+        capacity = group.capacities(problem.n_rows, problem.n_columns)
         short = (capacity < fewest * size).nonzero()
         if len(short):
             part = int(short[0])

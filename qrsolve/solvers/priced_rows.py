@@ -11,14 +11,12 @@ from torch import Tensor
 from qrsolve.alphabet import Alphabet
 from qrsolve.savings import SavingsTable, hull_slopes
 from qrsolve.solvers.closing import close_rows
-from qrsolve.solvers.row_problem import RowProblem
+from qrsolve.solvers.row_problem import RowProblem, next_largest
 
 TOLERANCE = 1e-9
 """Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""
-_FIRST_DEPTH = 3
-"""Synapses per connection that are looked at first; entries that could use more are found and looked at again."""
-_LIKELY_SHARE = 0.7
-"""Of a nearby problem's price: below it, the price of a row is not expected."""
+_SECOND_DEPTH = 3
+"""Synapses per connection that are looked at in rows where some entry could use more than one; then twice as many."""
 _CHUNK_MARGINALS = 1 << 19
 _CHUNK_TABLE = 1 << 20
 
@@ -32,7 +30,11 @@ class PricedRows(NamedTuple):
 
 
 def price_rows(
-    rows: RowProblem, alphabet: Alphabet, index: Tensor | None, outside: Tensor | None, near: Tensor | None
+    rows: RowProblem,
+    alphabet: Alphabet,
+    index: Tensor | None,
+    outside: Tensor | None,
+    floor: Tensor | None = None,
 ) -> PricedRows:
     """Solve rows over the given columns, in chunks that keep the memory small.
 
@@ -44,25 +46,25 @@ def price_rows(
         int64, shape (n_rows, n): the columns; ``None`` for all.
     outside : Tensor or None
         The price from which on columns that are not in ``index`` stay at zero; ``None`` if there are none.
-    near : Tensor or None
-        Prices of a nearby problem.
+    floor : Tensor or None
+        A price that each row's is not below, where it is known that one synapse per connection is not enough.
     """
     n = rows.w.shape[1] if index is None else index.shape[1]
     if n == 0 or rows.n_rows == 0:
         price = torch.zeros(rows.n_rows, dtype=torch.float64, device=rows.w.device)
         return PricedRows(torch.zeros((rows.n_rows, n), dtype=torch.int64, device=rows.w.device), price, price == 0)
     n_levels = alphabet.max_use - alphabet.min_use
-    chunk = max(1, _CHUNK_MARGINALS // (n * max(min(n_levels, _FIRST_DEPTH), 1)))
+    chunk = max(1, _CHUNK_MARGINALS // (n * max(min(n_levels, _SECOND_DEPTH), 1)))
     if alphabet.n_scopes > 1:
         chunk = min(chunk, max(1, _CHUNK_TABLE // (alphabet.n_options * (n_levels + 1) ** 2)))
     if chunk >= rows.n_rows:
-        return _solve_part(_Part.of(rows, alphabet, index), outside, near)
+        return _solve_part(_Part.of(rows, alphabet, index), outside, floor)
     solved = []
     for start in range(0, rows.n_rows, chunk):
         some = slice(start, start + chunk)
         part = _Part.of(rows.rows(some), alphabet, None if index is None else index[some])
         solved.append(
-            _solve_part(part, None if outside is None else outside[some], None if near is None else near[some])
+            _solve_part(part, None if outside is None else outside[some], None if floor is None else floor[some])
         )
     return PricedRows(*(torch.cat(pieces) for pieces in zip(*solved, strict=True)))
 
@@ -97,12 +99,12 @@ class _Part:
         return _Part(self.core.rows(index), self.alphabet)
 
     def weighted(self, marginals: Tensor) -> Tensor:
-        return marginals if self.core.h is None else marginals.mul_(self.core.h[:, :, None])
+        return marginals if self.core.h is None else marginals.mul_(self.core.h[:, None])
 
 
-def _solve_part(part: _Part, outside: Tensor | None, near: Tensor | None) -> PricedRows:
+def _solve_part(part: _Part, outside: Tensor | None, floor: Tensor | None) -> PricedRows:
     """Price and close one chunk of rows."""
-    choice, price, slack = _priced(part, outside, None if near is None else _LIKELY_SHARE * near)
+    choice, price, slack = _priced(part, outside, min(1 if floor is None else _SECOND_DEPTH, part.n_levels), floor)
     proved = (slack == 0).logical_or_(price == 0)
     open_rows = (~proved).nonzero()[:, 0]
     if len(open_rows):
@@ -120,77 +122,70 @@ class _Priced(NamedTuple):
     slack: Tensor
 
 
-def _priced(part: _Part, outside: Tensor | None, likely: Tensor | None) -> _Priced:
+def _priced(part: _Part, outside: Tensor | None, depth: int, floor: Tensor | None) -> _Priced:
     """Find the price of each row and its best options at that price.
 
-    Only slopes above the price decide. So a limit below the price tells which levels, and which vertices of the hull,
-    need not be looked at; where ``likely`` turns out not to be below it, the row is priced again without it.
+    Only slopes above the price decide, and the price over the first ``depth`` levels is not above that over all. So
+    levels beyond can matter only in rows where some entry has more than this price left to save; these are priced
+    again, deeper. ``floor`` is a price that each row's is not below; at depth 1 no vertex of a hull is left out.
     """
-    floor = _least_price(part) if likely is None else likely
-    table, lines = _table(part, floor)
-    slopes = part.weighted(table.marginals(part.core.w, lines))
-    _flatten_to_hull(slopes, floor)
-    price = _next_largest(slopes.flatten(1), part.core.capacity)
+    table, w = part.table(depth), part.core.w
+    lines = table.lines(w)
+    slopes = part.weighted(table.marginals(w, lines))
+    if floor is not None:
+        _flatten_to_hull(slopes, floor)
+    price = next_largest(slopes.flatten(1), part.core.capacity)
     if outside is not None:
         price = torch.maximum(price, outside)
-    level = (slopes > price[:, None, None]).sum(dim=2)
+    level = _count_above(slopes, price)
     slack = part.core.capacity - level.sum(dim=1)
     choice = table.choice(lines, level)
-    if likely is not None and bool((wrong := price < likely).any()):
-        some = wrong.nonzero()[:, 0]
-        choice[some], price[some], slack[some] = _priced(
-            part.rows(some), None if outside is None else outside[some], None
+    deeper = _rows_with_more(part, table, lines, price) if depth < part.n_levels else None
+    if deeper is not None and len(deeper):
+        choice[deeper], price[deeper], slack[deeper] = _priced(
+            part.rows(deeper),
+            None if outside is None else outside[deeper],
+            min(max(_SECOND_DEPTH, 2 * depth), part.n_levels),
+            price[deeper],
         )
     return _Priced(choice, price, slack)
 
 
-def _least_price(part: _Part) -> Tensor:
-    """Return a price that each row's is not below: what the first synapse of the next entry would save."""
-    table = part.table(min(1, part.n_levels))
-    first = part.weighted(table.marginals(part.core.w, table.lines(part.core.w)))
-    return _next_largest(first.flatten(1), part.core.capacity)
-
-
-def _next_largest(numbers: Tensor, capacity: Tensor) -> Tensor:
-    """Return the number after the ``capacity`` largest of each row, at least 0; 0 where there is none."""
-    n = numbers.shape[1]
-    least, most = int(capacity.min()), int(capacity.max())
-    if least >= n:
-        return numbers.new_zeros(len(numbers))
-    if least == most:
-        return numbers.kthvalue(n - most, dim=1).values.clamp_(min=0)
-    ordered = numbers.sort(dim=1, descending=True).values
-    following = ordered.gather(1, capacity.clamp(max=n - 1)[:, None])[:, 0]
-    return torch.where(capacity < n, following, 0.0).clamp_(min=0)
-
-
-def _table(part: _Part, floor: Tensor) -> tuple[SavingsTable, Tensor]:
-    """Return a table deep enough that no entry has more left to save than the floor, and the line of each entry."""
+def _rows_with_more(part: _Part, table: SavingsTable, lines: Tensor, price: Tensor) -> Tensor | None:
+    """Return the rows in which some entry has more than the price left to save after the table's last level."""
     w, h = part.core.w, part.core.h
-    depth = min(_FIRST_DEPTH, part.n_levels)
-    while True:
-        table = part.table(depth)
-        lines = table.lines(w)
-        if depth == part.n_levels or (h is None and table.error_bound(w) <= float(floor.min())):
-            return table, lines
-        left = table.errors(w, lines)
-        if not bool(((left if h is None else left * h) > floor[:, None]).any()):
-            return table, lines
-        depth = min(2 * depth, part.n_levels)
+    most = table.error_bound(w) * (1.0 if h is None else float(h.amax()))
+    if most <= float(price.min()):
+        return None
+    left = table.errors(w, lines)
+    left = left if h is None else left.mul_(h)
+    return (left.amax(dim=1) > price).nonzero()[:, 0]
+
+
+def _count_above(slopes: Tensor, price: Tensor) -> Tensor:
+    """Return how many slopes of each entry are above the price, int32, shape (n_rows, n)."""
+    # Written as numbers at once: comparing into booleans takes three times as long.
+    above = torch.empty(slopes.shape, dtype=torch.int32, device=slopes.device)
+    torch.gt(slopes, price[:, None, None], out=above)
+    return above[:, 0] if above.shape[1] == 1 else above.sum(dim=1, dtype=torch.int32)
 
 
 def _flatten_to_hull(marginals: Tensor, floor: Tensor) -> None:
-    """Replace marginals by hull slopes, in place, in the entries where they rise to above the floor."""
-    depth = marginals.shape[2]
+    """Replace marginals by hull slopes, in place, in the entries where they rise to above the floor.
+
+    Shape (n_rows, depth, n).
+    """
+    depth = marginals.shape[1]
     if depth < 2:
         return
-    rises = marginals[:, :, 1:] > torch.maximum(marginals[:, :, :-1], floor[:, None, None])
-    if not bool(rises.any()):
+    before = torch.maximum(marginals[:, :-1], floor[:, None, None])
+    rise = before.sub_(marginals[:, 1:]).amin(dim=1)
+    if not float(rise.amin()) < 0:
         return
-    entries = rises.view(-1, depth - 1).any(dim=1).nonzero()[:, 0]
-    lines = marginals.view(-1, depth)
-    for some in entries.split(max(1, _CHUNK_MARGINALS // (depth + 1) ** 2)):
-        lines[some] = hull_slopes(lines[some])
+    entry, column = (rise < 0).nonzero(as_tuple=True)
+    size = max(1, _CHUNK_MARGINALS // (depth + 1) ** 2)
+    for i, j in zip(entry.split(size), column.split(size), strict=True):
+        marginals[i, :, j] = hull_slopes(marginals[i, :, j])
 
 
 def _closed(part: _Part, choice: Tensor, price: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,7 +197,7 @@ def _closed(part: _Part, choice: Tensor, price: Tensor, margin: Tensor) -> tuple
         core = few.core
         table = few.table(part.n_levels)
         lines = table.lines(core.w)
-        marginals = few.weighted(table.marginals(core.w, lines))
+        marginals = few.weighted(table.marginals(core.w, lines)).transpose(1, 2).contiguous()
         savings = torch.nn.functional.pad(marginals.cumsum(dim=2), (1, 0))
         level = core.use[choice[some]] - part.alphabet.min_use
         level, slack = _filled_ties(marginals, level, price[some], core.capacity)

@@ -11,11 +11,14 @@ from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
+from qrsolve.solvers.near_rows import near_rows
 from qrsolve.solvers.priced_rows import price_rows
 from qrsolve.solvers.row_problem import RowProblem
 
-_STALE_SHARE = 0.98
-"""Columns kept from a nearby problem are selected anew once another one would leave zero at this share of the price."""
+_WORN_SHARE = 0.97
+"""Columns of a nearby problem are selected anew where another one would leave zero at this share of the price."""
+_FEW_VALUES = 8
+"""Values up to which each is tried on all targets that are left outside."""
 _AT_ONCE = 1 << 16
 """Targets times options up to which all are priced in one tensor instead of one after the other."""
 
@@ -110,101 +113,169 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
     width = most + most // 8 + 8
     if zero is None or width >= n_columns:
         return _solve_all_columns(rows, alphabet)
-    index, outside, near = _open_columns(rows, alphabet, width, start)
-    choice, price, proved = price_rows(rows, alphabet, index, outside, near)
-    if bool(proved.all()):
-        return _Rows(choice, index, price)
-    if near is not None:
-        # The price fell below what a column outside could save: take the columns that are largest now.
-        some = (~proved).nonzero()[:, 0]
-        part = rows.rows(some)
-        index[some], beyond = _largest_columns(part, alphabet, index.shape[1])
-        choice[some], price[some], proved[some] = price_rows(part, alphabet, index[some], beyond, None)
+    if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
+        prices = [price for price in start.prices if len(price) == rows.n_rows]
+        return _solve_near(rows, alphabet, start.index, prices[0] if prices else rows.w.new_zeros(rows.n_rows).double())
+    index, outside = _first_columns(rows, alphabet, width)
+    return _solve_open(rows, alphabet, index, _outside(rows, alphabet, index) if outside is None else outside)
+
+
+def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, near: Tensor) -> _Rows:
+    """Solve with the columns of a nearby problem and its prices, and with new ones in rows where others matter now."""
+    if alphabet.n_scopes > 1 or not rows.w.is_cpu:
+        return _solve_open(rows, alphabet, index.clone(), _outside(rows, alphabet, index))
+    found = near_rows(rows, alphabet, index, None if rows.h is None else _outside(rows, alphabet, index))
+    if found.is_settled.all():
+        return _Rows(torch.from_numpy(found.choice), index, torch.from_numpy(found.price))
+    index = index.clone()
+    if (found.outside > found.price).any():
+        # Renewing many rows at once takes hardly longer than one.
+        worn = (found.outside > _WORN_SHARE * found.price).nonzero()[0]
+        part = rows.rows(torch.from_numpy(worn))
+        columns = _large_columns(part, index.shape[1])
+        bound = None if part.h is None else _outside(part, alphabet, columns)
+        index[torch.from_numpy(worn)] = columns
+        for old, new in zip(found, near_rows(part, alphabet, columns, bound), strict=True):
+            old[worn] = new
+    choice, price = torch.from_numpy(found.choice), torch.from_numpy(found.price)
+    some = torch.from_numpy((~found.is_settled).nonzero()[0])
+    if len(some):
+        part, columns = rows.rows(some), index[some]
+        outside = _outside(part, alphabet, columns, is_exact=True)
+        # The price is likely to be about the last one, and is not below that of first synapses.
+        stale = (outside > torch.maximum(price, near)[some]).nonzero()[:, 0]
+        if len(stale):
+            few = part.rows(stale)
+            columns[stale], beyond = _first_columns(few, alphabet, index.shape[1])
+            outside[stale] = _outside(few, alphabet, columns[stale]) if beyond is None else beyond
+        solved = _solve_open(part, alphabet, columns, outside, price[some])
+        assert solved.columns is not None
+        choice[some], index[some], price[some] = solved.choice, solved.columns, solved.price
+    return _Rows(choice, index, price)
+
+
+def _solve_open(
+    rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tensor, floor: Tensor | None = None
+) -> _Rows:
+    """Solve with the columns in ``index``, which may be changed; where that proves nothing, with every column."""
+    zero = alphabet.free_zero
+    assert zero is not None  # with no free zero every column is open
+    choice, price, proved = price_rows(rows, alphabet, index, outside, floor)
     if not bool(proved.all()):
         # A column that was left outside might still matter in these rows.
-        open_rows = (~proved).nonzero()[:, 0]
-        full = _solve_all_columns(rows.rows(open_rows), alphabet)
+        some = (~proved).nonzero()[:, 0]
+        full = _solve_all_columns(rows.rows(some), alphabet)
         # At most `capacity` connections are in use, so they fit the compressed form.
-        in_use = (full.choice != zero).to(torch.int8)
-        kept = torch.topk(in_use, width, dim=1).indices
-        index[open_rows], choice[open_rows] = kept, full.choice.gather(1, kept)
-        price[open_rows] = full.price
+        in_use = torch.ne(full.choice, zero).to(torch.int8)
+        kept = torch.topk(in_use, index.shape[1], dim=1).indices
+        index[some], choice[some] = kept, full.choice.gather(1, kept)
+        price[some] = full.price
     return _Rows(choice, index, price)
 
 
 def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
     """Solve with every column."""
-    solved = price_rows(rows, alphabet, None, None, None)
+    solved = price_rows(rows, alphabet, None, None)
     return _Rows(solved.choice, None, solved.price)
 
 
-class _Open(NamedTuple):
-    """Columns that may carry synapses, and what is known before any pricing.
+def _first_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Tensor | None]:
+    """Return the ``width`` columns of each row that leave zero first, and the price at which another would, if known.
 
-    ``columns``: int64, shape (n_rows, width). ``outside``: float64, shape (n_rows,), at a price of at least this all
-    other columns stay at zero. ``near``: the prices of a nearby problem, or ``None``.
-    """
-
-    columns: Tensor
-    outside: Tensor
-    near: Tensor | None
-
-
-def _open_columns(rows: RowProblem, alphabet: Alphabet, width: int, start: Solution | None) -> _Open:
-    """Choose ``width`` columns per row.
-
-    The saving of an option is linear in w and grows with abs(w) on its side, so the largest weights leave zero first.
-    With an importance the order is by ``h`` times the best saving. Any choice is safe: what it leaves outside is
-    bounded after it.
+    The saving of an option is linear in w and grows with abs(w) on its side, so without an importance they are among
+    the largest weights; with one, the order is by ``h`` times the best saving.
     """
     if rows.h is not None:
-        score = _best_saving_per_synapse(rows, alphabet, rows.w.double()) * rows.h
+        score = _best_saving_per_synapse(rows, alphabet, rows.w.double()).mul_(rows.h)
         top = torch.topk(score, width + 1, dim=1)
-        return _Open(top.indices[:, :width].contiguous(), top.values[:, width], None)
-    if start is not None and start.prices and start.index is not None and start.index.shape == (rows.n_rows, width):
-        return _renewed_columns(rows, alphabet, start.index, start.prices[0])
-    return _Open(*_largest_columns(rows, alphabet, width), None)
-
-
-def _largest_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Tensor]:
-    """Return the ``width`` columns of largest abs(w) in each row, and the price at which another would leave zero."""
+        return top.indices[:, :width].contiguous(), top.values[:, width]
     top = torch.topk(rows.w.abs(), width + 1, dim=1)
     index = top.indices[:, :width].contiguous()
     if alphabet.mirror is not None:
         return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double())[:, 0]
-    return index, _outside(rows, alphabet, index)
-
-
-def _renewed_columns(rows: RowProblem, alphabet: Alphabet, index: Tensor, price: Tensor) -> _Open:
-    """Keep the columns of a nearby problem, but select anew where a column outside has come close to leaving zero."""
-    outside = _outside(rows, alphabet, index)
-    stale = (outside > _STALE_SHARE * price).nonzero()[:, 0]
-    if len(stale):
-        renewed, beyond = _largest_columns(rows.rows(stale), alphabet, index.shape[1])
-        index, outside = index.index_copy(0, stale, renewed), outside.index_copy(0, stale, beyond)
-    else:
-        index = index.clone()
-    return _Open(index, outside, price)
+    return index, None
 
 
 def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor) -> Tensor:
     """Return the price at which each target leaves zero: the most that one synapse on it can save."""
-    slope, offset = alphabet.leaving_zero
-    if len(slope) > 1:
-        values = rows.values[:, alphabet.thrifty]
-        use = rows.use[alphabet.thrifty]
-        slope, offset = 2 * values / use, -values.square() / use
+    slope, offset = _leaving_zero(rows, alphabet)
     if targets.numel() * slope.shape[1] <= _AT_ONCE and slope.shape[1]:
-        return torch.addcmul(offset[:, None], slope[:, None], targets[:, :, None]).amax(dim=2).clamp_(min=0)
+        # Lines first: a maximum along a short last dimension is slow.
+        return torch.addcmul(offset.T[:, :, None], slope.T[:, :, None], targets).amax(dim=0).clamp_(min=0)
     best = torch.zeros_like(targets)
     for k in range(slope.shape[1]):
         torch.maximum(best, torch.addcmul(offset[:, k : k + 1], slope[:, k : k + 1], targets), out=best)
     return best
 
 
-def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor) -> Tensor:
-    """Return the price from which on all columns but those in ``index`` stay at zero; the outermost weights decide."""
-    rest = rows.w.scatter(1, index, 0.0)
-    # Two passes: aminmax along a dimension is many times slower than both.
-    ends = torch.cat([rest.amin(dim=1, keepdim=True), rest.amax(dim=1, keepdim=True)], dim=1).double()
+def _leaving_zero(rows: RowProblem, alphabet: Alphabet) -> tuple[Tensor, Tensor]:
+    """Return `Alphabet.leaving_zero` for each row, or for all of them."""
+    if alphabet.n_scopes == 1:
+        return alphabet.leaving_zero
+    values = rows.values[:, alphabet.thrifty]
+    use = rows.use[alphabet.thrifty]
+    return 2 * values / use, -values.square() / use
+
+
+def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor, is_exact: bool = False) -> Tensor:
+    """Return a price from which on all columns but those in ``index`` stay at zero.
+
+    Where importances differ, it is the least such price, but for rounding, only if ``is_exact``; that takes longer.
+    """
+    # A scatter of a tensor: that of a number is five times slower.
+    rest = rows.w.clone().scatter_(1, index, rows.w.new_zeros(index.shape))
+    if rows.h is not None:
+        return _weighted_outside(rows, alphabet, rest, rows.h, is_exact)
+    # The outermost weights decide. Two passes: aminmax along a dimension is many times slower than both.
+    ends = torch.stack([rest.amin(dim=1), rest.amax(dim=1)], dim=1).double()
     return _best_saving_per_synapse(rows, alphabet, ends).amax(dim=1)
+
+
+def _weighted_outside(rows: RowProblem, alphabet: Alphabet, rest: Tensor, h: Tensor, is_exact: bool) -> Tensor:
+    """Bound the most that one synapse saves on any of the targets in ``rest``, which is overwritten.
+
+    An option saves ``2 h (w - v / 2) v / use`` with each: two passes over the matrix, in its own precision, whose
+    rounding is added. If not ``is_exact``, only those of one synapse are tried, if they are few. All synapses of a
+    connection save at most ``h w^2`` together.
+    """
+    if rest.element_size() < 4:
+        rest, h = rest.float(), h.float()
+    rounding = 8 * torch.finfo(rest.dtype).eps
+    weighted = rest * h
+    options = alphabet.thrifty if is_exact else (rows.use == 1).nonzero()[:, 0]
+    is_few = is_exact or len(options) <= _FEW_VALUES
+    share = 0.5 if is_few else 1.0
+    if not is_exact and (alphabet.max_use > 1 or not is_few):
+        outside = (weighted * rest).amax(dim=1).double() * (share * (1 + rounding))
+    else:
+        outside = torch.zeros(len(rest), dtype=torch.float64, device=rest.device)
+    if not is_few:
+        return outside
+    most, beyond = float(h.amax()), rest
+    for v, use in zip(rows.values[:, options].T, rows.use[options].tolist(), strict=True):
+        torch.addcmul(weighted, h, v[:, None].to(rest), value=-0.5, out=beyond)
+        # Only one end matters where all scopes have the value on one side of zero.
+        furthest = torch.zeros_like(outside)
+        if bool((v > 0).any()):
+            furthest = v.clamp(min=0) * beyond.amax(dim=1)
+        if bool((v < 0).any()):
+            furthest = torch.maximum(furthest, v.clamp(max=0) * beyond.amin(dim=1))
+        # The product, the difference and v itself are rounded, relative to h w and h v, where h w is at most what is
+        # saved and h v together.
+        saved = 2 / use * (furthest * (1 + rounding) + rounding * most * v.square())
+        torch.maximum(outside, saved, out=outside)
+    return outside
+
+
+def _large_columns(rows: RowProblem, width: int) -> Tensor:
+    """Return ``width`` columns of each row among which those that leave zero first are likely, int64."""
+    size = rows.w.abs()
+    if rows.h is not None:
+        values = rows.values[:, rows.use == 1].to(size)
+        if 0 < values.shape[1] <= _FEW_VALUES:
+            middle = torch.sub(rows.w, values.T[:, :, None], alpha=0.5)
+            size = middle.mul_(values.T[:, :, None]).amax(dim=0)
+        else:
+            size = size.square_()
+        size = size * rows.h
+    return torch.topk(size, width, dim=1, sorted=False).indices

@@ -98,6 +98,7 @@ class Projector:
         self._whole = compile_plan(spec, {n: tuple(p.shape) for n, p in weights.items()}, afferents.groups)
         self.plan: Plan = allotted(self._whole, weights)
         self.left_out = afferents.left_out
+        self._owners = {name: _owner(model, name) for name in afferents.names}
         self.method = StraightThrough() if method is None else method
         self.schedule = Schedule(compliant, total_steps) if schedule is None else schedule
         self.n_steps = 0
@@ -270,15 +271,18 @@ class Projector:
             self._spread.update()
             self._states[0].importance = self._spread.importance()
         for state in self._states:
-            moved = {name: self.model.get_parameter(name).detach() for name in state.latent}
-            state.move(moved, self._gradients(state), self._learning_rate(optimizer, state))
+            moved = {name: self._parameter(name).detach() for name in state.latent}
+            if self.method.reads_gradient or self.method.moves_values:
+                state.move(moved, self._gradients(state), self._learning_rate(optimizer, state))
+            else:
+                state.move(moved, None, 0.0)
             self._write(state.project(stage))
         if self._centring is not None:
             self._centring.settle()
 
     def _gradients(self, state: PopulationState) -> dict[str, Tensor] | None:
         """Return the gradients of a population's parameters; ``None`` where some are missing or sparse."""
-        gradients = {name: self.model.get_parameter(name).grad for name in state.latent}
+        gradients = {name: self._parameter(name).grad for name in state.latent}
         found = {name: g for name, g in gradients.items() if g is not None and g.layout == torch.strided}
         return found if len(found) == len(gradients) else None
 
@@ -318,15 +322,21 @@ class Projector:
         finally:
             self._write(held)
 
-    @torch.no_grad()
     def _write(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in weights.items():
-            self.model.get_parameter(name).copy_(tensor)
+            self._parameter(name).detach().copy_(tensor)
+
+    def _parameter(self, name: str) -> Tensor:
+        """Return a projected parameter as the model has it now."""
+        module, attribute = self._owners[name]
+        parameter = getattr(module, attribute)
+        assert isinstance(parameter, Tensor)
+        return parameter
 
     def _synchronised(self, state: PopulationState, keep: bool = False) -> PopulationState:
         """Follow parameters that were moved to another device or dtype."""
         for name, latent in state.latent.items():
-            parameter = self.model.get_parameter(name)
+            parameter = self._parameter(name)
             if latent.device != parameter.device or latent.dtype != parameter.dtype:
                 state.move_to(parameter.detach())
                 break
@@ -343,6 +353,12 @@ class Projector:
     def _require_open(self) -> None:
         if self._is_final:
             raise QRSolveError("this projector was finalized; make a new one to train on")
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module that has a parameter, and how it calls it; to look it up in every step takes long."""
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
 
 
 def attach(

@@ -53,6 +53,8 @@ class Method(ABC):
     name: ClassVar[str]
     alters_gradient: ClassVar[bool] = False
     """Whether `alter_gradient` does anything."""
+    reads_gradient: ClassVar[bool] = True
+    """Whether `update` looks at the gradient or the learning rate."""
     moves_values: ClassVar[bool] = False
     """Whether learned values follow `move_values` between their least-squares steps."""
     explores: ClassVar[bool] = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from qrsolve.errors import QRSolveError
 from qrsolve.training.methods.base import Method, Step
 
@@ -29,6 +31,7 @@ class StraightThrough(Method):
 
     name: ClassVar[str] = "straight_through"
     explores: ClassVar[bool] = True
+    reads_gradient: ClassVar[bool] = False
     decay: float = 5e-4
 
     def __post_init__(self) -> None:
@@ -37,6 +40,8 @@ class StraightThrough(Method):
 
     def update(self, step: Step) -> None:
         """Take over the optimizer's step, then let the latent drift to the weight it was projected to."""
-        step.latent.copy_(step.moved)
-        if self.decay:
-            step.latent.lerp_(step.projected, self.decay)
+        # While a stage projects to the latents themselves, there is nowhere to drift to.
+        if self.decay and step.projected.data_ptr() != step.latent.data_ptr():
+            torch.lerp(step.moved, step.projected, self.decay, out=step.latent)
+        else:
+            step.latent.copy_(step.moved)
