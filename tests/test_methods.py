@@ -171,7 +171,7 @@ def test_published_decomposition_by_hand() -> None:
     ("make", "text"),
     [
         (lambda: StraightThrough(decay=2), r"decay is 2; needed a number from 0 to 1"),
-        (lambda: DeepR(l1=-1), r"l1 is -1 and temperature 1e-06; needed numbers from 0 on"),
+        (lambda: DeepR(l1=-1), r"l1 is -1 and temperature 1e-05; needed numbers from 0 on"),
         (lambda: DeepR(connectivity=0), r"connectivity is 0; needed a share above 0, at most 1"),
         (lambda: SoftDeepR(temperature=0), r"temperature 0; needed numbers above 0"),
         (lambda: GradR(sparsity=0.2), r"sparsity is 0.2; needed a share from 0.5, below 1"),
