@@ -33,11 +33,17 @@ class OverLimit:
         magnitudes: Callable[[], dict[str, Tensor] | None],
     ) -> None:
         self.model, self.names, self.fan_in, self.magnitudes = model, names, fan_in, magnitudes
-        self.most = self.last = 0.0
+        self.most = self.last = self._total = 0.0
+        self._n_passes = 0
         model.register_forward_pre_hook(lambda *_: self.look())
 
+    @property
+    def mean(self) -> float:
+        """The mean share over all passes so far."""
+        return self._total / max(1, self._n_passes)
+
     def look(self) -> None:
-        """Count, and keep the share of now and the largest one."""
+        """Count, and keep the share of now, the largest one, and their sum."""
         magnitudes = self.magnitudes()
         over = n = 0
         for name in self.names:
@@ -47,6 +53,8 @@ class OverLimit:
             n += len(w)
         self.last = over / n
         self.most = max(self.most, self.last)
+        self._total += self.last
+        self._n_passes += 1
 
     def _synapses(self, w: Tensor, magnitudes: Tensor) -> Tensor:
         """Return the fewest synapses of each neuron; a weight that no synapses add up to counts as too many."""
