@@ -41,8 +41,7 @@ HIDDEN = 256
 OURS: dict[str, Method] = {cls.name: cls() for cls in METHODS} | {
     "q_rewiring: published": QRewiring(projection="published")
 }
-LEARNING_RATES = {"deep_r": 1e-2}
-"""Where the recipe's was worse on held-out training images."""
+LEARNING_RATES = {"deep_r": 1e-2}  # the recipe's was worse on held-out training images
 RELEASED, PAT = "q_rewiring: released, one call", "pat"
 TIMED_STEPS, WARM_STEPS = 30, 6
 
