@@ -27,7 +27,10 @@ from qrsolve.training import (
     SoftDeepR,
     Step,
     StraightThrough,
+    run,
 )
+from qrsolve.training.data import DataSet
+from qrsolve.training.networks.mlp import make_mlp
 
 DYNAP = """
 schema: 1
@@ -154,6 +157,26 @@ def test_q_rewiring_grows_what_a_neuron_lacks() -> None:
     assert step.latent[0][grown].tolist() == [-0.5]
 
 
+def test_published_removal_takes_the_excess_from_the_latents_and_values_stay() -> None:
+    method = QRewiring(projection="published")
+    latent = torch.tensor([[1.0, -2.0, 0.0, 0.5], [0.5, 0.0, 0.0, -0.5]])
+    memory = method.start(latent, torch.tensor([3, 3]), torch.Generator())
+    projected = torch.tensor([[0.5, -1.0, 0.0, 0.0], [0.5, 0.0, 0.0, -0.5]])
+    # In units of 0.5, the least weight in use, the rows have 2 + 4 + 0 + 1 = 7 and 2 synapses of 3.
+    step = step_of(latent.clone(), latent + 0.25, memory, projected=projected)
+    method.update(step)
+    before = step.latent - 0.25
+    assert torch.equal(before[1], latent[1])
+    lost = latent[0].abs() - before[0].abs()
+    share = torch.rand(2, 4, generator=torch.Generator().manual_seed(3))[0] * (latent[0] != 0)
+    expected = torch.minimum(share / share.sum() * 4 * 0.5, latent[0].abs())
+    torch.testing.assert_close(lost, expected)
+    assert float(lost.max()) > 0
+    values = []
+    trained(method, 25, lambda projector, model: values.append(projector._states[0].parameters.clone()))
+    assert torch.equal(values[0], values[-1])
+
+
 def test_published_decomposition_by_hand() -> None:
     # Bases 1.0 and 0.3; 2.5 = 2 x 1.0 + 0.5, of which 0.5 / 0.3 = 1.67 rounds to 2: 2.6 for 4 synapses.
     alphabet = Alphabet.of(
@@ -171,7 +194,7 @@ def test_published_decomposition_by_hand() -> None:
     ("make", "text"),
     [
         (lambda: StraightThrough(decay=2), r"decay is 2; needed a number from 0 to 1"),
-        (lambda: DeepR(l1=-1), r"l1 is -1 and temperature 1e-06; needed numbers from 0 on"),
+        (lambda: DeepR(l1=-1), r"l1 is -1 and temperature 1e-05; needed numbers from 0 on"),
         (lambda: DeepR(connectivity=0), r"connectivity is 0; needed a share above 0, at most 1"),
         (lambda: SoftDeepR(temperature=0), r"temperature 0; needed numbers above 0"),
         (lambda: GradR(sparsity=0.2), r"sparsity is 0.2; needed a share from 0.5, below 1"),
@@ -276,6 +299,20 @@ def test_deep_r_keeps_the_number_of_active_connections_exact() -> None:
     trained(DeepR(l1=0.05, temperature=1e-4), 30, watch)
     assert counts == {6}
     assert not torch.equal(seen[0], seen[-2]), "nothing was rewired, so nothing was tested"
+
+
+@pytest.mark.parametrize("method", EVERY, ids=lambda m: f"{m.name}-{getattr(m, 'projection', '')}")
+def test_fresh_weights_are_scaled_up_for_always_unless_the_method_needs_small_ones(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaled = []
+    monkeypatch.setattr(run, "keep_norm", lambda model, spec: scaled.append(spec.name))
+    x, y = torch.rand(64, 20), torch.arange(64) % 4
+    data = DataSet("tiny", x, y, x, y, (1, 4, 5))
+    for compliant in ("always", "at_end"):
+        recipe = run.Recipe(epochs=1, batch_size=32, compliant=compliant)
+        assert run.train(parse_spec(DYNAP), data, lambda: make_mlp(data, 8), recipe, method).report.is_compliant
+    assert scaled == ([] if method.name == "deep_r" else ["small"])
 
 
 def test_grad_r_never_flips_a_sign() -> None:

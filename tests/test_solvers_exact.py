@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from brute_force import ALPHABETS, STRUCTURES, optimum, random_problem
@@ -10,7 +12,7 @@ from qrsolve.alphabet import Alphabet
 from qrsolve.certify import certify
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Status
-from qrsolve.solvers import HEURISTICS, SOLVERS, refusals, select_solver
+from qrsolve.solvers import HEURISTICS, SOLVERS, closing, refusals, select_solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.milp import Milp
@@ -135,6 +137,27 @@ def test_bases_ten_and_three_have_a_cost_that_is_not_convex() -> None:
                 assert certify(problem, solver.solve(problem)).objective == pytest.approx(cost)
     greedy = next(s for s in HEURISTICS if s.name == "marginal_greedy").solve(problem)
     assert certify(problem, greedy).objective == 4.0
+
+
+def test_entries_at_zero_do_not_crowd_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `deep_r`: most targets are exactly 0, and a synapse there costs next to nothing beyond its price."""
+    w, h = torch.zeros(1, 400), torch.full((1, 400), 0.03)
+    w[0, :8] = -torch.tensor([0.0233, 0.0198, 0.0174, 0.0343, 0.0209, 0.0256, 0.0169, 0.0145])
+    h[0, :8] = torch.tensor([0.736, 1.169, 1.579, 0.055, 1.389, 1.680, 1.133, 1.612])
+    counts = sorted((c for c in product(range(9), repeat=4) if sum(c) < 9), key=sum)
+    sums = [(a + b) * 0.0357 - c * 0.0350 - d * 0.0355 for a, b, c, d in counts]
+    alphabet = Alphabet.of(sums, [sum(c) for c in counts])
+    problem = ChoiceProblem(w, alphabet, (Group("row", 8, limit="fan_in"),), h)
+    lengths = []
+    table = closing.best_in_table
+
+    def watched(cost: torch.Tensor, *others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        lengths.append(cost.shape[1])
+        return table(cost, *others)
+
+    monkeypatch.setattr(closing, "best_in_table", watched)
+    assert certify(problem, Prices().solve(problem)).is_optimal
+    assert max(lengths, default=0) < 100, lengths
 
 
 def test_infeasible_says_where_and_by_how_much() -> None:

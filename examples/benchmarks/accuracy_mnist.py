@@ -11,17 +11,15 @@ the nearest that dynap_se can hold.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import math
 import statistics
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import nn
+from peers import standardised, train_pat
 
 from qrsolve import HardwareSpec, load_spec
 from qrsolve.check import check
@@ -30,7 +28,7 @@ from qrsolve.project import project
 from qrsolve.train import with_fan_in
 from qrsolve.training.data import DataSet, load_mnist
 from qrsolve.training.networks.mlp import make_mlp
-from qrsolve.training.run import Recipe, accuracy_of, run_epochs, train
+from qrsolve.training.run import Recipe, accuracy_of, train
 from qrsolve.training.schedule import Compliant
 
 HIDDEN = 256
@@ -101,44 +99,6 @@ def run_pat(spec: HardwareSpec, data: DataSet, real: Runs, projected: Runs, seed
         projected.seconds += time.perf_counter() - began
     real.print()
     projected.print()
-
-
-def train_pat(model: nn.Sequential, data: DataSet, fan_in: int, recipe: Recipe) -> None:
-    """Train a network with at most ``fan_in`` real-valued weights per neuron by torchao's pat.
-
-    Adam with a cosine; nothing is pruned in the first 10 % of the steps, and what is pruned at 60 % stays so.
-    """
-    try:
-        pat = importlib.import_module("torchao.prototype.pat.optim")
-    except ImportError as error:
-        raise SystemExit(f"the modes pat need torchao: pip install torchao==0.18.0 ({error})") from error
-    n_steps = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
-    layers = [module for module in model if isinstance(module, nn.Linear)]
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [layer.weight],
-            "group_type": "KElementGrouper",
-            "k": layer.in_features,
-            "prox_type": "NMSparseConstraint",
-            "n_nonzero": min(fan_in, layer.in_features),
-        }
-        for layer in layers
-    ]
-    groups.append({"params": [layer.bias for layer in layers]})
-    adam = torch.optim.Adam(groups, lr=recipe.learning_rate)
-    optimizer = pat.PruneOptimizer(
-        adam, warmup_steps=round(0.1 * n_steps), healing_start_step=round(0.6 * n_steps), reg_lambda=0.0
-    )
-    run_epochs(model, data, recipe, lambda own: None, "pat", None, optimizer=optimizer)
-
-
-def standardised(data: DataSet) -> DataSet:
-    """Return the images less their mean, over their standard deviation: two numbers for all pixels.
-
-    pat gains 2.5 points from it at fan-in 8; ours has centring instead and takes the images as they are.
-    """
-    mean, std = data.x_train.mean(), data.x_train.std()
-    return replace(data, x_train=(data.x_train - mean) / std, x_test=(data.x_test - mean) / std)
 
 
 def percent(share: float) -> float:

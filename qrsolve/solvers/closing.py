@@ -93,6 +93,10 @@ def _closed_by_cheapest(savings: Tensor, level: Tensor, price: Tensor, slack: Te
     worth = savings - price[:, None, None] * torch.arange(n_levels, device=savings.device)
     reduced = worth.gather(2, level[:, :, None]) - worth
     reduced.scatter_(2, level[:, :, None], torch.inf)
+    # A level that saves no more than a lower one is in no better set. Without this, entries at zero, whose every
+    # level costs little beyond its price, crowd out the others.
+    lower = savings.cummax(dim=2).values[:, :, :-1]
+    reduced[:, :, 1:].masked_fill_(savings[:, :, 1:] <= lower, torch.inf)
     cheapest = torch.topk(reduced.flatten(1), min(length + 1, n * n_levels), dim=1, largest=False)
     left_out = torch.full_like(price, torch.inf)
     if cheapest.values.shape[1] > length:

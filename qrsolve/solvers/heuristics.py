@@ -171,26 +171,35 @@ class GreedyDecomposition(Heuristic):
         bases = alphabet.row_values(problem.n_rows)[:, alphabet.use == 1]
         up, down = ((side * bases).clamp(min=0).sort(dim=1, descending=True).values for side in (1, -1))
         spare = torch.full_like(left, float(alphabet.max_use))
-        n_bases = bases.shape[1]
-        last = torch.where(w < 0, (down > 0).sum(dim=1, keepdim=True), (up > 0).sum(dim=1, keepdim=True)) - 1
-        for i in range(n_bases):
+        n_up, n_down = ((side > 0).sum(dim=1, keepdim=True) for side in (up, down))
+        last = torch.where(w < 0, n_down, n_up) - 1
+        threshold: Tensor | float = 0.5
+        if self.generator is not None:
+            threshold = torch.rand(w.shape, generator=generator).to(w)
+        for i in range(int(torch.maximum(n_up, n_down).max()) if w.numel() else 0):
             base = torch.where(w < 0, down[:, i : i + 1], up[:, i : i + 1])
             count = torch.where(base > 0, left / base, 0.0)
-            threshold: Tensor | float = 0.5
-            if self.generator is not None:
-                threshold = torch.rand(count.shape, generator=generator).to(count)
             rounded = count.floor() + (count.frac() > threshold)
             count = torch.minimum(torch.where(last == i, rounded, count.floor()), spare)
             spare -= count
             left = (left - count * base).clamp_(min=0)
             value += count * base
-        choice = nearest_option(torch.where(w < 0, -value, value), alphabet)
-        # Connections at zero cost nothing wherever they stand in the order.
-        order = torch.rand(w.shape, generator=generator).to(w.device).argsort(dim=1)
-        used = alphabet.use[choice].gather(1, order).cumsum(dim=1)
-        capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, w.device)
-        kept = torch.zeros_like(choice, dtype=torch.bool).scatter_(1, order, used <= capacity[:, None])
-        return choice.masked_fill(~kept, alphabet.free_zero)
+        return self._thinned(torch.where(w < 0, -value, value), problem, generator)
+
+    def _thinned(self, value: Tensor, problem: ChoiceProblem, generator: torch.Generator) -> Tensor:
+        """Return the options of values that are sums of synapses, kept in random order while they fit."""
+        alphabet = problem.alphabet
+        assert alphabet is not None
+        assert alphabet.free_zero is not None
+        capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, value.device)
+        # A connection takes at least one synapse, so no row keeps more of them than its capacity.
+        most = min(int(capacity.max()) if len(capacity) else 0, problem.n_columns)
+        keys = torch.rand(value.shape, generator=generator).to(value.device).masked_fill_(value == 0, 2.0)
+        order = torch.topk(keys, most, dim=1, largest=False).indices
+        option = nearest_option(value.gather(1, order), alphabet)
+        used = alphabet.use[option].cumsum(dim=1)
+        option = option.masked_fill(used > capacity[:, None], alphabet.free_zero)
+        return torch.full(value.shape, alphabet.free_zero, device=value.device).scatter_(1, order, option)
 
 
 def _largest_first(w: Tensor) -> Tensor:

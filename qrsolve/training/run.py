@@ -105,7 +105,7 @@ def train(
 
     torch.manual_seed(recipe.seed)
     model = make_model().to(device)
-    if recipe.compliant == "always":
+    if recipe.compliant == "always" and (method is None or method.keeps_norm):
         keep_norm(model, spec)
     total = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
     projector = Projector(

@@ -59,6 +59,9 @@ class Method(ABC):
     """Whether learned values follow `move_values` between their least-squares steps."""
     explores: ClassVar[bool] = False
     """Whether ``always`` may project noisy latents at first (`qrsolve.training.exploration`)."""
+    keeps_norm: ClassVar[bool] = True
+    """Whether `qrsolve.training.run` may scale up fresh weights, so that the few that ``always`` leaves are as large as
+    all of them were."""
     resolve_every: int = 20
     """Projections between two least-squares steps of learned values."""
 

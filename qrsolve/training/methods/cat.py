@@ -23,7 +23,8 @@ class Cat(Method):
     Parameters
     ----------
     value_rate : float
-        Learning rate of the values, relative to that of the weights, > 0.
+        Learning rate of the values, relative to that of the weights, > 0. Much below 1 they stay behind weights that
+        grow from their first, small sizes.
     resolve_every : int
         Steps between two least-squares solutions, >= 1.
 
@@ -34,7 +35,7 @@ class Cat(Method):
 
     name: ClassVar[str] = "cat"
     moves_values: ClassVar[bool] = True
-    value_rate: float = 0.1
+    value_rate: float = 1.0
     resolve_every: int = 400
 
     def __post_init__(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from math import sqrt
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from qrsolve.errors import QRSolveError
 from qrsolve.solvers import Solver
@@ -26,7 +28,9 @@ class QRewiring(Method):
     ----------
     projection : {"exact", "published"}
         ``exact``: the nearest deployable weights. ``published``: values decomposed greedily onto the bases, rounded at
-        random, and random connections removed until the limit holds (`GreedyDecomposition`).
+        random, and random connections removed until the limit holds (`GreedyDecomposition`); the latents of a neuron
+        over its limit lose its excess, divided at random, where a synapse counts as the least weight in use; values
+        stay as they are at the start.
     temperature : float
         Of a random walk ``sqrt(2 lr temperature) normal`` that is added to the gradient of connections in use.
     fewest : int
@@ -49,6 +53,10 @@ class QRewiring(Method):
             raise QRSolveError(f"projection is '{self.projection}'; needed exact or published")
         if self.temperature < 0 or self.fewest < 0:
             raise QRSolveError(f"temperature is {self.temperature} and fewest {self.fewest}; needed numbers from 0 on")
+        if self.projection == "published":
+            # Fitted to what a greedy decomposition makes of the weights, a base soon shrinks until each weight takes
+            # as many synapses as it may. The published bases stay as they are at the start.
+            object.__setattr__(self, "resolve_every", sys.maxsize)
 
     def alter_gradient(self, step: Step) -> None:
         """Add the random walk to the gradient of connections in use."""
@@ -56,10 +64,14 @@ class QRewiring(Method):
             noise = sqrt(2 * step.learning_rate * self.temperature) * step.normal()
             step.gradient.add_(torch.where(step.projected != 0, noise, 0.0))
 
+    def start(self, latent: Tensor, capacity: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
+        """Remember the chip's fan-in, which the published removal needs."""
+        return {} if capacity is None or self.projection == "exact" else {"capacity": capacity.to(latent.device)}
+
     def update(self, step: Step) -> None:
         """Take over the optimizer's step; grow random connections where a neuron has too few."""
-        step.latent.copy_(step.moved)
         in_use = step.projected != 0
+        step.latent.copy_(step.moved if "capacity" not in step.memory else step.moved - _removed(step))
         missing = (self.fewest - in_use.sum(dim=1)).clamp(min=0, max=step.latent.shape[1])
         if not self.fewest or not bool(missing.any()):
             return
@@ -73,3 +85,15 @@ class QRewiring(Method):
     def solver(self, generator: torch.Generator) -> Solver | None:
         """Return the published projection, if that is asked for."""
         return GreedyDecomposition(generator) if self.projection == "published" else None
+
+
+def _removed(step: Step) -> Tensor:
+    """Return what the latents of each neuron lose of their synapses over the limit, divided among them at random."""
+    least = torch.where(step.projected != 0, step.projected.abs(), torch.inf).amin()
+    if not bool(torch.isfinite(least)):
+        return torch.zeros_like(step.latent)
+    size = step.latent.abs()
+    excess = ((size / least).round().sum(dim=1) - step.memory["capacity"]).clamp_(min=0)
+    share = torch.rand(size.shape, generator=step.generator).to(size) * (size > 0)
+    share *= (least * excess / share.sum(dim=1).clamp_(min=1e-4))[:, None]
+    return step.latent.sign() * torch.minimum(share, size)
