@@ -19,6 +19,7 @@ from qrsolve.solution import Solution
 
 _CHUNK_ENTRIES = 1 << 19
 _MAX_OPEN_DEVIATIONS = 4096
+_STRETCH = 2 * _MAX_OPEN_DEVIATIONS
 _OPTIONS_PER_SEARCH = 64
 """So many options cost about as much as one binary search among them."""
 
@@ -337,11 +338,24 @@ def _close_rows(
     per_row = max(1, w.shape[1] * len(options))
     for some in torch.arange(len(w), device=w.device).split(max(1, _CHUNK_ENTRIES // per_row)):
         line = values if len(values) == 1 else values[some]
+        # Long rows: where a stretch alone has too many deviations, the table over them all would be given up.
+        if w.shape[1] > _STRETCH and _is_hopeless(
+            w[some, :_STRETCH], None if h is None else h[some, :_STRETCH], line, use, price[some], gap[some]
+        ):
+            continue
         cost = (w[some][:, :, None] - line[:, None, :]).square()
         cost = (cost if h is None else cost * h[some][:, :, None]) + price[some][:, None, None] * use
         extra = _least_extra(cost, use, price[some], capacity[some], gap[some])
         closed[open_rows[some]] += torch.minimum(extra, gap[some])
     return closed, "table"
+
+
+def _is_hopeless(w: Tensor, h: Tensor | None, values: Tensor, use: Tensor, price: Tensor, gap: Tensor) -> bool:
+    """Whether some row has more deviations from its cheapest options that cost less than its gap than a table takes."""
+    cost = weighted((w[:, :, None] - values[:, None, :]).square(), None if h is None else h[:, :, None])
+    cost = cost + price[:, None, None] * use
+    n_open = (cost - cost.amin(dim=2, keepdim=True) < gap[:, None, None]).flatten(1).sum(dim=1) - w.shape[1]
+    return bool((n_open > _MAX_OPEN_DEVIATIONS).any())
 
 
 def _rest_is_settled(claim: Claim, alphabet: Alphabet, price: Tensor, gap: Tensor, rows: Tensor) -> bool:

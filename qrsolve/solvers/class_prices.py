@@ -122,7 +122,8 @@ def search_classes(
         spread[i] if i in spread else bound_prices[0].new_zeros(g.n_parts(rows, n_columns))
         for i, g in enumerate(problem.groups)
     )
-    return replace(best[1], status=Status.FEASIBLE, solver=solver, prices=evidence)
+    # What a solver says of given classes bounds nothing else.
+    return replace(best[1], status=Status.FEASIBLE, solver=solver, prices=evidence, bound=None, reason="")
 
 
 @dataclass(frozen=True)
