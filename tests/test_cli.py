@@ -255,7 +255,7 @@ def test_compare_every_solver(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "fan_in can bind" in out
     assert "its word" not in out
     # Whoever has no prices is measured by those of somebody who has.
-    exact = {"top_gains", "greedy", "prices", "nested_prices", "min_cost_flow"}
+    exact = {"top_gains", "greedy", "prices", "nested_prices", "min_cost_flow", "lagrangian"}
     assert {r["bound_by"] for r in results.values() if r["objective"] is not None} <= exact
     assert (best["claimed"], best["bound_source"]) == ("optimal", "prices")
 

@@ -195,7 +195,9 @@ def test_the_table_of_another_sweep_is_kept(
 
 def start(*more: str) -> subprocess.Popen[str]:
     root = str(Path(qrsolve.__file__).parents[1])
-    command = [sys.executable, "-W", "error", "-m", "qrsolve.cli", *SWEEP, *more]
+    # Whoever runs the tests in the background may have them ignore Ctrl-C, and a program inherits that.
+    program = "import signal, qrsolve.cli as c; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-W", "error", "-c", f"{program}; raise SystemExit(c.main())", *SWEEP, *more]
     environment = {**os.environ, "PYTHONPATH": root}
     # A group of its own, as a terminal gives to a program.
     return subprocess.Popen(

@@ -158,23 +158,22 @@ def too_many_booleans(problem: ChoiceProblem, most: int) -> str:
 
 def _levels(problem: ChoiceProblem, kinds: tuple[str, ...]) -> list[tuple[tuple[int, ...], Tensor]]:
     """Return each combination of counts that some option has, ascending, with those options."""
-    found: dict[tuple[int, ...], list[int]] = {}
     if problem.alphabet is None:
+        found: dict[tuple[int, ...], list[int]] = {(0,) * len(kinds): [0]}
         # Dropping (option 0) counts nothing; keeping (option 1) counts one in every way, but has one sign.
-        found[(0,) * len(kinds)] = [0]
         for c in range(max(1, sum(kind.startswith(_CLASS) for kind in kinds))):
             found.setdefault(_counts_of(kinds, 1, True, c), []).append(1)
         return [(counts, torch.tensor(found[counts])) for counts in sorted(found)]
     alphabet = problem.alphabet
-    classes = _classes(problem, kinds)
-    for k, use in enumerate(alphabet.use.tolist()):
-        # A value that is 0, or of another class, in some scopes only counts differently there.
-        ways = torch.stack([(alphabet.values[:, k] != 0).long(), classes[:, k]], dim=1).unique(dim=0).tolist()
-        for is_source, c in ways:
-            members = found.setdefault(_counts_of(kinds, use, bool(is_source), c), [])
-            if members[-1:] != [k]:
-                members.append(k)
-    return [(counts, torch.tensor(found[counts])) for counts in sorted(found)]
+    use = alphabet.use.expand(alphabet.values.shape)
+    # A value that is 0, or of another class, in some scopes only counts differently there.
+    each = torch.stack([use, (alphabet.values != 0).long(), _classes(problem, kinds)], dim=2).flatten(0, 1)
+    ways, way = each.unique(dim=0, return_inverse=True)
+    members: dict[tuple[int, ...], list[Tensor]] = {}
+    for i, (n, is_source, c) in enumerate(ways.tolist()):
+        options = (way == i).nonzero()[:, 0] % use.shape[1]
+        members.setdefault(_counts_of(kinds, n, bool(is_source), c), []).append(options)
+    return [(counts, torch.cat(members[counts]).unique()) for counts in sorted(members)]
 
 
 def _classes(problem: ChoiceProblem, kinds: tuple[str, ...]) -> Tensor:

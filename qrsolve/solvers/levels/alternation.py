@@ -13,6 +13,7 @@ from qrsolve.problem import Group, LevelsProblem
 from qrsolve.solution import Solution
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
+from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.type_starts import type_starts
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
@@ -34,7 +35,11 @@ class Alternation(LevelsMethod):
 
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Screen the starts on a few dozen rows where all rows share values, and finish the best of them."""
-        return from_several_starts(problem, choose, max_rounds, tolerance)
+        found = from_several_starts(problem, choose, max_rounds, tolerance)
+        if problem.family.is_codebook and class_group(problem, "type") is not None:
+            # Each neuron with a codebook of its own, whatever the types of the sources: that bounds all of them.
+            found = replace(found, proof=free_values(problem)[1])
+        return found
 
 
 def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:

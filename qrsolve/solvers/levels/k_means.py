@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
@@ -41,25 +42,34 @@ class KMeans(LevelsMethod):
 
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Return the best values, ascending; a value more than there are distinct weights repeats the highest one."""
-        return self.free(problem, choose)
-
-    def free(self, problem: LevelsProblem, choose: Choose) -> Levels:
-        """Solve as if the values needed no grid."""
-        w, h = problem.by_scope()
-        n_values, zero = problem.family.n_parameters, problem.family.has_zero
-        values, prices, cuts = [], [], []
-        for some in torch.arange(len(w)).split(max(1, _CHUNK_ENTRIES // w.shape[1])):
-            found = k_means(w[some].cpu().numpy(), h[some].cpu().numpy(), n_values, zero=zero)
-            values.append(_values(found, n_values, zero=zero))
-            prices.append(found.prices)
-            cuts += _cuts(found, zero=zero)
-        padded = np.full((len(cuts), max(map(len, cuts))), np.nan)
-        for line, numbers in zip(padded, cuts, strict=True):
-            line[: len(numbers)] = numbers
-        parameters = torch.from_numpy(np.concatenate(values)).to(problem.w.device)
+        parameters, proof = free_values(problem)
         solution = choose(problem.choice(parameters), None)
-        proof = LevelsProof(torch.from_numpy(np.concatenate(prices)), torch.from_numpy(padded))
         return Levels(parameters, solution, (objective_of(problem, parameters, solution),), proof)
+
+
+def free_values(problem: LevelsProblem) -> tuple[Tensor, LevelsProof]:
+    """Return the best values of a codebook without capacities, grid or types, and the proof that bounds all of these.
+
+    Returns
+    -------
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters), ascending.
+    proof : LevelsProof
+        Prices and cuts for `certify_levels`.
+    """
+    w, h = problem.by_scope()
+    n_values, zero = problem.family.n_parameters, problem.family.has_zero
+    values, prices, cuts = [], [], []
+    for some in torch.arange(len(w)).split(max(1, _CHUNK_ENTRIES // w.shape[1])):
+        found = k_means(w[some].cpu().numpy(), h[some].cpu().numpy(), n_values, zero=zero)
+        values.append(_values(found, n_values, zero=zero))
+        prices.append(found.prices)
+        cuts += _cuts(found, zero=zero)
+    padded = np.full((len(cuts), max(map(len, cuts))), np.nan)
+    for line, numbers in zip(padded, cuts, strict=True):
+        line[: len(numbers)] = numbers
+    parameters = torch.from_numpy(np.concatenate(values)).to(problem.w.device)
+    return parameters, LevelsProof(torch.from_numpy(np.concatenate(prices)), torch.from_numpy(padded))
 
 
 def k_means(w: FloatArray, h: FloatArray, n_values: int, *, zero: bool) -> Partition:

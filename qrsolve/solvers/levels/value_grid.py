@@ -12,7 +12,7 @@ from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
 from qrsolve.solvers.levels.grid_rounding import highest_integer, nearest_grid
-from qrsolve.solvers.levels.k_means import KMeans
+from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.monotone import FloatArray, IntArray, row_minima
 from qrsolve.solvers.levels.sorted_lines import running_sums
 
@@ -53,9 +53,8 @@ class ValueGrid(LevelsMethod):
             integers, cost = best_integers(lines, steps, family)
             proof = LevelsProof(bound=float((cost * (1 - 1e-9) - 1e-15 * lines.scale).clip(min=0).sum()))
         else:
-            free = KMeans().free(problem, choose)
-            proof = free.proof
-            steps, integers = _free_steps(lines, free.parameters.cpu().numpy(), family)
+            free, proof = free_values(problem)
+            steps, integers = _free_steps(lines, free.cpu().numpy(), family)
         parameters = torch.from_numpy(np.sort(integers * steps[:, None], axis=1)).to(problem.w.device)
         solution = choose(problem.choice(parameters), None)
         return Levels(parameters, solution, (objective_of(problem, parameters, solution),), proof)
