@@ -5,10 +5,10 @@
 For each chip, values are learned once on a random layer; then random layers of the same kind (Gaussian or Laplace, of
 deviation 0.1) are solved for these values by the solver that qrsolve takes, and by each heuristic that does not refuse:
 rounding then pruning by magnitude, pruning then rounding, synapse by synapse, largest base first (see
-`qrsolve/solvers/heuristics.py`), and "prune_then_nearest": keep the largest weights, as many as the limit of each neuron,
-and round each to its nearest value without counting its copies or its sign again. Numbers are per cent above the
-optimum over the instances where the heuristic is within all limits; "breaks" is the share where it is not. The optimum
-is certified ("exact" is the share of instances); elsewhere the excess is over the bound.
+`qrsolve/solvers/heuristics.py`), and "prune_then_nearest": keep the largest weights, as many as the limit of each
+neuron, and round each to its nearest value without counting its copies or looking at its sign again. Numbers are per
+cent above the optimum over the instances where the heuristic is within all limits; "breaks" is the share where it is
+not. The optimum is certified ("exact" is the share of instances); elsewhere the excess is over the bound.
 """
 
 from __future__ import annotations
