@@ -19,6 +19,9 @@ from qrsolve.solution import Solution
 
 _CHUNK_ENTRIES = 1 << 19
 _MAX_OPEN_DEVIATIONS = 4096
+_STRETCH = 2 * _MAX_OPEN_DEVIATIONS
+_OPTIONS_PER_SEARCH = 64
+"""So many options cost about as much as one binary search among them."""
 
 
 def price_bound(
@@ -175,6 +178,8 @@ def _least_priced_cost(
 
     ``per_source`` is charged besides where ``v_k`` is not 0.
     """
+    if (kinds := _few_kinds(alphabet, has_source_prices=per_source is not None)) is not None:
+        return _least_cost_by_use(w, h, alphabet, kinds, price, per_source)
     values = alphabet.row_values(len(w))
     use = alphabet.use.tolist()
     if h is not None:
@@ -192,6 +197,57 @@ def _least_priced_cost(
         torch.addcmul(own, w, v, value=-2.0, out=cost)
         torch.minimum(least, cost, out=least)
     return weighted(least.addcmul_(w, w), h)
+
+
+def _few_kinds(alphabet: Alphabet, *, has_source_prices: bool) -> list[tuple[int, bool, Tensor]] | None:
+    """Return the options by use, and by whether they are a source, if these kinds are few beside the options.
+
+    Options of one kind are charged alike, so the nearest of them is the cheapest. ``None`` where looking at each option
+    is quicker, or where an option is a source in some scopes only and sources have prices.
+    """
+    is_source = (alphabet.values != 0).any(dim=0)
+    if has_source_prices and not torch.equal(is_source, (alphabet.values != 0).all(dim=0)):
+        return None
+    marks = 2 * alphabet.use + (is_source if has_source_prices else 0)
+    found = torch.unique(marks).tolist()
+    if alphabet.n_options < _OPTIONS_PER_SEARCH * len(found):
+        return None
+    return [(mark // 2, bool(mark % 2), (marks == mark).nonzero()[:, 0]) for mark in found]
+
+
+def _least_cost_by_use(
+    w: Tensor,
+    h: Tensor | None,
+    alphabet: Alphabet,
+    kinds: list[tuple[int, bool, Tensor]],
+    price: Tensor,
+    per_source: Tensor | None,
+) -> Tensor:
+    """Return what `_least_priced_cost` does, with one binary search per kind of options instead of all options."""
+    w = w.contiguous()
+    least = torch.full_like(w, torch.inf)
+    for use, is_source, options in kinds:
+        values = alphabet.values[:, options].sort(dim=1).values
+        cost = weighted(_distance_to_nearest(w, values, alphabet.scope).square_(), h)
+        if use:
+            cost = cost + price * use
+        if is_source and per_source is not None:
+            cost = cost + per_source
+        torch.minimum(least, cost, out=least)
+    return least
+
+
+def _distance_to_nearest(w: Tensor, values: Tensor, scope: Tensor | None) -> Tensor:
+    """Return how far each entry is from the nearest of its scope's ascending values."""
+    last = values.shape[1] - 1
+    if scope is None:
+        right = torch.searchsorted(values[0], w).clamp_(max=last)
+        low, high = values[0][(right - 1).clamp_(min=0)], values[0][right]
+    else:
+        values = values[scope]
+        right = torch.searchsorted(values, w).clamp_(max=last)
+        low, high = values.gather(1, (right - 1).clamp_(min=0)), values.gather(1, right)
+    return torch.minimum((w - low).abs_(), (high - w).abs_())
 
 
 def _options_that_matter(w: Tensor, h: Tensor | None, alphabet: Alphabet, prices: Tensor, slack: float) -> Tensor:
@@ -282,11 +338,24 @@ def _close_rows(
     per_row = max(1, w.shape[1] * len(options))
     for some in torch.arange(len(w), device=w.device).split(max(1, _CHUNK_ENTRIES // per_row)):
         line = values if len(values) == 1 else values[some]
+        # Long rows: where a stretch alone has too many deviations, the table over them all would be given up.
+        if w.shape[1] > _STRETCH and _is_hopeless(
+            w[some, :_STRETCH], None if h is None else h[some, :_STRETCH], line, use, price[some], gap[some]
+        ):
+            continue
         cost = (w[some][:, :, None] - line[:, None, :]).square()
         cost = (cost if h is None else cost * h[some][:, :, None]) + price[some][:, None, None] * use
         extra = _least_extra(cost, use, price[some], capacity[some], gap[some])
         closed[open_rows[some]] += torch.minimum(extra, gap[some])
     return closed, "table"
+
+
+def _is_hopeless(w: Tensor, h: Tensor | None, values: Tensor, use: Tensor, price: Tensor, gap: Tensor) -> bool:
+    """Whether some row has more deviations from its cheapest options that cost less than its gap than a table takes."""
+    cost = weighted((w[:, :, None] - values[:, None, :]).square(), None if h is None else h[:, :, None])
+    cost = cost + price[:, None, None] * use
+    n_open = (cost - cost.amin(dim=2, keepdim=True) < gap[:, None, None]).flatten(1).sum(dim=1) - w.shape[1]
+    return bool((n_open > _MAX_OPEN_DEVIATIONS).any())
 
 
 def _rest_is_settled(claim: Claim, alphabet: Alphabet, price: Tensor, gap: Tensor, rows: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan
@@ -17,6 +18,7 @@ from qrsolve.errors import InfeasibleError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers import SOLVERS
+from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.prices import Prices
 
 TWO = Alphabet.of(*copies([1.7, 0.9], 3))
@@ -212,3 +214,45 @@ def test_a_looser_tolerance_certifies_more_rows(problem: ChoiceProblem, solution
     worse = replace(solution, choice=change(solution.choice, 0, (0, int((solution.choice[0] != 0).nonzero()[0]))))
     assert certify(problem, worse, tolerance=1e-9).certified_rows == problem.n_rows - 1
     assert certify(problem, worse, tolerance=10.0).certified_rows == problem.n_rows
+
+
+@pytest.mark.parametrize("scopes", [1, 3])
+@pytest.mark.parametrize("kinds", [(), ("row",), ("column",), ("row", "column"), ("row", "column sources")])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_options_are_bounded_as_by_the_table_of_all(scopes: int, kinds: tuple[str, ...], weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(len(kinds) + 7 * scopes)
+    w = torch.randn(6, 8, generator=generator)
+    h = 0.1 + torch.rand(w.shape, generator=generator) if weighted else None
+    # 201 values of one synapse and 400 of two: many options, few ways to be charged.
+    line = torch.cat([torch.zeros(1), torch.linspace(-1, 1, 200), 1.5 * torch.randn(400, generator=generator)]).double()
+    use = torch.tensor([0] + [1] * 200 + [2] * 400)
+    scope = None if scopes == 1 else torch.arange(6) % scopes
+    alphabet = Alphabet(torch.stack([line * (1 + s / 3) for s in range(scopes)]), use, scope)
+    groups = tuple(
+        Group(kind.split()[0], 3, counts="sources" if "sources" in kind else "synapses")  # type: ignore[arg-type]
+        for kind in kinds
+    )
+    problem = ChoiceProblem(w, alphabet, groups, h)
+    prices = tuple(torch.rand(g.n_parts(6, 8), generator=generator).double() for g in groups)
+    nothing = Solution(Status.FEASIBLE, "anyone", torch.zeros(6, 8, dtype=torch.int64), prices=prices)
+    cost = (w.double()[:, :, None] - alphabet.row_values(6)[:, None, :]).square()
+    cost = cost if h is None else cost * h.double()[:, :, None]
+    for group, price in zip(groups, prices, strict=True):
+        counted = use if group.counts == "synapses" else (use > 0).long()
+        around = price[:, None, None] if group.kind == "row" else price[None, :, None]
+        cost = cost + around * counted
+    charged = sum(float(3 * price.sum()) for price in prices)
+    found = certify(problem, nothing, tolerance=inf)  # rows within the tolerance are not closed by a table
+    assert found.bound == pytest.approx(float(cost.amin(dim=2).sum()) - charged, rel=1e-12)
+
+
+def test_sixteen_bits_without_limits_are_certified_in_no_time() -> None:
+    values = torch.cat([torch.zeros(1), torch.arange(-32767, 0), torch.arange(1, 32768)]).double() / 8192
+    problem = ChoiceProblem(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)), Alphabet.of(values))
+    solution = Nearest().solve(problem)
+    began = time.process_time()
+    assert certify(problem, solution).is_optimal
+    assert time.process_time() - began < 1.0  # the table of all options took minutes
+    assert solution.choice is not None
+    worse = replace(solution, choice=change(solution.choice, float(solution.choice[0, 0]) + 1))
+    assert not certify(problem, worse, tolerance=1e-12).is_optimal

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.certify import certify
 from qrsolve.compile import compile_plan
-from qrsolve.problem import Group, LevelsProblem
+from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.project import project, solve_choice
-from qrsolve.solution import Status
-from qrsolve.solvers.levels import Levels, solve_levels
+from qrsolve.solution import Solution, Status
+from qrsolve.solvers import quick_solver
+from qrsolve.solvers.levels import Levels, alternate, solve_levels
+from qrsolve.solvers.levels.alternation import first_parameters
 from qrsolve.spec import (
     BaseMaskWeights,
     CodebookWeights,
@@ -222,3 +225,29 @@ def test_project_claims_optimal_only_without_a_gap(name: str) -> None:
         assert result.status is Status.FEASIBLE
         assert result.certificate.bound_source == "relaxation"
         assert 0 <= result.certificate.bound < result.certificate.objective
+
+
+@pytest.mark.parametrize(
+    ("kinds", "per_part"),
+    [(("all",), False), (("column",), False), (("row", "column"), True), (("sign", "row", "all"), False)],
+)
+def test_a_sample_of_rows_with_its_share_of_limits_learns_values_as_good_as_all_rows(
+    kinds: tuple[str, ...], per_part: bool
+) -> None:
+    torch.manual_seed(len(kinds))
+    shape = (100, 12)
+    groups = []
+    for kind in kinds:
+        n_parts = Group(kind, 0).n_parts(*shape)  # type: ignore[arg-type]
+        capacity = {"all": 300, "column": 20, "row": 3, "sign": 1}[kind]
+        some = torch.full((n_parts,), capacity) + torch.arange(n_parts) % 3
+        groups.append(Group(kind, some if per_part and kind != "sign" else capacity))  # type: ignore[arg-type]
+    problem = LevelsProblem(torch.randn(shape), FAMILIES["grid"], tuple(groups))
+
+    def choose(choice: ChoiceProblem, start: Solution | None) -> Solution:
+        return solve_choice(choice, quick_solver(choice), start)
+
+    found = solve_levels(problem, choose)
+    everywhere = [alternate(problem, choose, start, 40, 1e-5) for start in first_parameters(problem)]
+    assert found.objectives[-1] <= min(levels.objectives[-1] for levels in everywhere) * 1.002
+    assert certify(problem.choice(found.parameters), found.solution).is_compliant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,9 @@ from qrsolve.option_class import EVERY, chosen_classes, class_of, n_classes, opt
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import binding_groups, infeasibility
+
+_MAX_KEPT = 1 << 25
+"""Savings that are kept between sets of prices; more are computed anew each time."""
 
 
 class GivenClasses(ABC):
@@ -118,7 +122,8 @@ def search_classes(
         spread[i] if i in spread else bound_prices[0].new_zeros(g.n_parts(rows, n_columns))
         for i, g in enumerate(problem.groups)
     )
-    return replace(best[1], status=Status.FEASIBLE, solver=solver, prices=evidence)
+    # What a solver says of given classes bounds nothing else.
+    return replace(best[1], status=Status.FEASIBLE, solver=solver, prices=evidence, bound=None, reason="")
 
 
 @dataclass(frozen=True)
@@ -129,13 +134,16 @@ class _Columns:
     group: Group
     w: Tensor
     h: Tensor | None
+    kept: list[tuple[int, int, Tensor]] | None
 
     @classmethod
     def of(cls, problem: ChoiceProblem, group: Group) -> _Columns:
         if can_count_once(problem.alphabet, problem.groups):
             problem = problem.counted_once()
         h = None if problem.h is None else problem.h.double()
-        return cls(problem, group, problem.w.double(), h)
+        columns = cls(problem, group, problem.w.double(), h, None)
+        fits = columns._n_kinds() * problem.w.numel() <= _MAX_KEPT
+        return replace(columns, kept=list(columns._best_savings())) if fits else columns
 
     def cost(self, solution: Solution) -> float:
         """Return the objective of a choice."""
@@ -159,17 +167,12 @@ class _Columns:
         most = torch.full((columns,), -1.0, dtype=torch.float64, device=self.w.device)
         classes = torch.zeros(columns, dtype=torch.int64, device=self.w.device)
         used = torch.zeros(self.w.shape, dtype=torch.int64, device=self.w.device)
-        options = self._options()
-        for c in range(n_classes(self.group, self.problem.alphabet)):
-            saving, use = torch.zeros_like(self.w), torch.zeros_like(used)
-            for v, n, own in options:
-                admitted = own == c
-                if not bool(admitted.any()):
-                    continue
-                saved = (2 * self.w - v) * v
-                saved = (saved if self.h is None else saved * self.h) - around * n
-                better = (saved > saving) & admitted
-                saving, use = torch.where(better, saved, saving), use.masked_fill(better, n)
+        by_class: dict[int, tuple[Tensor, Tensor]] = {}
+        for c, n, best in self._best_savings() if self.kept is None else self.kept:
+            saving, use = by_class.setdefault(c, (torch.zeros_like(self.w), torch.zeros_like(used)))
+            saved = best - around * n
+            by_class[c] = torch.maximum(saving, saved), use.masked_fill_(saved > saving, n)
+        for c, (saving, use) in sorted(by_class.items()):
             gain = saving.sum(dim=0)
             better = gain > most
             most, classes = torch.where(better, gain, most), classes.masked_fill(better, c)
@@ -179,6 +182,29 @@ class _Columns:
         ]
         scale = self.w.square() if self.h is None else self.w.square() * self.h
         return float(scale.sum()) - float(most.sum()) - charge, classes, excess
+
+    def _n_kinds(self) -> int:
+        alphabet = self.problem.alphabet
+        n_uses = 1 if alphabet is None else len(torch.unique(alphabet.use))
+        return n_classes(self.group, alphabet) * (n_uses if self.group.kind == "sign" else 1)
+
+    def _best_savings(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield class, use, and what the best option of these saves on each entry before prices, fewest first.
+
+        Prices charge all options of one use alike, so the best one of them stays the best.
+        """
+        uses = sorted({n for _, n, _ in self._options()})
+        for c in range(n_classes(self.group, self.problem.alphabet)):
+            for n in uses:
+                best: Tensor | None = None
+                for v, use, own in self._options():
+                    admitted = own == c
+                    if use != n or not bool(admitted.any()):
+                        continue
+                    saved = ((2 * self.w - v) * v).masked_fill(~admitted, -torch.inf)
+                    best = saved if best is None else torch.maximum(best, saved, out=best)
+                if best is not None:
+                    yield c, n, best if self.h is None else best * self.h
 
     def _options(self) -> list[tuple[Tensor, int, Tensor]]:
         """Return value, use and class of each option that is not 0 everywhere."""

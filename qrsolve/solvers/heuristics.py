@@ -7,17 +7,19 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver, infeasibility, mixed_counts, no_free_zero
+from qrsolve.option_class import EVERY, chosen_classes, class_group, n_classes, option_ranks
+from qrsolve.problem import ChoiceProblem, can_count_once
+from qrsolve.solution import Solution, Status, chosen_values
+from qrsolve.solvers.base import Solver, class_refusal, infeasibility, mixed_counts, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
 from qrsolve.solvers.row_problem import RowProblem
 
 _CHUNK_CELLS = 1 << 22
+_FINEST_FIRST = {"block": 0, "row": 1, "column": 2, "all": 3}
 
 
 class Heuristic(Solver):
-    """Base of the heuristics: one capacity per row, a free zero, and a result that always fits."""
+    """Base of the heuristics: one capacity per row unless told, a free zero, and a result that always fits."""
 
     guarantee = "none: compliant, at an unknown distance from the optimum"
 
@@ -39,23 +41,30 @@ class Heuristic(Solver):
 
 
 class RoundThenPrune(Heuristic):
-    """Round every weight to its nearest value, then set those with the smallest ``abs(w)`` to zero until the row fits.
+    """Round every weight to its nearest value, then set the smallest ``abs(w)`` to zero until all limits fit.
 
-    O(n log n) per row; ties in ``abs(w)`` keep the first column.
+    Limits are met one after the other, from the finest: blocks, rows, columns, the total. Where a source has one sign
+    or type, that of its larger ``abs(w)`` together is taken first; values of the other sign become zero, those of
+    another type round again. O(n log n) per limit; ties in ``abs(w)`` keep the first entry.
     """
 
     name = "round_then_prune"
 
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Refuse only values among which there is no zero; real weights round to themselves."""
+        return "" if problem.alphabet is None else no_free_zero(problem)
+
     def _choose(self, problem: ChoiceProblem) -> Tensor:
         alphabet = problem.alphabet
-        assert alphabet is not None  # refusal() was asked first
-        assert alphabet.free_zero is not None
-        choice = nearest_option(problem.w, alphabet)
-        order = _largest_first(problem.w)
-        used = alphabet.use[choice].gather(1, order).cumsum(dim=1)
-        capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, problem.w.device)
-        kept = torch.zeros_like(choice, dtype=torch.bool).scatter_(1, order, used <= capacity[:, None])
-        return choice.masked_fill(~kept, alphabet.free_zero)
+        if alphabet is None:
+            choice, zero = (problem.w != 0).long(), 0
+        else:
+            assert alphabet.free_zero is not None  # refusal() was asked first
+            choice, zero = nearest_option(problem.w, alphabet), alphabet.free_zero
+        choice = _of_one_class(problem, choice, zero)
+        use = choice if alphabet is None else alphabet.use[choice]
+        kept = _largest_that_fit(problem, use, chosen_values(problem, choice, None) != 0)
+        return choice.masked_fill(~kept, zero)
 
 
 class PruneThenRound(Heuristic):
@@ -63,15 +72,26 @@ class PruneThenRound(Heuristic):
 
     From the largest on, an entry takes the nearest of the values that its own synapse and the spare ones can pay. Spare
     ones exist where a row has fewer sources than capacity, or where an entry rounds to zero. O(capacity * n_options) a
-    row; ties in ``abs(w)`` keep the first column, ties in value the lowest option.
+    row; ties in ``abs(w)`` keep the first column, ties in value the lowest option. Where a connection counts as one or
+    none, any limits will do, met one after the other from the finest; what is kept takes its nearest value.
     """
 
     name = "prune_then_round"
+
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Refuse signs and types, values without a zero, and copies in anything but one capacity per row."""
+        if not class_refusal(problem) and can_count_once(problem.alphabet, problem.groups):
+            return no_free_zero(problem)
+        return super().refusal(problem)
 
     def _choose(self, problem: ChoiceProblem) -> Tensor:
         alphabet = problem.alphabet
         assert alphabet is not None  # refusal() was asked first
         assert alphabet.free_zero is not None
+        if can_count_once(alphabet, problem.groups):
+            is_source = problem.w != 0
+            kept = _largest_that_fit(problem, is_source.long(), is_source)
+            return nearest_option(problem.w, alphabet).masked_fill(~kept, alphabet.free_zero)
         capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, problem.w.device)
         choice = torch.full(problem.w.shape, alphabet.free_zero, dtype=torch.int64, device=problem.w.device)
         n_kept = capacity.clamp(max=problem.n_columns)
@@ -200,6 +220,43 @@ class GreedyDecomposition(Heuristic):
         used = alphabet.use[option].cumsum(dim=1)
         option = option.masked_fill(used > capacity[:, None], alphabet.free_zero)
         return torch.full(value.shape, alphabet.free_zero, device=value.device).scatter_(1, order, option)
+
+
+def _of_one_class(problem: ChoiceProblem, choice: Tensor, zero: int) -> Tensor:
+    """Give each source the sign or type that the largest total of ``abs(w)`` asks for; the same choice without such."""
+    if (group := class_group(problem)) is None:
+        return choice
+    alphabet = problem.alphabet
+    classes = chosen_classes(group, alphabet, choice, chosen_values(problem, choice, None))
+    size = problem.w.double().abs()
+    totals = [(size * (classes == c)).sum(dim=0) for c in range(n_classes(group, alphabet))]
+    common = torch.stack(totals).argmax(dim=0)
+    if group.kind == "sign" or alphabet is None:
+        return choice.masked_fill((classes != common) & (classes != EVERY), zero)
+    ranks = option_ranks(alphabet)
+    paid = (ranks != EVERY).nonzero()[:, 0]
+    if len(paid) == 0:
+        return choice
+    option = paid[common]
+    v = alphabet.row_values(problem.n_rows)[:, option]
+    return torch.where((2 * problem.w - v) * v > 0, option, zero)
+
+
+def _largest_that_fit(problem: ChoiceProblem, use: Tensor, is_source: Tensor) -> Tensor:
+    """Return which entries stay if those of the smallest ``abs(w)`` go until every part of every limit fits."""
+    rows, columns = problem.w.shape
+    kept = torch.ones_like(is_source)
+    size = problem.w.double().abs()
+    for group in sorted(problem.groups, key=lambda group: _FINEST_FIRST.get(group.kind, -1)):
+        if group.counts_classes:
+            continue
+        counted = group.gather((use if group.counts == "synapses" else is_source.long()) * kept)
+        order = _largest_first(group.gather(size))
+        used = counted.gather(1, order).cumsum(dim=1)
+        capacity = group.capacities(rows, columns, problem.w.device)
+        fits = torch.zeros_like(counted, dtype=torch.bool).scatter_(1, order, used <= capacity[:, None])
+        kept = kept & group.scatter(fits, rows, columns)
+    return kept
 
 
 def _largest_first(w: Tensor) -> Tensor:

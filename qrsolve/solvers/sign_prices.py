@@ -14,10 +14,13 @@ from qrsolve.solution import Solution
 from qrsolve.solvers.base import Solver, binding_groups
 from qrsolve.solvers.class_prices import GivenClasses, Search, search_classes
 from qrsolve.solvers.greedy import Greedy
+from qrsolve.solvers.lagrangian import Lagrangian
+from qrsolve.solvers.min_cost_flow import MinCostFlow
+from qrsolve.solvers.nested_prices import NestedPrices
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
 
-_WITHOUT_SIGNS: tuple[Solver, ...] = (TopGains(), Greedy(), Prices())
+_WITHOUT_SIGNS: tuple[Solver, ...] = (TopGains(), Greedy(), Prices(), NestedPrices(), MinCostFlow(), Lagrangian())
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class SignPrices(Solver):
 
     Two facts make it work where 0 is free. For given signs, a target of the wrong sign is best left out and one of the
     right sign never wants a value of the wrong one: so the problem is the one without signs, with wrong-signed targets
-    set to 0, and the exact solvers take it. For given prices, a column saves what its targets of either sign save, so
-    it takes the sign that saves more: that is a bound. The two take turns (`search_classes`).
+    set to 0, and the other solvers take it, mostly exact ones. For given prices, a column saves what its targets of
+    either sign save, so it takes the sign that saves more: that is a bound. The two take turns (`search_classes`).
 
     Parameters
     ----------
@@ -54,7 +57,7 @@ class SignPrices(Solver):
         if problem.alphabet is not None and problem.alphabet.free_zero is None:
             return "a connection cannot be left out: the alphabet has no zero"
         if _solver_without_signs(problem.with_groups(others)) is None:
-            return "without the signs, the limits are not nested capacities of rows"
+            return "without the signs, nothing takes the limits at this size"
         return ""
 
     def solve(self, problem: ChoiceProblem, start: Solution | None = None) -> Solution:

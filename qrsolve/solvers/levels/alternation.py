@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.option_class import class_group
-from qrsolve.problem import LevelsProblem
+from qrsolve.problem import Group, LevelsProblem
 from qrsolve.solution import Solution
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
@@ -20,6 +20,7 @@ _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
 _SCREENING_ROUNDS = 4
 _FINALISTS = 2
+_LEAST_SHARE = 4
 
 
 class Alternation(LevelsMethod):
@@ -45,24 +46,52 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     """Return the best end of several starts; deterministic.
 
     Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
-    scales; where all rows share values, they are screened on a few dozen rows first. Powers of two are enumerated
-    around each start. Where sources have types, starts are sets of types (`type_starts`).
+    scales; where all rows share values, they are screened on a few dozen rows first, with their share of the capacities
+    that rows have together. Powers of two are enumerated around each start. Where sources have types, starts are sets
+    of types (`type_starts`).
     """
     starts = (
         type_starts(problem, kept_share(problem))
         if class_group(problem, "type") is not None
         else first_parameters(problem)
     )
-    if problem.scope is None and problem.w.shape[0] > _SCREENING_ROWS and _rows_are_alike(problem):
-        some = torch.linspace(0, problem.w.shape[0] - 1, _SCREENING_ROWS).long().to(problem.w.device)
-        h = None if problem.h is None else problem.h[some]
-        sample = LevelsProblem(problem.w[some], problem.family, problem.groups, h)
-    else:
-        sample = problem
+    sample = _sample_of_rows(problem)
     screened = [alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in starts]
     screened.sort(key=lambda result: result.objectives[-1])
+    if sample is not problem and not _rows_are_alike(problem):
+        # Rows that compete make each choice on all of them dear: the sample decides between the finalists.
+        followed = [alternate(sample, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
+        screened = [min(followed, key=lambda result: result.objectives[-1])]
     finals = [alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
     return min(finals, key=lambda result: result.objectives[-1])
+
+
+def _sample_of_rows(problem: LevelsProblem) -> LevelsProblem:
+    """Return a few dozen rows with their share of every capacity; more where a share would be hardly a connection.
+
+    All rows where each has values of its own, or where sources have types.
+    """
+    n_rows = problem.w.shape[0]
+    shared = [group for group in problem.groups if group.kind in ("column", "all")]
+    least = min((int(group.capacities(*problem.w.shape).min()) for group in shared), default=n_rows)
+    n = max(_SCREENING_ROWS, -(-_LEAST_SHARE * n_rows // max(least, 1)))
+    if problem.scope is not None or n_rows <= n or class_group(problem, "type") is not None:
+        return problem
+    some = torch.linspace(0, n_rows - 1, n).long().to(problem.w.device)
+    h = None if problem.h is None else problem.h[some]
+    groups = tuple(_group_of_rows(group, some, n_rows) for group in problem.groups)
+    return LevelsProblem(problem.w[some], problem.family, groups, h)
+
+
+def _group_of_rows(group: Group, some: Tensor, n_rows: int) -> Group:
+    if group.counts_classes:
+        return group
+    capacity = group.capacity
+    if group.kind in ("column", "all"):
+        return replace(group, capacity=-(-capacity * len(some) // n_rows), relaxed=None)
+    if isinstance(capacity, Tensor):
+        return replace(group, capacity=capacity.reshape(n_rows, -1)[some.to(capacity.device)].flatten())
+    return group
 
 
 def _rows_are_alike(problem: LevelsProblem) -> bool:
