@@ -20,7 +20,7 @@ from qrsolve.training import Projector, attach
 from qrsolve.training.data import DataSet
 from qrsolve.training.networks import NETWORKS, Mlp, Network, ResNet, Rsnn, Snn
 from qrsolve.training.networks.adaptive import AdaptiveNeurons, DelayedLinear
-from qrsolve.training.networks.rsnn import CrossingCode, RowCode, _readout_shares
+from qrsolve.training.networks.rsnn import CrossingCode, RecurrentSpikingClassifier, RowCode, Timing, _readout_shares
 from qrsolve.training.networks.snn import SpikingClassifier
 from qrsolve.training.run import Recipe, accuracy_of, run_epochs
 
@@ -199,7 +199,7 @@ def test_adaptive_neurons_by_hand() -> None:
         assert sum(fired) > 2
     # The adaptive neuron is the slower one.
     assert float(state.adaptation[0, 0]) > 0
-    assert AdaptiveNeurons(1, 0, 28.0).n_refractory == 1
+    assert (AdaptiveNeurons(1, 0, 5.0).n_refractory, AdaptiveNeurons(1, 0, 28.0).n_refractory) == (1, 0)
 
 
 def test_surrogate_gradient_is_a_damped_triangle() -> None:
@@ -231,8 +231,8 @@ def test_delayed_synapses_by_hand() -> None:
 
 def test_a_recurrent_spike_arrives_after_its_delay() -> None:
     """One input spike, one recurrent weight of delay 2: the second neuron fires two steps after the first."""
-    data = tiny_data()
-    model = Rsnn(8).build(data)
+    model = RecurrentSpikingClassifier(RowCode((1, 196, 2)), 196, 4)
+    assert model.recurrent.n_delays == 2
     with torch.no_grad():
         model.input.weight.zero_()
         model.recurrent.weight.zero_()
@@ -241,13 +241,39 @@ def test_a_recurrent_spike_arrives_after_its_delay() -> None:
         model.recurrent.delays[201, 200] = 2
     seen: list[Tensor] = []
     model.readout.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    image = torch.zeros(1, 64)
-    image[0, 3 * 8] = 1.0  # first column of the fourth row
+    image = torch.zeros(1, 392)
+    image[0, 3 * 2] = 1.0  # first column of the fourth row
     model(image)
     fired = seen[0][0].nonzero().tolist()
     assert [3, 200] in fired
     assert min(step for step, neuron in fired if neuron == 201) == 5
     assert {neuron for _, neuron in fired} == {200, 201}
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "membrane", "adaptation", "refractory", "delays", "trace", "n_read", "threshold"),
+    [(784, 20, 700, 5, 9, 20, 56, 0.01), (196, 5, 175, 1, 2, 5, 14, 0.0371677), (28, 4, 25, 0, 1, 5, 5, 0.0453544)],
+)
+def test_times_scale_with_the_number_of_steps(
+    n_steps: int,
+    membrane: float,
+    adaptation: float,
+    refractory: int,
+    delays: int,
+    trace: float,
+    n_read: int,
+    threshold: float,
+) -> None:
+    """All in steps; pixel by pixel they are the published ones, row by row nothing is longer than the image."""
+    side = 784 // n_steps
+    model = RecurrentSpikingClassifier(RowCode((1, n_steps, side)), n_steps, 10)
+    neurons, timing = model.neurons, Timing.of(n_steps)
+    assert neurons.decay == pytest.approx(exp(-1 / membrane))
+    assert neurons.adaptation_decay == pytest.approx(exp(-1 / adaptation))
+    assert neurons.n_refractory == refractory
+    assert (model.recurrent.n_delays, timing.n_read) == (delays, n_read)
+    assert timing.trace_ms / timing.step_ms == pytest.approx(trace)
+    assert neurons.threshold == pytest.approx(threshold, rel=1e-4)
 
 
 def test_crossing_code_by_hand() -> None:
@@ -264,15 +290,15 @@ def test_crossing_code_by_hand() -> None:
 
 
 def test_readout_is_a_leaky_integrator_averaged_over_the_end() -> None:
-    step_ms, n_steps = 28.0, 12
-    k = exp(-step_ms / 20)
+    n_steps = 12
+    k = exp(-1 / 5)
     drive = torch.rand(n_steps, dtype=torch.float64)
     y, trace = 0.0, []
     for value in drive.tolist():
         y = k * y + (1 - k) * value
         trace.append(y)
-    expected = sum(trace[-2:]) / 2
-    assert float(_readout_shares(n_steps, step_ms).double() @ drive) == pytest.approx(expected, rel=1e-6)
+    expected = sum(trace[-5:]) / 5
+    assert float(_readout_shares(n_steps, Timing.of(28)).double() @ drive) == pytest.approx(expected, rel=1e-6)
 
 
 def test_recurrent_population_shares_its_fan_in() -> None:

@@ -79,6 +79,15 @@ class DataSet:
             y_test=self.y_test[:n_test],
         )
 
+    def held_out(self, n_images: int) -> DataSet:
+        """Return the data set that tests on its last so many training images and trains on the others.
+
+        Settings are chosen with it, so that no test image has a part in them.
+        """
+        first, last = slice(None, -n_images), slice(-n_images, None)
+        x, y = self.x_train, self.y_train
+        return replace(self, x_train=x[first], y_train=y[first], x_test=x[last], y_test=y[last])
+
     def inputs(self, images: Tensor) -> Tensor:
         """Return what networks see of images, float32."""
         x = images.float() / 255 if images.dtype == torch.uint8 else images

@@ -20,7 +20,7 @@ from qrsolve.training.data import DataSet
 from qrsolve.training.groups import find_afferents
 from qrsolve.training.methods import Method
 from qrsolve.training.projector import Projector
-from qrsolve.training.schedule import Compliant
+from qrsolve.training.schedule import Compliant, Schedule
 
 Advance = Callable[[str, int, int], None]
 """Called with what is being trained, the steps done, and all steps."""
@@ -32,7 +32,8 @@ N_ENERGY_IMAGES = 1000
 class Recipe:
     """How `qrsolve train` trains; the same for the dense network and for the one under the chip.
 
-    Adam with a cosine decay to 0. ``is_centred``: see `qrsolve.training.centring`, ``weighs_inputs``:
+    Adam with a cosine decay to 0. ``exploration``: the noise of ``always`` at first, as in `Schedule` (there
+    ``temperature``). ``is_centred``: see `qrsolve.training.centring`, ``weighs_inputs``:
     `qrsolve.training.input_spread`; both only under the chip. ``is_mixed``: forward passes in half precision by
     autocast (float16 with scaled losses on CUDA, else bfloat16); the parameters, and so their projections, stay as they
     are.
@@ -45,6 +46,7 @@ class Recipe:
     weighs_inputs: bool = True
     seed: int = 0
     compliant: Compliant = "at_end"
+    exploration: float = 0.5
     is_mixed: bool = False
 
 
@@ -77,6 +79,7 @@ def train(
     method: Method | None = None,
     device: torch.device | str = "cpu",
     advance: Advance | None = None,
+    dense: nn.Module | None = None,
 ) -> Training:
     """Train a dense network and one under the chip from the same start, on the same batches.
 
@@ -96,12 +99,12 @@ def train(
         Where to train.
     advance : callable or None
         Told about every step, for a progress bar.
+    dense : nn.Module or None
+        What `train_dense` made of the same recipe, where several chips or methods are compared with it.
     """
     began = time.perf_counter()
     data = data.to(device)
-    torch.manual_seed(recipe.seed)
-    dense = make_model().to(device)
-    run_epochs(dense, data, recipe, lambda optimizer: None, "dense", advance)
+    dense = train_dense(data, make_model, recipe, device, advance) if dense is None else dense
 
     torch.manual_seed(recipe.seed)
     model = make_model().to(device)
@@ -112,8 +115,7 @@ def train(
         spec,
         model,
         method=method,
-        compliant=recipe.compliant,
-        total_steps=total,
+        schedule=Schedule(recipe.compliant, total, temperature=recipe.exploration),
         centre=recipe.is_centred,
         weigh_inputs=recipe.weighs_inputs,
         seed=recipe.seed,
@@ -134,6 +136,20 @@ def train(
         with_activity(report.energy, model, data.test_inputs(N_ENERGY_IMAGES)),
         with_activity(dense_energy(projector.plan, dense_weights), dense, data.test_inputs(N_ENERGY_IMAGES)),
     )
+
+
+def train_dense(
+    data: DataSet,
+    make_model: Callable[[], nn.Module],
+    recipe: Recipe,
+    device: torch.device | str = "cpu",
+    advance: Advance | None = None,
+) -> nn.Module:
+    """Train a dense network; arguments as in `train`."""
+    torch.manual_seed(recipe.seed)
+    dense = make_model().to(device)
+    run_epochs(dense, data.to(device), recipe, lambda optimizer: None, "dense", advance)
+    return dense
 
 
 def run_epochs(

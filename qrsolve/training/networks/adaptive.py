@@ -12,6 +12,7 @@ from qrsolve.training.networks.base import snntorch_module
 
 DAMPING = 0.3
 """Height of the surrogate gradient."""
+MEMBRANE_MS = 20.0
 
 
 class State(NamedTuple):
@@ -33,8 +34,9 @@ class AdaptiveNeurons(nn.Module):
         v <- a v + (1 - a) input - B z
         z  = 1 where v > B and the last spike is more than ``refractory`` steps ago
 
-    The threshold is stated for steps of 1 ms; for longer ones it grows as ``1 - a`` does, so that the same input drives
-    the neurons as strongly. Surrogate gradient: ``0.3 max(0, 1 - |v - B| / B)``, by snnTorch's ``custom_surrogate``.
+    The threshold is stated for steps of 1 ms and a membrane of 20 ms; otherwise it grows as ``1 - a`` does, so that the
+    same input drives the neurons as strongly. Surrogate gradient: ``0.3 max(0, 1 - |v - B| / B)``, by snnTorch's
+    ``custom_surrogate``.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ class AdaptiveNeurons(nn.Module):
     step_ms : float
         Length of a time step, ms.
     membrane_ms, adaptation_ms, refractory_ms : float
-        Time constants, ms. A refractory time shorter than a step lasts one step.
+        Time constants, ms. A refractory time of less than half a step lasts none.
     threshold, strength : float
         Of the potential, and of the adaptation.
 
@@ -58,7 +60,7 @@ class AdaptiveNeurons(nn.Module):
         n_regular: int,
         step_ms: float = 1.0,
         *,
-        membrane_ms: float = 20.0,
+        membrane_ms: float = MEMBRANE_MS,
         adaptation_ms: float = 700.0,
         refractory_ms: float = 5.0,
         threshold: float = 0.01,
@@ -66,8 +68,8 @@ class AdaptiveNeurons(nn.Module):
     ) -> None:
         super().__init__()
         self.decay, self.adaptation_decay = exp(-step_ms / membrane_ms), exp(-step_ms / adaptation_ms)
-        self.n_refractory = max(1, round(refractory_ms / step_ms))
-        self.threshold = threshold * (1 - self.decay) / (1 - exp(-1 / membrane_ms))
+        self.n_refractory = round(refractory_ms / step_ms)
+        self.threshold = threshold * (1 - self.decay) / (1 - exp(-1 / MEMBRANE_MS))
         strengths = torch.cat([torch.full((n_adaptive,), strength), torch.zeros(n_regular)])
         self.strengths: Tensor
         self.register_buffer("strengths", strengths, persistent=False)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from math import exp
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from qrsolve.errors import QRSolveError
 from qrsolve.training.data import DataSet
-from qrsolve.training.networks.adaptive import AdaptiveNeurons, DelayedLinear
+from qrsolve.training.networks.adaptive import MEMBRANE_MS, AdaptiveNeurons, DelayedLinear
 from qrsolve.training.networks.base import Network
 
 N_ADAPTIVE, N_REGULAR = 120, 144
@@ -21,7 +21,36 @@ DURATION_MS = 784.0
 PROMPT_MS = 56.0
 """The end of the time, over which the answer is read."""
 TRACE_MS = 20.0
-_MAX_DELAY_MS, _FEWEST_DELAYS = 9, 3
+_MAX_DELAY_MS = 9
+_FEWEST_MEMBRANE, _FEWEST_READ = 4, 5
+_READOUT_GAIN = 5.0
+
+
+class Timing(NamedTuple):
+    """Times of a network whose steps last ``step_ms`` of the 784 ms.
+
+    With steps of 1 ms these are the published ones. Longer steps shorten delays and refractory times, in steps, down
+    to 1 and 0. Membranes, traces and the time of reading would shorten to less than a step, and the network would
+    forget each row at the next: they last 4, 5 and 5 steps at least.
+    """
+
+    step_ms: float
+    membrane_ms: float
+    trace_ms: float
+    n_read: int
+    n_delays: int
+
+    @classmethod
+    def of(cls, n_steps: int) -> Timing:
+        """Return the times of an image that is read in so many steps."""
+        step_ms = DURATION_MS / n_steps
+        return cls(
+            step_ms,
+            max(MEMBRANE_MS, _FEWEST_MEMBRANE * step_ms),
+            max(TRACE_MS, _FEWEST_READ * step_ms),
+            max(_FEWEST_READ, round(PROMPT_MS / step_ms)),
+            max(1, round(_MAX_DELAY_MS / step_ms)),
+        )
 
 
 class Rsnn(Network):
@@ -32,7 +61,7 @@ class Rsnn(Network):
 
     name: ClassVar[str] = "rsnn"
     has_time: ClassVar[bool] = True
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 5e-3
 
     def build(self, data: DataSet) -> RecurrentSpikingClassifier:
         """Return the network."""
@@ -49,6 +78,9 @@ class Rsnn(Network):
 
 class RowCode(nn.Module):
     """One row of pixels per step, as currents: (batch, pixels) to (batch, rows, channels * columns)."""
+
+    gain: ClassVar[float] = 3.0
+    """Standard deviation of fresh input weights times the root of their number."""
 
     def __init__(self, image: tuple[int, int, int]) -> None:
         super().__init__()
@@ -71,6 +103,9 @@ class CrossingCode(nn.Module):
     Bellec et al., NeurIPS 2018; the code of Petschenig & Legenstein 2023.
     """
 
+    gain: ClassVar[float] = 1.0
+    """As in `RowCode`."""
+
     def __init__(self, n_pixels: int) -> None:
         super().__init__()
         self.n_channels = 2 * N_LEVELS + 1
@@ -91,10 +126,9 @@ class CrossingCode(nn.Module):
 class RecurrentSpikingClassifier(nn.Module):
     """Adaptive neurons with delayed recurrent synapses; leaky readouts, averaged over the end of the time.
 
-    All constants are times (`AdaptiveNeurons`): a step of a row takes 28 ms of the 784. Delays are 1 to 9 steps of 1
-    ms; with longer steps, where all of these would be one step, 1 to 3 steps. Input and recurrent weights are one
-    population, so they share a neuron's fan-in; the readout is on the chip too (in Q-rewiring it is not limited).
-    The loss is the cross entropy alone: the original's losses of rate and voltage are left out.
+    All constants are times (`AdaptiveNeurons`, `Timing`): a step of a row takes 28 ms of the 784. Input and recurrent
+    weights are one population, so they share a neuron's fan-in; the readout is on the chip too (in Q-rewiring it is
+    not limited). The loss is the cross entropy alone: the original's losses of rate and voltage are left out.
 
     Parameters
     ----------
@@ -110,16 +144,18 @@ class RecurrentSpikingClassifier(nn.Module):
 
     def __init__(self, code: RowCode | CrossingCode, n_steps: int, n_classes: int) -> None:
         super().__init__()
-        step_ms, n_neurons = DURATION_MS / n_steps, N_ADAPTIVE + N_REGULAR
+        timing, n_neurons = Timing.of(n_steps), N_ADAPTIVE + N_REGULAR
         self.code = code
         self.input = nn.Linear(code.n_channels, n_neurons, bias=False)
-        self.recurrent = DelayedLinear(n_neurons, max(_FEWEST_DELAYS, round(_MAX_DELAY_MS / step_ms)))
-        self.neurons = AdaptiveNeurons(N_ADAPTIVE, N_REGULAR, step_ms)
+        self.recurrent = DelayedLinear(n_neurons, timing.n_delays)
+        self.neurons = AdaptiveNeurons(N_ADAPTIVE, N_REGULAR, timing.step_ms, membrane_ms=timing.membrane_ms)
         self.readout = nn.Linear(n_neurons, n_classes)
-        for layer in (self.input, self.recurrent):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        for layer, gain in ((self.input, code.gain), (self.recurrent, 1.0)):
+            nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
+        with torch.no_grad():
+            self.readout.weight.mul_(_READOUT_GAIN)
         self.shares: Tensor
-        self.register_buffer("shares", _readout_shares(n_steps + code.n_prompt, step_ms), persistent=False)
+        self.register_buffer("shares", _readout_shares(n_steps + code.n_prompt, timing), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return one value per class, shape (batch, n_classes); potentials stay in single precision under autocast."""
@@ -137,13 +173,13 @@ class RecurrentSpikingClassifier(nn.Module):
         return (answers * self.shares[:, None]).sum(dim=1)
 
 
-def _readout_shares(n_steps: int, step_ms: float) -> Tensor:
+def _readout_shares(n_steps: int, timing: Timing) -> Tensor:
     """Return how much a spike of each step counts in the answer.
 
-    A readout is a leaky integrator, ``y(t) = k y(t - 1) + (1 - k) input(t)`` with ``k = exp(-step / 20 ms)``, and the
-    answer its mean over the last 56 ms: a fixed sum over the steps, from which the readout can be computed at once.
+    A readout is a leaky integrator, ``y(t) = k y(t - 1) + (1 - k) input(t)`` with ``k = exp(-step / trace)``, and the
+    answer its mean over the last ``n_read`` steps: a fixed sum over the steps, so one call of the readout is enough.
     """
-    k, n_read = exp(-step_ms / TRACE_MS), max(1, round(PROMPT_MS / step_ms))
+    k = exp(-timing.step_ms / timing.trace_ms)
     steps = torch.arange(n_steps, device="cpu")
-    age = steps[-n_read:, None] - steps
+    age = steps[-timing.n_read :, None] - steps
     return torch.where(age >= 0, (1 - k) * k ** age.clamp(min=0).double(), 0.0).mean(dim=0).float()

@@ -1,0 +1,192 @@
+"""A spiking network 784-800-10 on MNIST with four values per layer (2 bits), however they are found.
+
+    python examples/benchmarks/four_values_snn.py --data-dir ../shared/data --epochs 5
+
+One JSON line per way, with every seed: ``k_means`` moves a dense network's weights to the exact four means, after the
+training; ``brevitas`` trains with uniform 2 bits, -2 to 1 times one learned step per layer (pip install
+brevitas==0.13.4); ``cat`` and ``straight_through`` train under a chip with four learned values, of which 0 is one in
+``cat_zero`` and ``straight_through_zero``. Synaptic operations are per inference; pixels are currents, so each nonzero
+one counts as an event. ``--held-out`` tests on the last 10,000 training images instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from qrsolve import HardwareSpec
+from qrsolve.check import Report, check
+from qrsolve.compile import compile_plan
+from qrsolve.energy import with_activity
+from qrsolve.project import project
+from qrsolve.training import Cat, StraightThrough
+from qrsolve.training.data import DataSet, load_mnist
+from qrsolve.training.networks import Snn
+from qrsolve.training.run import N_ENERGY_IMAGES, Recipe, accuracy_of, run_epochs, train, train_dense
+from qrsolve.training.schedule import Compliant
+
+N_VALUES = 4
+N_HELD_OUT = 10_000
+FREE = {"kind": "codebook", "n_values": N_VALUES, "scope": "layer"}
+WITH_ZERO = {**FREE, "zero": True}
+UNIFORM = {"kind": "grid", "bits": 2, "symmetric": False, "scale": {"kind": "free", "scope": "layer"}}
+METHODS = {"cat": Cat, "straight_through": StraightThrough}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained network."""
+
+    model: nn.Module
+    report: Report
+
+
+def spec_of(weights: dict[str, Any]) -> HardwareSpec:
+    """Return a chip with these weights and no limits."""
+    return HardwareSpec.model_validate({"schema": 1, "name": "four_values", "title": "Four values", "weights": weights})
+
+
+def run_k_means(data: DataSet, recipe: Recipe, dense: nn.Module) -> Run:
+    """Move the weights of a dense network to their four means."""
+    model = Snn().build(data)
+    model.load_state_dict(dense.state_dict())
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    plan = compile_plan(spec_of(FREE), {name: tuple(w.shape) for name, w in weights.items()})
+    for projection in project(plan, weights).values():
+        for name, tensor in projection.weights.items():
+            weights[name].copy_(tensor)
+    return Run(model, check(plan, weights))
+
+
+def run_brevitas(data: DataSet, recipe: Recipe, dense: nn.Module) -> Run:
+    """Train with Brevitas's uniform 2-bit weights, the step of each layer learned from where its error is least."""
+    try:
+        layers = importlib.import_module("brevitas.nn")
+        quantiser = importlib.import_module("brevitas.quant").Int8WeightPerTensorFloatMSE
+    except ImportError as error:
+        raise SystemExit(f"brevitas is missing: pip install brevitas==0.13.4 ({error})") from error
+    torch.manual_seed(recipe.seed)
+    model: Any = Snn().build(data)
+    for name in ("hidden", "output"):
+        layer = getattr(model, name)
+        quantised = layers.QuantLinear(
+            layer.in_features,
+            layer.out_features,
+            bias=False,
+            weight_quant=quantiser,
+            weight_bit_width=2,
+            weight_narrow_range=False,
+        )
+        quantised.weight.data.copy_(layer.weight.data)
+        setattr(model, name, quantised)
+    run_epochs(model, data, recipe, lambda optimizer: None, "brevitas", None)
+    plain: Any = Snn().build(data)
+    with torch.no_grad():
+        for name in ("hidden", "output"):
+            getattr(plain, name).weight.copy_(getattr(model, name).quant_weight().value)
+    weights = {name: p.detach() for name, p in plain.named_parameters()}
+    plan = compile_plan(spec_of(UNIFORM), {name: tuple(w.shape) for name, w in weights.items()})
+    return Run(plain, check(plan, weights))
+
+
+def ours(method: str, weights: dict[str, Any]) -> Callable[[DataSet, Recipe, nn.Module], Run]:
+    """Return the training under a chip with these weights."""
+
+    def run(data: DataSet, recipe: Recipe, dense: nn.Module) -> Run:
+        result = train(spec_of(weights), data, lambda: Snn().build(data), recipe, METHODS[method](), dense=dense)
+        return Run(result.model, result.report)
+
+    return run
+
+
+WAYS: dict[str, Callable[[DataSet, Recipe, nn.Module], Run]] = {
+    "k_means": run_k_means,
+    "brevitas": run_brevitas,
+    "cat": ours("cat", FREE),
+    "straight_through": ours("straight_through", FREE),
+    "cat_zero": ours("cat", WITH_ZERO),
+    "straight_through_zero": ours("straight_through", WITH_ZERO),
+}
+
+
+def main() -> None:
+    """Run every way that is asked for."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore", module="brevitas")
+    data = load_mnist(options.data_dir)
+    if options.held_out:
+        data = data.held_out(N_HELD_OUT)
+    if options.subset:
+        data = data.first(options.subset, len(data.x_test))
+    recipes = [
+        Recipe(options.epochs, options.batch, options.learning_rate, weighs_inputs=False, seed=seed)
+        for seed in options.seeds
+    ]
+    dense = [train_dense(data, lambda: Snn().build(data), recipe) for recipe in recipes]
+    for way in options.ways:
+        # What is found after the training, or trained by others, has no such modes.
+        modes = ("",) if way in ("k_means", "brevitas") else options.modes
+        for mode in modes:
+            began = time.process_time()
+            runs = [
+                WAYS[way](data, replace(recipe, compliant=cast("Compliant", mode or "always")), model)
+                for recipe, model in zip(recipes, dense, strict=True)
+            ]
+            accuracies = [percent(accuracy_of(run.model, data)) for run in runs]
+            energies = [with_activity(run.report.energy, run.model, data.test_inputs(N_ENERGY_IMAGES)) for run in runs]
+            line = {
+                "way": way,
+                "mode": mode,
+                "mean": round(statistics.mean(accuracies), 2),
+                "accuracies": accuracies,
+                "dense": [percent(accuracy_of(model, data)) for model in dense],
+                "values": [[len(p.unique()) for p in run.model.parameters()] for run in runs],
+                "compliant": all(run.report.is_compliant for run in runs),
+                "operations": [round(energy.operations or 0) for energy in energies],
+                "memory_bits": [energy.memory_bits for energy in energies],
+                "train_images": len(data.x_train),
+                "held_out": options.held_out,
+                "epochs": options.epochs,
+                "batch": options.batch,
+                "learning_rate": options.learning_rate,
+                "seeds": options.seeds,
+                "processor_seconds": round(time.process_time() - began),
+                "threads": options.threads,
+            }
+            print(json.dumps(line), flush=True)
+
+
+def percent(share: float) -> float:
+    """Return a share in percent with two digits."""
+    return round(100 * share, 2)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--modes", nargs="+", choices=["always", "at_end"], default=["always"])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--learning-rate", type=float, default=Snn.learning_rate)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--subset", type=int, default=0, help="train on the first so many images only")
+    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

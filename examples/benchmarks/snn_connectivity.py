@@ -1,0 +1,171 @@
+"""Loss of accuracy of a spiking network 784-800-10 on MNIST when its neurons keep 25, 5 or 1 % of their inputs.
+
+    python examples/benchmarks/snn_connectivity.py --data-dir ../shared/data --connectivity 25 5 1 --epochs 5
+
+One JSON line per method and connectivity, with every seed. Connectivity p is a limit of each neuron: at most
+``round(p * 784)`` sources, in both layers, real-valued weights; the papers of these methods bound the connections of
+the whole network. ``over_limit`` is the share of neurons with more sources, counted in every forward pass of the
+training. The dense network has the learning rate that is best for it. ``--held-out`` tests on the last 10,000 training
+images instead: learning rates, noise and the settings below were chosen so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from qrsolve import HardwareSpec
+from qrsolve.training import DeepR, GradR, Method, SoftDeepR, StraightThrough
+from qrsolve.training.data import DataSet, load_mnist
+from qrsolve.training.networks import Network, Snn
+from qrsolve.training.run import Recipe, accuracy_of, train, train_dense
+from qrsolve.training.schedule import Compliant
+
+N_HELD_OUT = 10_000
+_METHODS = ("grad_r", "deep_r", "soft_deep_r", "straight_through")
+
+
+def method_of(name: str, connectivity: float) -> Method:
+    """Return a method with its settings for a connectivity, a share."""
+    if name == "grad_r":
+        return GradR(sparsity=1 - connectivity)
+    if name == "deep_r":
+        return DeepR(l1=0.1)
+    if name == "soft_deep_r":
+        return SoftDeepR(connectivity=connectivity)
+    return StraightThrough()
+
+
+def fan_in_spec(fan_in: int) -> HardwareSpec:
+    """Return a chip of real-valued weights with so many sources per neuron."""
+    return HardwareSpec.model_validate(
+        {
+            "schema": 1,
+            "name": f"fan_in_{fan_in}",
+            "title": f"Real-valued weights, {fan_in} sources per neuron",
+            "weights": {"kind": "real"},
+            "limits": [{"kind": "fan_in", "max": fan_in, "counts": "sources"}],
+        }
+    )
+
+
+@dataclass
+class Watch:
+    """Counts neurons with too many sources in the forward passes of a training, from the weights as they are."""
+
+    fan_in: int
+    n_passes: int = 0
+    n_neurons: int = 0
+    n_over: int = 0
+
+    def built(self, network: Network, data: DataSet) -> nn.Module:
+        """Return a fresh network that is looked at before each of its forward passes."""
+        model = network.build(data)
+        model.register_forward_pre_hook(self._look)
+        return model
+
+    def _look(self, model: nn.Module, inputs: object) -> None:
+        if not model.training:
+            return
+        self.n_passes += 1
+        for weight in (p.detach() for p in model.parameters() if p.ndim == 2):
+            self.n_neurons += len(weight)
+            self.n_over += int(((weight != 0).sum(dim=1) > self.fan_in).sum())
+
+
+def main() -> None:
+    """Run every method at every connectivity."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    data = load_mnist(options.data_dir)
+    if options.held_out:
+        data = data.held_out(N_HELD_OUT)
+    if options.subset:
+        data = data.first(options.subset, len(data.x_test))
+    network = Snn()
+    recipes = [
+        Recipe(
+            epochs=options.epochs,
+            batch_size=options.batch,
+            learning_rate=options.learning_rate,
+            seed=seed,
+            compliant=cast("Compliant", options.compliant),
+            exploration=options.exploration,
+        )
+        for seed in options.seeds
+    ]
+    own = network.learning_rate
+    dense = [train_dense(data, lambda: network.build(data), replace(recipe, learning_rate=own)) for recipe in recipes]
+    dense_accuracies = [percent(accuracy_of(model, data)) for model in dense]
+    for share in (p / 100 for p in options.connectivity):
+        fan_in = max(1, round(share * data.n_inputs))
+        for name in options.methods:
+            method, watch, began = method_of(name, share), Watch(fan_in), time.process_time()
+            make = partial(watch.built, network, data)
+            results = [
+                train(fan_in_spec(fan_in), data, make, recipe, method, dense=model)
+                for recipe, model in zip(recipes, dense, strict=True)
+            ]
+            accuracies = [percent(result.accuracy) for result in results]
+            line = {
+                "method": name,
+                "settings": asdict(method),  # type: ignore[call-overload]
+                "mode": options.compliant,
+                "connectivity": round(100 * share, 4),
+                "fan_in": fan_in,
+                "mean": round(statistics.mean(accuracies), 2),
+                "accuracies": accuracies,
+                "dense": dense_accuracies,
+                "loss": round(statistics.mean(dense_accuracies) - statistics.mean(accuracies), 2),
+                "compliant": all(result.report.is_compliant for result in results),
+                "forward_passes": watch.n_passes,
+                "over_limit": watch.n_over / watch.n_neurons,
+                "operations": round(results[-1].energy.operations or 0),
+                "dense_operations": round(results[-1].dense_energy.operations or 0),
+                "train_images": len(data.x_train),
+                "held_out": options.held_out,
+                "epochs": options.epochs,
+                "batch": options.batch,
+                "learning_rate": options.learning_rate,
+                "dense_learning_rate": own,
+                "exploration": options.exploration,
+                "seeds": options.seeds,
+                "processor_seconds": round(time.process_time() - began),
+                "threads": options.threads,
+            }
+            print(json.dumps(line), flush=True)
+
+
+def percent(share: float) -> float:
+    """Return a share in percent with two digits."""
+    return round(100 * share, 2)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--connectivity", type=float, nargs="+", default=[25, 5, 1], help="in per cent")
+    parser.add_argument("--methods", nargs="+", choices=_METHODS, default=list(_METHODS))
+    parser.add_argument("--compliant", choices=["always", "at_end"], default="always")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--learning-rate", type=float, default=1e-2)
+    parser.add_argument("--exploration", type=float, default=0.0, help="noise of straight_through; see Recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--subset", type=int, default=0, help="train on the first so many images only")
+    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
