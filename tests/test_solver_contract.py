@@ -166,6 +166,44 @@ class TestHeuristics:
         assert self.values("prune_then_round", [2.1, -1.9, 0.8], [0, 1, 2, -1, -2], [0, 1, 2, 1, 2], 3) == [1, -1, 1]
         assert self.values("prune_then_round", [2.1, -1.9, 0.8], [0, 1, 2, -1, -2], [0, 1, 2, 1, 2], 4) == [2, -1, 1]
 
+    def test_limits_of_several_kinds_are_met_one_after_the_other(self) -> None:
+        w = torch.tensor([[3.1, -2.9, 2.2, 0.2], [1.9, 1.1, -1.2, 0.9]], dtype=torch.float64)
+        once = Alphabet.of([0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0])
+        groups = (Group("all", 4), Group("column", 1, counts="sources"), Group("row", 3), Group("block", 1, 2))
+        expected = {
+            1: [[3, -3, 2, 0], [2, 0, 0, 0]],  # all: 4 of the largest
+            2: [[3, -3, 2, 0], [0, 0, 0, 1]],  # first one of each column, then all
+            3: [[3, -3, 2, 0], [0, 0, 0, 0]],  # first three of each row: the column of 0.9 is empty now
+            4: [[3, 0, 2, 0], [0, 0, 0, 0]],  # first one of each pair
+        }
+        for n, values in expected.items():
+            problem = ChoiceProblem(w, once, groups[:n])
+            for name in ("round_then_prune", "prune_then_round"):
+                solution = named_solver(name).solve(problem)
+                assert certify(problem, solution).is_compliant
+                assert solution.values(problem).tolist() == values, (name, n)
+        real = ChoiceProblem(w, None, groups[:1])
+        assert named_solver("round_then_prune").solve(real).values(real).count_nonzero() == 4
+        assert named_solver("prune_then_round").refusal(real) == "the values are not a finite alphabet"
+        assert named_solver("prune_then_round").refusal(ChoiceProblem(w, once, (Group("sign", 1), *groups)))
+        copies = Alphabet.of([0.0, 1.0, 2.0], [0, 1, 2])
+        refusal = named_solver("prune_then_round").refusal(ChoiceProblem(w, copies, groups[:1]))
+        assert refusal == "the limits are not one capacity per row"
+
+    def test_a_source_takes_the_sign_or_type_of_its_larger_weights(self) -> None:
+        w = torch.tensor([[1.1, -0.9], [0.9, -1.2], [-1.6, 2.0]], dtype=torch.float64)
+        once = Alphabet.of([0.0, 1.0, -1.0, 2.0, -2.0])
+        signs = ChoiceProblem(w, once, (Group("sign", 1), Group("row", 1)))
+        found = named_solver("round_then_prune").solve(signs)
+        assert certify(signs, found).is_compliant
+        # Sources of 2.0 against 1.6 and of 2.1 against 2.0; then the larger one of each neuron is kept.
+        assert found.values(signs).tolist() == [[1, 0], [0, -1], [0, 0]]
+        types = ChoiceProblem(w, Alphabet.of([0.0, 1.0, -2.0, 2.0]), (Group("type", 1),))
+        found = named_solver("round_then_prune").solve(types)
+        assert certify(types, found).is_compliant
+        # 1.0 for the first; 2.0 for the second, as -1.2 rounds to -2.0 but is smaller.
+        assert found.values(types).tolist() == [[1, 0], [1, 0], [0, 2]]
+
     def test_marginal_greedy_stops_at_a_zero_gain(self) -> None:
         assert self.values("marginal_greedy", [8.0], [0, 3, 6, 9, 10], [0, 1, 2, 3, 1], 3) == [10]
         assert self.values("marginal_greedy", [8.0, 3.0], [0, 3, 6, 9, 10], [0, 1, 2, 3, 1], 1) == [10, 0]

@@ -21,6 +21,8 @@ _SCREENING_ROWS = 48
 _SCREENING_ROUNDS = 4
 _FINALISTS = 2
 _LEAST_SHARE = 4
+_FINAL_ROUNDS = 8
+"""On all rows, after the sample has had its values to the end."""
 
 
 class Alternation(LevelsMethod):
@@ -61,7 +63,8 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     if sample is not problem and not _rows_are_alike(problem):
         # Rows that compete make each choice on all of them dear: the sample decides between the finalists.
         followed = [alternate(sample, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
-        screened = [min(followed, key=lambda result: result.objectives[-1])]
+        best = min(followed, key=lambda result: result.objectives[-1])
+        return alternate(problem, choose, best.parameters, min(max_rounds, _FINAL_ROUNDS), max(tolerance, 1e-6))
     finals = [alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
     return min(finals, key=lambda result: result.objectives[-1])
 
