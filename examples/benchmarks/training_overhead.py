@@ -1,8 +1,10 @@
 """What an exact projection after every step costs: MNIST-sized 784-256-10, batch 128, Adam, in one process.
 
     python examples/benchmarks/training_overhead.py
+    python examples/benchmarks/training_overhead.py --data-dir ../shared/data --after 1500 --clock processor --threads 1
 
-Plain and projected steps alternate in blocks; medians; two threads; random data of MNIST's shape. One JSON line.
+Plain and projected steps alternate in blocks; medians; random data of MNIST's shape, or MNIST, where what a projection
+costs changes during a training: ``--after`` steps of it. ``--weigh-inputs`` projects with an importance. One JSON line.
 """
 
 from __future__ import annotations
@@ -12,25 +14,29 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import qrsolve
 from qrsolve.train import with_fan_in
+from qrsolve.training.data import load_mnist
+
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-def stepper(fan_in: int | None) -> Callable[[], None]:
+def stepper(x: Tensor, y: Tensor, fan_in: int | None, *, weigh_inputs: bool) -> Callable[[], None]:
     """Return one training step, plain or under dynap_se with this fan-in."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     if fan_in is not None:
-        qrsolve.attach(with_fan_in(qrsolve.load_spec("dynap_se"), fan_in), model, optimizer)
-    x, y = torch.rand(6000, 784), torch.randint(0, 10, (6000,))
+        spec = with_fan_in(qrsolve.load_spec("dynap_se"), fan_in)
+        qrsolve.attach(spec, model, optimizer, weigh_inputs=weigh_inputs)
 
     def step() -> None:
-        batch = torch.randint(0, 6000, (128,))
+        batch = torch.randint(0, len(x), (128,))
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.step()
@@ -38,13 +44,13 @@ def stepper(fan_in: int | None) -> Callable[[], None]:
     return step
 
 
-def median_ms(step: Callable[[], None], n: int) -> float:
+def median_ms(step: Callable[[], None], n: int, clock: Callable[[], float]) -> float:
     """Return the median time of a step in milliseconds."""
     times = []
     for _ in range(n):
-        began = time.perf_counter()
+        began = clock()
         step()
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return 1e3 * statistics.median(times)
 
 
@@ -55,14 +61,34 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--after", type=int, default=40)
+    parser.add_argument("--weigh-inputs", action="store_true")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    plain, projected = stepper(None), stepper(options.fan_in)
-    median_ms(plain, options.steps)
-    median_ms(projected, options.steps)
-    pairs = [(median_ms(plain, options.steps), median_ms(projected, options.steps)) for _ in range(options.blocks)]
+    if options.data_dir is None:
+        x, y = torch.rand(6000, 784), torch.randint(0, 10, (6000,))
+    else:
+        data = load_mnist(options.data_dir)
+        x, y = data.x_train, data.y_train
+    plain = stepper(x, y, None, weigh_inputs=False)
+    projected = stepper(x, y, options.fan_in, weigh_inputs=options.weigh_inputs)
+    for _ in range(options.steps):
+        plain()
+    for _ in range(options.after):
+        projected()
+
+    def time_of(step: Callable[[], None]) -> float:
+        return median_ms(step, options.steps, CLOCKS[options.clock])
+
+    pairs = [(time_of(plain), time_of(projected)) for _ in range(options.blocks)]
     line = {
         "fan_in": options.fan_in,
+        "data": "random" if options.data_dir is None else "mnist",
+        "after": options.after,
+        "weigh_inputs": options.weigh_inputs,
+        "clock": options.clock,
         "threads": options.threads,
         "plain_ms": round(statistics.median(p for p, _ in pairs), 3),
         "projected_ms": round(statistics.median(q for _, q in pairs), 3),
