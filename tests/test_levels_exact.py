@@ -347,6 +347,27 @@ def test_scales_of_neurons_are_those_of_each_neuron_alone(kind: str):
     assert certificate_of(LevelsProblem(w, family, scope=torch.arange(7)), together).is_optimal
 
 
+@pytest.mark.parametrize("kind", ["free", "power_of_two"])
+@pytest.mark.parametrize("capacity", [20, 110, 125])
+def test_the_best_scale_without_limits_bounds_those_within(kind: str, capacity: int):
+    torch.manual_seed(capacity)
+    family = family_of(GridWeights(bits=4, scale=Scale(kind=kind)))
+    problem = LevelsProblem(torch.randn(8, 16), family, (Group("all", capacity, limit="synapses"),))
+    assert select_method(problem).name == "alternation"
+    levels = solve_levels(problem, choose)
+    assert levels.proof is not None
+    found = certificate_of(problem, levels)
+    unlimited = solve_levels(replace(problem, groups=()), choose).objectives[-1]
+    assert found.bound == pytest.approx(unlimited, rel=1e-6)
+    scales = torch.logspace(-12, 3, 16, base=2) if kind == "power_of_two" else torch.logspace(-6, 2, 300, base=2)
+    for scale in scales.double():
+        within = choose(problem.choice(scale[None, None]), None)
+        assert found.bound <= certify(problem.choice(scale[None, None]), within).objective * (1 + 1e-12)
+    if capacity == 125:
+        # Few weights round to 0, and only a little more than the limit wants: the gap is small.
+        assert found.gap < 0.05 * found.objective
+
+
 def test_breakpoints_beat_the_alternation_and_are_refused_where_they_are_too_many():
     torch.manual_seed(4)
     problem = LevelsProblem(torch.randn(40, 60), family_of(GridWeights(bits=8)))

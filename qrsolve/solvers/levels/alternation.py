@@ -10,16 +10,19 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.option_class import class_group
 from qrsolve.problem import Group, LevelsProblem
-from qrsolve.solution import Solution
+from qrsolve.solution import LevelsProof, Solution
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
+from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
 from qrsolve.solvers.levels.type_starts import type_starts
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
 _SCREENING_ROUNDS = 4
 _FINALISTS = 2
+_QUICK_BREAKPOINTS = 1 << 22
+"""Breakpoints of a free scale up to which all are passed for a bound: about a second."""
 _LEAST_SHARE = 4
 _FINAL_ROUNDS = 8
 """On all rows, after the sample has had its values to the end."""
@@ -38,10 +41,22 @@ class Alternation(LevelsMethod):
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Screen the starts on a few dozen rows where all rows share values, and finish the best of them."""
         found = from_several_starts(problem, choose, max_rounds, tolerance)
-        if problem.family.is_codebook and class_group(problem, "type") is not None:
-            # Each neuron with a codebook of its own, whatever the types of the sources: that bounds all of them.
-            found = replace(found, proof=free_values(problem)[1])
-        return found
+        return replace(found, proof=_proof_without_limits(problem))
+
+
+def _proof_without_limits(problem: LevelsProblem) -> LevelsProof | None:
+    """Return evidence about all values that leaves the capacities and types out, where it is quickly found.
+
+    Limits only raise the error, so what bounds it without them bounds it.
+    """
+    if problem.family.is_codebook and class_group(problem, "type") is not None:
+        # Each neuron with a codebook of its own, whatever the types of the sources.
+        return free_values(problem)[1]
+    if not_one_scale(problem):
+        return None
+    if problem.family.power_of_two:
+        return LevelsProof()
+    return free_scales(problem)[1] if n_breakpoints(problem) <= _QUICK_BREAKPOINTS else None
 
 
 def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:

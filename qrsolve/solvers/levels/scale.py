@@ -39,21 +39,19 @@ class FreeScale(LevelsMethod):
 
     def refusal(self, problem: LevelsProblem) -> str:
         """Refuse anything but one free positive scale, capacities that can bind, and too many breakpoints."""
-        if (reason := _not_one_scale(problem)) or (reason := binding_limit(problem)):
+        if (reason := not_one_scale(problem)) or (reason := binding_limit(problem)):
             return reason
         if problem.family.power_of_two:
             return "the scale is a power of two"
-        n = problem.w.numel() * len(torch.unique(problem.family.counts))
+        n = n_breakpoints(problem)
         if n > MAX_BREAKPOINTS:
             return f"{n:,} breakpoints of the scale; at most {MAX_BREAKPOINTS:,}"
         return ""
 
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Return the best scale of each scope; among equally good ones, the smallest."""
-        pattern = Pattern.of(problem)
-        scale, least, is_proved = _sweep(pattern)
-        bound = float((least * (1 - 1e-9) - 1e-15 * pattern.square.sum(axis=1)).clip(min=0).sum())
-        return _levels(problem, choose, scale, LevelsProof(bound=bound) if is_proved.all() else None)
+        scale, proof = free_scales(problem)
+        return _levels(problem, choose, scale, proof)
 
 
 class PowerOfTwoScale(LevelsMethod):
@@ -68,7 +66,7 @@ class PowerOfTwoScale(LevelsMethod):
 
     def refusal(self, problem: LevelsProblem) -> str:
         """Refuse anything but one scale that is a power of two, and capacities that can bind."""
-        if reason := _not_one_scale(problem):
+        if reason := not_one_scale(problem):
             return reason
         if not problem.family.power_of_two:
             return "the scale need not be a power of two"
@@ -90,7 +88,21 @@ class PowerOfTwoScale(LevelsMethod):
         return _levels(problem, choose, 2.0**best, LevelsProof())
 
 
-def _not_one_scale(problem: LevelsProblem) -> str:
+def free_scales(problem: LevelsProblem) -> tuple[FloatArray, LevelsProof | None]:
+    """Return the best scale of each scope without capacities, and the bound on all of them, if it is proved."""
+    pattern = Pattern.of(problem)
+    scale, least, is_proved = _sweep(pattern)
+    bound = float((least * (1 - 1e-9) - 1e-15 * pattern.square.sum(axis=1)).clip(min=0).sum())
+    return scale, LevelsProof(bound=bound) if is_proved.all() else None
+
+
+def n_breakpoints(problem: LevelsProblem) -> int:
+    """Return how many breakpoints a free scale has at most."""
+    return problem.w.numel() * len(torch.unique(problem.family.counts))
+
+
+def not_one_scale(problem: LevelsProblem) -> str:
+    """Return a refusal unless the only free value is a scale > 0 of given numbers."""
     family = problem.family
     if family.n_parameters != 1 or not bool(family.positive[0]):
         return "the values are not one pattern times a scale"
