@@ -24,7 +24,21 @@ from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers import SOLVERS
 
-STRUCTURES = ("", "row", "column", "block", "all", "block+row", "row+all", "row+column")
+STRUCTURES = (
+    "",
+    "row",
+    "column",
+    "block",
+    "all",
+    "block+row",
+    "row+all",
+    "row+column",
+    "row+column+all",
+    "sign",
+    "row+sign",
+    "type",
+    "row+type",
+)
 ALPHABETS: tuple[Alphabet | None, ...] = (
     None,
     Alphabet.of([0.0, 1.0, -1.0]),
@@ -48,11 +62,18 @@ def random_problem(rng: np.random.Generator) -> ChoiceProblem:
     h = torch.from_numpy(rng.uniform(0.1, 3, w.shape)) if rng.random() < 0.4 else None
     least, most = (0, 1) if alphabet is None else (alphabet.min_use, alphabet.max_use)
     groups = []
-    for kind in filter(None, STRUCTURES[rng.integers(len(STRUCTURES))].split("+")):
+    structure = STRUCTURES[rng.integers(len(STRUCTURES))]
+    if alphabet is None:
+        structure = structure.replace("type", "sign")  # types need values
+    for kind in filter(None, structure.split("+")):
+        if kind in ("sign", "type"):
+            groups.append(Group(kind, 1, counts="sources", limit=kind))  # type: ignore[arg-type]
+            continue
         block = int(rng.choice([b for b in (1, 2, 3) if columns % b == 0])) if kind == "block" else 0
         size = Group(kind, 0, block).part_size(rows, columns)  # type: ignore[arg-type]
         capacity = int(rng.integers(least * size, most * size + 1))
-        groups.append(Group(kind, capacity, block, limit=kind))  # type: ignore[arg-type]
+        counts = "sources" if rng.random() < 0.2 else "synapses"
+        groups.append(Group(kind, capacity, block, counts, kind))  # type: ignore[arg-type]
     return ChoiceProblem(torch.from_numpy(w), alphabet, tuple(groups), h)
 
 
@@ -67,9 +88,18 @@ def enumerated_optimum(problem: ChoiceProblem) -> float:
     n, n_options = len(w), len(use)
     choices = np.stack(np.unravel_index(np.arange(n_options**n), (n_options,) * n), axis=1)
     total = (h[:, None] * (w[:, None] - values) ** 2)[np.arange(n), choices].sum(axis=1)
-    used = use[choices].reshape(-1, *problem.w.shape)
+    chosen = values[np.arange(n), choices].reshape(-1, *problem.w.shape)
+    option = np.where(chosen != 0, choices.reshape(chosen.shape), -1)
     fits = np.ones(len(choices), dtype=bool)
     for group in problem.groups:
+        used = use[choices].reshape(chosen.shape) if group.counts == "synapses" else chosen != 0
+        if group.kind == "sign":
+            fits &= ((chosen > 0).sum(axis=1) * (chosen < 0).sum(axis=1)).sum(axis=1) == 0
+            continue
+        if group.kind == "type":
+            highest = option.max(axis=1, keepdims=True)
+            fits &= ((option == -1) | (option == highest)).all(axis=(1, 2))
+            continue
         if group.kind in ("row", "column"):
             parts = used.sum(axis=2 if group.kind == "row" else 1)
         else:
