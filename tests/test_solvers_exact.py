@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -226,3 +227,12 @@ def test_cp_sat_and_milp_respect_their_limits() -> None:
     assert cp_sat.objective == pytest.approx(milp.objective, rel=1e-6)
     assert cp_sat.bound <= milp.objective + 1e-6
     assert cp_sat.bound_source == milp.bound_source == "solver"
+
+
+def test_cp_sat_starts_from_a_choice_by_prices() -> None:
+    torch.manual_seed(0)
+    problem = ChoiceProblem(torch.randn(10, 24), TWO, (Group("row", 12, limit="fan_in"),))
+    best = certify(problem, Prices().solve(problem)).objective
+    for groups in (problem.groups, (*problem.groups, Group("all", 120, limit="synapses"))):
+        hinted = CpSat(max_deterministic_time=0.05).solve(replace(problem, groups=groups))
+        assert certify(problem, hinted).objective == pytest.approx(best, rel=1e-9)
