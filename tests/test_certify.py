@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from qrsolve.solution import Solution, Status
 from qrsolve.solvers import SOLVERS
 from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.prices import Prices
+
+if TYPE_CHECKING:
+    from qrsolve.group import GroupKind
 
 TWO = Alphabet.of(*copies([1.7, 0.9], 3))
 
@@ -229,7 +233,7 @@ def test_many_options_are_bounded_as_by_the_table_of_all(scopes: int, kinds: tup
     scope = None if scopes == 1 else torch.arange(6) % scopes
     alphabet = Alphabet(torch.stack([line * (1 + s / 3) for s in range(scopes)]), use, scope)
     groups = tuple(
-        Group(kind.split()[0], 3, counts="sources" if "sources" in kind else "synapses")  # type: ignore[arg-type]
+        Group(cast("GroupKind", kind.split()[0]), 3, counts="sources" if "sources" in kind else "synapses")
         for kind in kinds
     )
     problem = ChoiceProblem(w, alphabet, groups, h)

@@ -9,6 +9,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.certify import certify
 from qrsolve.compile import compile_plan
+from qrsolve.group import GroupKind
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.project import project, solve_choice
 from qrsolve.solution import Solution, Status
@@ -232,16 +233,16 @@ def test_project_claims_optimal_only_without_a_gap(name: str) -> None:
     [(("all",), False), (("column",), False), (("row", "column"), True), (("sign", "row", "all"), False)],
 )
 def test_a_sample_of_rows_with_its_share_of_limits_learns_values_as_good_as_all_rows(
-    kinds: tuple[str, ...], per_part: bool
+    kinds: tuple[GroupKind, ...], per_part: bool
 ) -> None:
     torch.manual_seed(len(kinds))
     shape = (100, 12)
     groups = []
     for kind in kinds:
-        n_parts = Group(kind, 0).n_parts(*shape)  # type: ignore[arg-type]
+        n_parts = Group(kind, 0).n_parts(*shape)
         capacity = {"all": 300, "column": 20, "row": 3, "sign": 1}[kind]
         some = torch.full((n_parts,), capacity) + torch.arange(n_parts) % 3
-        groups.append(Group(kind, some if per_part and kind != "sign" else capacity))  # type: ignore[arg-type]
+        groups.append(Group(kind, some if per_part and kind != "sign" else capacity))
     problem = LevelsProblem(torch.randn(shape), FAMILIES["grid"], tuple(groups))
 
     def choose(choice: ChoiceProblem, start: Solution | None) -> Solution:

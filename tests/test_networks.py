@@ -86,13 +86,15 @@ def test_every_forward_pass_is_deployable_and_a_step_moves_the_weights(network: 
     assert watcher.n_passes == 3
     assert 0 < watcher.worst <= FAN_IN
     assert projector.check().is_compliant
+    has_gradient = False
     for name in projector.plan.names:
         moved = model.get_parameter(name)
         assert moved.dtype is torch.float32
         assert not torch.equal(moved, before[name])
         assert moved.grad is not None
         assert bool(torch.isfinite(moved.grad).all())
-    assert any(bool(model.get_parameter(name).grad.any()) for name in projector.plan.names)  # type: ignore[union-attr]
+        has_gradient |= bool(moved.grad.any())
+    assert has_gradient
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda cls: cls.name)

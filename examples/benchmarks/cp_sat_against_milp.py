@@ -18,13 +18,14 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.certify import certify
+from qrsolve.group import GroupKind
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Status
 from qrsolve.solvers import SOLVERS, Solver, named_solver
@@ -46,11 +47,11 @@ def random_problem(rng: np.random.Generator, family: str) -> ChoiceProblem:
     h = torch.from_numpy(rng.uniform(0.1, 3.0, (rows, columns))) if rng.random() < 0.5 else None
     alphabet = copies(rng, int(rng.integers(1, 3)), int(rng.integers(2, 4)))
 
-    def capacity(kind: str, counts: str = "synapses") -> Group:
+    def capacity(kind: GroupKind, counts: Literal["synapses", "sources"] = "synapses") -> Group:
         size = {"row": columns, "column": rows, "all": rows * columns}[kind]
         # Tight enough to bind: most targets want a synapse or two.
         most = int(rng.integers(1, max(2, size)))
-        return Group(kind, most, counts=counts, limit=kind)  # type: ignore[arg-type]
+        return Group(kind, most, counts=counts, limit=kind)
 
     groups: tuple[Group, ...]
     if family == "rows_columns":

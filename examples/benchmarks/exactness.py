@@ -20,24 +20,25 @@ import torch
 from qrsolve.alphabet import Alphabet
 from qrsolve.certify import certify
 from qrsolve.errors import QRSolveError
+from qrsolve.group import GroupKind
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers import SOLVERS
 
-STRUCTURES = (
-    "",
-    "row",
-    "column",
-    "block",
-    "all",
-    "block+row",
-    "row+all",
-    "row+column",
-    "row+column+all",
-    "sign",
-    "row+sign",
-    "type",
-    "row+type",
+STRUCTURES: tuple[tuple[GroupKind, ...], ...] = (
+    (),
+    ("row",),
+    ("column",),
+    ("block",),
+    ("all",),
+    ("block", "row"),
+    ("row", "all"),
+    ("row", "column"),
+    ("row", "column", "all"),
+    ("sign",),
+    ("row", "sign"),
+    ("type",),
+    ("row", "type"),
 )
 ALPHABETS: tuple[Alphabet | None, ...] = (
     None,
@@ -62,18 +63,15 @@ def random_problem(rng: np.random.Generator) -> ChoiceProblem:
     h = torch.from_numpy(rng.uniform(0.1, 3, w.shape)) if rng.random() < 0.4 else None
     least, most = (0, 1) if alphabet is None else (alphabet.min_use, alphabet.max_use)
     groups = []
-    structure = STRUCTURES[rng.integers(len(STRUCTURES))]
-    if alphabet is None:
-        structure = structure.replace("type", "sign")  # types need values
-    for kind in filter(None, structure.split("+")):
+    for kind in STRUCTURES[rng.integers(len(STRUCTURES))]:
         if kind in ("sign", "type"):
-            groups.append(Group(kind, 1, counts="sources", limit=kind))  # type: ignore[arg-type]
+            # Types need values.
+            groups.append(Group("sign" if alphabet is None else kind, 1, counts="sources", limit=kind))
             continue
         block = int(rng.choice([b for b in (1, 2, 3) if columns % b == 0])) if kind == "block" else 0
-        size = Group(kind, 0, block).part_size(rows, columns)  # type: ignore[arg-type]
+        size = Group(kind, 0, block).part_size(rows, columns)
         capacity = int(rng.integers(least * size, most * size + 1))
-        counts = "sources" if rng.random() < 0.2 else "synapses"
-        groups.append(Group(kind, capacity, block, counts, kind))  # type: ignore[arg-type]
+        groups.append(Group(kind, capacity, block, "sources" if rng.random() < 0.2 else "synapses", kind))
     return ChoiceProblem(torch.from_numpy(w), alphabet, tuple(groups), h)
 
 

@@ -15,7 +15,7 @@ import argparse
 import json
 import statistics
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -118,7 +118,7 @@ def main() -> None:
             accuracies = [percent(result.accuracy) for result in results]
             line = {
                 "method": name,
-                "settings": asdict(method),  # type: ignore[call-overload]
+                "settings": dict(vars(method)),
                 "mode": options.compliant,
                 "connectivity": round(100 * share, 4),
                 "fan_in": fan_in,

@@ -124,19 +124,18 @@ def best_integers(lines: _Lines, steps: FloatArray, family: AlphabetFamily) -> t
         w, m, q = (s.ravel()[end] - s.ravel()[start] for s in (weight, moment, square))
         return np.maximum(q - 2 * v * m + v * v * w, 0.0)
 
-    def from_end(sums: tuple[FloatArray, FloatArray, FloatArray]) -> FloatArray:
-        w, m, q = sums
+    def from_end(w: FloatArray, m: FloatArray, q: FloatArray) -> FloatArray:
         return np.maximum(q - 2 * value * m + value * value * w, 0.0)
 
     at_values = weight[:, ::2], moment[:, ::2], square[:, ::2]
     ends = lines.weight[:, -1:], lines.moment[:, -1:], lines.square[:, -1:]
-    tail = from_end(tuple(e - s for e, s in zip(ends, at_values, strict=True)))  # type: ignore[arg-type]
+    tail = from_end(*(e - s for e, s in zip(ends, at_values, strict=True)))
     cost = np.full((n_values + 1, n_lines, n_states), np.inf)
     origin = np.zeros(cost.shape, dtype=np.int32)
     if zero:
         cost[0, :, 0] = 0.0
     else:
-        cost[1] = from_end(at_values)
+        cost[1] = from_end(*at_values)
     for layer in range(1 if zero else 2, n_values + 1):
         before = cost[layer - 1]
 
