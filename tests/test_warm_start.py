@@ -13,8 +13,10 @@ from qrsolve.certify import certify
 from qrsolve.intervals import Intervals
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution
+from qrsolve.solvers import prices
+from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.prices import Prices
-from qrsolve.solvers.row_problem import next_largest
+from qrsolve.solvers.row_problem import RowProblem, next_largest
 
 TYPES = Alphabet.sums([0.9, -1.1, 1.7, -1.6], max_synapses=4)
 MIRRORED = Alphabet.sums([1.7, -1.7, 0.9, -0.9], max_synapses=8)
@@ -136,3 +138,32 @@ def test_next_largest_of_each_row() -> None:
     own = torch.arange(40)
     expected = [float(ordered[i, i]) if i < 30 else 0.0 for i in range(40)]
     assert next_largest(numbers, own).tolist() == expected
+
+
+@pytest.mark.parametrize("capacity", [7, 16])
+def test_weights_far_below_the_values_are_closed_over_few_columns(
+    capacity: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of neurons that died: only several synapses that nearly cancel save anything, and some are left over."""
+    values = Alphabet.sums([0.0603, 0.2972, -0.1562, -0.2612], max_synapses=8)
+    full: list[int] = []
+    solve_all = prices._solve_all_columns
+
+    def watched(rows: RowProblem, alphabet: Alphabet) -> prices._Rows:
+        full.append(rows.n_rows)
+        return solve_all(rows, alphabet)
+
+    monkeypatch.setattr(prices, "_solve_all_columns", watched)
+    generator = torch.Generator().manual_seed(capacity)
+    w = 0.013 * torch.randn(40, 400, generator=generator)
+    drift = 2e-4 * torch.randn(w.shape, generator=generator)
+    warm: Solution | None = None
+    n_steps = 12
+    for step in range(n_steps):
+        problem = ChoiceProblem(w + step * drift, values, (Group("row", capacity, limit="fan_in"),))
+        warm = Prices().solve(problem, warm)
+        if step % 4 == 0:
+            exact, mine = certify(problem, DynamicProgram().solve(problem)), certify(problem, warm)
+            assert mine.is_optimal
+            assert mine.objective == pytest.approx(exact.objective, rel=1e-9)
+    assert sum(full) < 0.1 * n_steps * len(w)

@@ -23,15 +23,25 @@ class Closed(NamedTuple):
 
 
 def close_rows(
-    savings: Tensor, level: Tensor, price: Tensor, slack: Tensor, margin: Tensor, tolerance: Tensor
+    savings: Tensor,
+    level: Tensor,
+    price: Tensor,
+    slack: Tensor,
+    tolerance: Tensor,
+    margin: Tensor | None = None,
+    spare: Tensor | None = None,
 ) -> Closed:
     """Find the best choice of each row, given the best levels at a price at which the row fits.
 
     At price p the best levels bound every choice: its total saving is that of the best levels at that price, less the
     reduced cost of each deviation from them, less ``p`` for each unused synapse. So the least of ``sum reduced costs
-    + p * unused`` over sets of deviations is the exact answer, and a deviation that alone costs more than the best set
-    so far can be in no better one. Sets of the cheapest few deviations are searched completely; a row is proved when
-    all the others cost at least as much as its best set.
+    + p * unused`` over sets of deviations is the exact answer.
+
+    A best set need not be large. Were the changes in synapses of some of its members to cancel, the others alone would
+    be as good; so ordered well, its running sums are all different, and between ``min(0, 1 - down)`` and ``max(up,
+    slack)``, where ``down`` and ``up`` are the largest changes of deviations that cost less than doing nothing. Hence
+    it has at most ``max(up, slack) + max(0, down - 1)`` members, and of all deviations with one change only so many,
+    the cheapest, need be looked at.
 
     Parameters
     ----------
@@ -43,10 +53,14 @@ def close_rows(
         float64 >= 0, shape (n_rows,).
     slack : Tensor
         int64 >= 0, shape (n_rows,): synapses left over.
-    margin : Tensor
-        float64, shape (n_rows,): every column that is not in ``savings`` has at least this reduced cost.
     tolerance : Tensor
         float64, shape (n_rows,): how far from the best a proved row may be.
+    margin : Tensor or None
+        float64, shape (n_rows,): every column that is not in ``savings`` has at least this reduced cost; ``None``
+        where all are in it.
+    spare : Tensor or None
+        int64, shape (n_rows,): to each column that is not in ``savings``, so many of the entries at level 0 save at
+        least as much at every level.
 
     Returns
     -------
@@ -55,62 +69,121 @@ def close_rows(
 
     Notes
     -----
-    O(n_rows * 2^8) for most rows, then O(n_rows * table length * synapses in reach) for the rest; the number of
-    deviations below the gap is small unless many entries are tied.
+    One selection per change in synapses; then O(n_rows * 2^8) for most rows, and O(n_rows * table length * synapses in
+    reach) for the rest.
     """
-    _, n, n_levels = savings.shape
-    n_deviations = n * (n_levels - 1)
-    base, level = level, level.clone()
+    n_levels = savings.shape[2]
+    level = level.clone()
     proved = price * slack <= tolerance
     todo = (~proved).nonzero()[:, 0]
-    length = _SUBSETS_OF
-    while len(todo) and n_deviations:
+    if not len(todo) or savings.shape[1] * (n_levels - 1) == 0:
+        return Closed(level, proved)
+    base = level[todo]
+    deviations, most = _deviations(savings[todo], base, price[todo], slack[todo])
+    margin = torch.full_like(price[todo], torch.inf) if margin is None else margin[todo]
+    if spare is not None:
+        margin = margin.masked_fill(spare[todo] >= most, torch.inf)
+    length, n = _SUBSETS_OF, deviations.cost.shape[1]
+    while len(todo):
         still = []
-        for some in torch.split(todo, max(1, _MAX_TABLE_CELLS // (length * (2 * length * n_levels + 1)))):
-            found = _closed_by_cheapest(savings[some], base[some], price[some], slack[some], length)
-            level[some] = found.level
-            done = found.gap <= torch.minimum(found.left_out, margin[some]) + tolerance[some]
-            proved[some] = done
+        at_once = max(1, _MAX_TABLE_CELLS // (min(length, n) * (2 * length * n_levels + 1)))
+        for some in torch.arange(len(todo), device=price.device).split(at_once):
+            rows = todo[some]
+            few = deviations.rows(some)
+            found = _closed_by_cheapest(few, price[rows], slack[rows], length)
+            level[rows] = _applied(base[some], few, found.taken)
+            done = found.gap <= torch.minimum(found.left_out, margin[some]) + tolerance[rows]
+            proved[rows] = done
             still.append(some[~done & (found.left_out < margin[some])])
-        todo = torch.cat(still)
-        if length >= n_deviations:
+        if length >= n:
             break
-        length = min(max(_FIRST_TABLE, 4 * length), n_deviations)
+        again = torch.cat(still)
+        todo, base, margin, deviations = todo[again], base[again], margin[again], deviations.rows(again)
+        length = min(max(_FIRST_TABLE, 4 * length), n)
     return Closed(level, proved)
 
 
-class _Found(NamedTuple):
-    """New levels, what they leave of the gap, and the least reduced cost of any deviation that was not looked at."""
+class _Deviations(NamedTuple):
+    """Changes of one entry each, cheapest first: reduced cost (infinite: none), change in synapses, and the entry.
 
-    level: Tensor
+    Each of shape (n_rows, n).
+    """
+
+    cost: Tensor
+    step: Tensor
+    entry: Tensor
+
+    def rows(self, index: Tensor) -> _Deviations:
+        """Return those of the rows in ``index``."""
+        return _Deviations(self.cost[index], self.step[index], self.entry[index])
+
+
+def _deviations(savings: Tensor, level: Tensor, price: Tensor, slack: Tensor) -> tuple[_Deviations, Tensor]:
+    """Return the deviations that a best set may need, and how many members it has at most, int64 of shape (n_rows,).
+
+    ``level`` are the best levels at the price.
+    """
+    n_rows, n, n_levels = savings.shape
+    number = torch.arange(n_levels, device=savings.device)
+    worth = savings - price[:, None, None] * number
+    reduced = (worth.gather(2, level[:, :, None]) - worth).clamp_(min=0)
+    # A level that saves no more than a lower one is in no better set. Without this, entries at zero, whose every
+    # level costs little beyond its price, crowd out the others.
+    lower = savings.cummax(dim=2).values[:, :, :-1]
+    is_useful = torch.nn.functional.pad(savings[:, :, 1:] > lower, (1, 0), value=True)
+    reduced.masked_fill_(~is_useful, torch.inf).scatter_(2, level[:, :, None], torch.inf)
+    step = number - level[:, :, None]
+    # What gives synapses back needs others that take them; what takes more than are left over needs the contrary.
+    least_down = torch.where(step < 0, reduced, torch.inf).amin(dim=(1, 2))[:, None, None]
+    least_up = torch.where(step > 0, reduced, torch.inf).amin(dim=(1, 2))[:, None, None]
+    with_others = torch.where(step < 0, least_up, torch.where(step > slack[:, None, None], least_down, 0.0))
+    is_open = reduced + with_others < (price * slack)[:, None, None]
+    step = torch.where(is_open, step, 0).flatten(1)
+    down, up = -step.amin(dim=1), step.amax(dim=1)
+    members = torch.maximum(up, slack) + (down - 1).clamp(min=0)
+    # One line for each change in synapses.
+    change = torch.arange(-int(down.max()), int(up.max()) + 1, device=savings.device)
+    to = level[:, None, :] + change[:, None]
+    is_level = (to >= 0) & (to < n_levels)
+    to = to.clamp_(0, n_levels - 1).transpose(1, 2)
+    cost = reduced.masked_fill_(~is_open, torch.inf).gather(2, to).transpose(1, 2)
+    cost = torch.where(is_level, cost, torch.inf)
+    cost, entry = torch.topk(cost, min(int(members.max()), n), dim=2, largest=False)
+    step = change[:, None].expand(n_rows, -1, cost.shape[2])
+    cost, order = cost.flatten(1).sort(dim=1, stable=True)
+    length = max(1, int(torch.isfinite(cost).sum(dim=1).max()))
+    cost, order = cost[:, :length], order[:, :length]
+    return _Deviations(cost, step.flatten(1).gather(1, order), entry.flatten(1).gather(1, order)), members
+
+
+class _Found(NamedTuple):
+    """The deviations of the best set, its gap, and the least reduced cost of any that was not looked at."""
+
+    taken: Tensor
     gap: Tensor
     left_out: Tensor
 
 
-def _closed_by_cheapest(savings: Tensor, level: Tensor, price: Tensor, slack: Tensor, length: int) -> _Found:
-    """Search all sets of the ``length`` cheapest deviations of each row; ``level`` are the best levels at the price."""
-    _, n, n_levels = savings.shape
-    worth = savings - price[:, None, None] * torch.arange(n_levels, device=savings.device)
-    reduced = worth.gather(2, level[:, :, None]) - worth
-    reduced.scatter_(2, level[:, :, None], torch.inf)
-    # A level that saves no more than a lower one is in no better set. Without this, entries at zero, whose every
-    # level costs little beyond its price, crowd out the others.
-    lower = savings.cummax(dim=2).values[:, :, :-1]
-    reduced[:, :, 1:].masked_fill_(savings[:, :, 1:] <= lower, torch.inf)
-    cheapest = torch.topk(reduced.flatten(1), min(length + 1, n * n_levels), dim=1, largest=False)
+def _closed_by_cheapest(deviations: _Deviations, price: Tensor, slack: Tensor, length: int) -> _Found:
+    """Search all sets of the ``length`` cheapest deviations of each row; ``taken`` is in the order of `_Deviations`."""
     left_out = torch.full_like(price, torch.inf)
-    if cheapest.values.shape[1] > length:
-        left_out = cheapest.values[:, length]
-    pair, order = cheapest.indices[:, :length].sort(dim=1)
-    cost = cheapest.values[:, :length].gather(1, order).clamp(min=0)
-    entry, new = pair // n_levels, pair % n_levels
+    if deviations.cost.shape[1] > length:
+        left_out = deviations.cost[:, length]
+    cost, step, entry = (d[:, :length] for d in deviations)
+    if length <= _SUBSETS_OF:
+        return _Found(*_best_subset(cost, step, entry, price, slack), left_out)
+    # Those of one entry stand together, as the table wants them.
+    entry, order = entry.sort(dim=1, stable=True)
+    cost, step = cost.gather(1, order), step.gather(1, order)
     # Deviations of infinite cost fill up short lists; they must not widen the table.
-    step = torch.where(torch.isfinite(cost), new - level.gather(1, entry), 0)
-    taken, gap = (_best_subset if length <= _SUBSETS_OF else best_in_table)(cost, step, entry, price, slack)
-    # Entries stand together in the order of their levels, and at most one deviation of each is taken.
-    row, position = taken.nonzero(as_tuple=True)
-    level = level.index_put((row, entry[row, position]), new[row, position])
-    return _Found(level, gap, left_out)
+    taken, gap = best_in_table(cost, torch.where(torch.isfinite(cost), step, 0), entry, price, slack)
+    return _Found(torch.zeros_like(taken).scatter_(1, order, taken), gap, left_out)
+
+
+def _applied(level: Tensor, deviations: _Deviations, taken: Tensor) -> Tensor:
+    """Return the levels after the deviations that are taken, at most one of each entry."""
+    step = torch.where(taken, deviations.step[:, : taken.shape[1]], 0)
+    return level.scatter_add(1, deviations.entry[:, : taken.shape[1]], step)
 
 
 @cache

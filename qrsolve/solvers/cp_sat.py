@@ -17,18 +17,11 @@ from qrsolve.errors import NoSolverError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
-from qrsolve.solvers.lagrangian import Lagrangian
-from qrsolve.solvers.nested_prices import NestedPrices
 from qrsolve.solvers.open_options import OpenOptions, too_many_booleans
-from qrsolve.solvers.prices import Prices
-from qrsolve.solvers.sign_prices import SignPrices
-from qrsolve.solvers.type_prices import TypePrices
+from qrsolve.solvers.reduced_costs import narrowed
 
 _LARGEST_TOTAL = 1 << 29
 """No sum of integer costs exceeds this: ortools 9.15 can claim a wrong OPTIMAL beyond 2^31 (its open issue 5293)."""
-
-_PRICED: tuple[Solver, ...] = (Prices(), NestedPrices(), SignPrices(), TypePrices(), Lagrangian())
-"""Whose choice may be a hint."""
 
 
 @dataclass(frozen=True)
@@ -79,35 +72,41 @@ class CpSat(Solver):
 
         Notes
         -----
-        Starts from the choice of a solver that prices the limits, or a greedy one; no claim rests on it. Ties fall as
-        CP-SAT's search finds them, the same in every run.
+        Starts from the choice of a solver that prices the limits, or a greedy one, without the options that are in no
+        better one (`narrowed`); no claim rests on that solver. Ties fall as CP-SAT's search finds them, the same in
+        every run.
         """
         if (infeasible := infeasibility(problem)) is not None:
             return infeasible
-        options = OpenOptions.of(problem)
+        narrow = narrowed(problem, OpenOptions.of(problem))
+        options = narrow.options
         cost, scale = _integer_costs(options)
         # The most by which an entry's integer can exceed its scaled cost: less this, a bound on integers holds for
         # costs.
         excess = torch.zeros(int(options.entry.max()) + 1 if len(options.entry) else 0, dtype=torch.float64)
         excess.scatter_reduce_(0, options.entry, cost - scale * options.cost, "amax")
         rounding = float((cost - scale * options.cost).abs().max()) * problem.w.numel() / scale if len(cost) else 0.0
-        found = self._search(options, cost, _hint(problem, options))
+        found = self._search(options, cost, narrow.start)
         if found is None:
             names = " and ".join(problem.groups[i].limit or problem.groups[i].kind for i in binding_groups(problem))
             return Solution(Status.INFEASIBLE, self.name, reason=f"{names}: no choice fits all of these together")
         status, taken, total = found
+        if taken is None and narrow.start is not None:
+            status, taken = Status.FEASIBLE, narrow.start
         if taken is None:
             work = f"max_deterministic_time = {self.max_deterministic_time:g}"
             return Solution(status, self.name, reason=f"the limit of work ({work}) ended before anything fitted")
         choice = options.choice(taken, problem)
-        bound = options.base + max(0.0, total - float(excess.sum())) / scale
+        bound = options.base + max(narrow.bound, (total - float(excess.sum())) / scale)
         reason = f"integer costs differ from the costs by at most {rounding:.2g} in total; the bound allows for it"
         return Solution(status, self.name, choice, bound=bound, reason=reason)
 
-    def _search(self, options: OpenOptions, cost: Tensor, hint: Tensor) -> tuple[Status, Tensor | None, float] | None:
+    def _search(
+        self, options: OpenOptions, cost: Tensor, start: Tensor | None
+    ) -> tuple[Status, Tensor | None, float] | None:
         """Return status, the Booleans taken (``None``: none found) and a bound on the total; ``None`` if infeasible."""
         cp_model = _load()
-        model, booleans = _model(options, cost, hint)
+        model, booleans = _model(options, cost, start)
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = self.seed
@@ -136,41 +135,23 @@ def _integer_costs(options: OpenOptions) -> tuple[Tensor, float]:
     return (options.cost * scale).round(), scale
 
 
-def _hint(problem: ChoiceProblem, options: OpenOptions) -> Tensor:
-    """Return Booleans to start the search from, of all entries or of some."""
-    priced = next((solver for solver in _PRICED if not solver.refusal(problem)), None)
-    solution = None if priced is None else priced.solve(problem)
-    if solution is None or solution.choice is None:
-        return options.feasible_start()
-    chosen = solution.choice.cpu()
-    if solution.index is not None:
-        assert problem.alphabet is not None
-        assert problem.alphabet.free_zero is not None  # the columns that are not listed are left out
-        chosen = torch.full(problem.w.shape, problem.alphabet.free_zero).scatter_(1, solution.index.cpu(), chosen)
-    # Options that another one dominates have no Boolean, nor do the classes of sources have an option in the choice.
-    inside = options.entry < problem.w.numel()
-    wanted = chosen.flatten()[options.entry.clamp(max=max(problem.w.numel() - 1, 0))]
-    return (inside & (options.option == wanted)).nonzero()[:, 0]
-
-
-def _model(options: OpenOptions, cost: Tensor, hint: Tensor) -> tuple[Any, list[Any]]:
-    """Build the model, with a hint for the entries that ``hint`` has a Boolean of."""
+def _model(options: OpenOptions, cost: Tensor, start: Tensor | None) -> tuple[Any, list[Any]]:
+    """Build the model, with the start as a hint."""
     cp_model = _load()
     model = cp_model.CpModel()
     booleans = [model.new_bool_var("") for _ in range(len(options.entry))]
-    start = 0
+    first = 0
     for n in torch.unique_consecutive(options.entry, return_counts=True)[1].tolist():
-        model.add_exactly_one(booleans[start : start + n])
-        start += n
+        model.add_exactly_one(booleans[first : first + n])
+        first += n
     for limit in options.limits:
         counted = [booleans[b] for b in limit.booleans.tolist()]
         model.add(cp_model.LinearExpr.weighted_sum(counted, limit.counts.tolist()) <= limit.capacity)
     model.minimize(cp_model.LinearExpr.weighted_sum(booleans, cost.long().tolist()))
-    hinted = set(hint.tolist())
-    is_hinted = torch.isin(options.entry, options.entry[hint]).tolist()
-    for b, boolean in enumerate(booleans):
-        if is_hinted[b]:
-            model.add_hint(boolean, b in hinted)
+    if start is not None:
+        taken = set(start.tolist())
+        for b, boolean in enumerate(booleans):
+            model.add_hint(boolean, b in taken)
     return model, booleans
 
 

@@ -18,6 +18,7 @@ from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.cp_sat import loading_clash
 from qrsolve.solvers.open_options import Limit, OpenOptions, too_many_booleans
+from qrsolve.solvers.reduced_costs import narrowed
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,16 @@ class Milp(Solver):
         ------
         NoSolverError
             HiGHS fails, or cvxpy cannot load it.
+
+        Notes
+        -----
+        Searches only what may be better than the choice of a solver that prices the limits (`narrowed`), and gives that
+        choice where it finds none; no claim rests on that solver.
         """
         if (infeasible := infeasibility(problem)) is not None:
             return infeasible
-        options = OpenOptions.of(problem)
+        narrow = narrowed(problem, OpenOptions.of(problem))
+        options = narrow.options
         if len(options.entry) == 0:
             return Solution(Status.OPTIMAL, self.name, options.choice(options.entry, problem), bound=0.0)
         # HiGHS' tolerances are absolute: give it costs around 1.
@@ -78,14 +85,17 @@ class Milp(Solver):
         if status is Status.INFEASIBLE:
             names = " and ".join(problem.groups[i].limit or problem.groups[i].kind for i in binding_groups(problem))
             return Solution(status, self.name, reason=f"{names}: no choice fits all of these together")
-        taken = None if x is None else _whole(options, x)
+        taken = None if x is None else (x > 0.5).nonzero()[:, 0]
+        if taken is None or not options.fits(taken):
+            status, taken = Status.FEASIBLE, narrow.start
+        elif narrow.start is not None and options.cost[narrow.start].sum() < options.cost[taken].sum():
+            taken = narrow.start
         if taken is None:
             limit = f"max_seconds = {self.max_seconds:g}"
             return Solution(
                 Status.LIMIT_REACHED, self.name, reason=f"the limit of time ({limit}) ended before anything fitted"
             )
-        total = float(options.cost[taken].sum())
-        bound = options.base + min(max(bound, 0.0) * scale, total)
+        bound = options.base + min(max(bound * scale, narrow.bound), float(options.cost[taken].sum()))
         return Solution(status, self.name, options.choice(taken, problem), bound=bound)
 
     def _search(self, options: OpenOptions, cost: Tensor) -> tuple[Status, Tensor | None, float]:
@@ -116,17 +126,6 @@ class Milp(Solver):
         bound = float(problem.solver_stats.extra_stats.mip_dual_bound)
         status = Status.OPTIMAL if problem.status == cvxpy.OPTIMAL and self.relative_gap == 0 else Status.FEASIBLE
         return status, value, bound if np.isfinite(bound) else 0.0
-
-
-def _whole(options: OpenOptions, x: Tensor) -> Tensor | None:
-    """Return the Boolean that each entry takes, or ``None`` if HiGHS' values, rounded, are no choice that fits."""
-    taken = (x > 0.5).nonzero()[:, 0]
-    if not torch.equal(options.entry[taken], torch.unique_consecutive(options.entry)):
-        return None
-    is_taken = torch.zeros(len(options.entry), dtype=torch.int64)
-    is_taken[taken] = 1
-    fits = all(int((is_taken[limit.booleans] * limit.counts).sum()) <= limit.capacity for limit in options.limits)
-    return taken if fits else None
 
 
 def _counts(limits: tuple[Limit, ...], n: int) -> Any:  # noqa: ANN401 -- scipy ships no types

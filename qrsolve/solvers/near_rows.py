@@ -20,7 +20,7 @@ from qrsolve.solvers.row_problem import RowProblem, next_largest_of
 
 _FURTHER_DEPTH = 3
 """Synapses per connection that are looked at first where one is not enough."""
-_FEW_SHARE = 0.1
+_FEW_SHARE = 0.3
 """Entries that may take several synapses, of all: up to here they are looked at one by one."""
 _ROUNDING = 1e-14
 
@@ -29,13 +29,14 @@ class NearRows(NamedTuple):
     """What is known of rows over the columns of a nearby problem.
 
     ``choice``: shape (n_rows, n), the options of these columns. ``price``: shape (n_rows,); the price over all columns
-    is not below it. ``outside``: what a first synapse could save outside them. ``is_settled``: whether the choice is
-    the best one of the whole row.
+    is not below it. ``outside``: what a first synapse could save outside them. ``is_priced``: whether the choice is the
+    best of these columns at this price. ``is_settled``: whether it is the best of the whole row.
     """
 
     choice: IntArray
     price: FloatArray
     outside: FloatArray
+    is_priced: NDArray[np.bool_]
     is_settled: NDArray[np.bool_]
 
 
@@ -93,11 +94,10 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
     price = next_largest_of(first, capacity)
     level = first > price[:, None]
     choice = options.take(2 * lines + level)
-    is_inside = bound <= price
-    is_settled = is_inside & (level.sum(axis=1) == capacity)
+    is_full = level.sum(axis=1) == capacity
     more = left.max(axis=1) > price
-    is_settled &= ~more
-    some = (more & is_inside).nonzero()[0]
+    is_priced = ~more
+    some = more.nonzero()[0]
     over = left[some] > price[some][:, None]
     if 0 < np.count_nonzero(over) <= _FEW_SHARE * targets.size:
         entries = _Entries(targets[some][over], None if h is None else h[some][over], *over.nonzero())
@@ -107,8 +107,9 @@ def near_rows(rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tens
         chosen[over] = further.option
         level[over] = False
         used = np.count_nonzero(level, axis=1) + np.bincount(entries.row, further.level, len(some)).astype(np.int64)
-        choice[some], price[some], is_settled[some] = chosen, further.price, used == capacity[some]
-    return NearRows(choice, price, beyond, is_settled)
+        choice[some], price[some], is_priced[some], is_full[some] = chosen, further.price, True, used == capacity[some]
+    is_settled = is_priced & (is_full | (price == 0)) & (bound <= price)
+    return NearRows(choice, price, beyond, is_priced, is_settled)
 
 
 def _ends(rows: RowProblem, index: Tensor) -> tuple[FloatArray, FloatArray]:

@@ -53,7 +53,9 @@ class OpenOptions:
     base : float
         What the cheapest options of all entries cost together.
     limits : tuple of Limit
-        One per part of every group that can bind.
+        One per part of every group that can bind, in the order of the groups; then those that hold sources to a class.
+    counts : dict of str to Tensor
+        int64: what the option of each Boolean counts in each way of counting; the Booleans of classes count nothing.
     """
 
     entry: Tensor
@@ -61,6 +63,12 @@ class OpenOptions:
     cost: Tensor
     base: float
     limits: tuple[Limit, ...]
+    counts: dict[str, Tensor]
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes a source may have; 0 if it needs none."""
+        return sum(is_class(kind) for kind in self.counts)
 
     @classmethod
     def of(cls, problem: ChoiceProblem) -> OpenOptions:
@@ -86,16 +94,24 @@ class OpenOptions:
         counts_of = {kind: torch.tensor([c[i] for c in counted])[level] for i, kind in enumerate(kinds)}
         option = torch.stack(cheapest, dim=1)[entry, level]
         extra, limits = cost[entry, level] - floor[entry], _limits(problem, entry, counts_of)
-        classes = [kind for kind in kinds if kind.startswith(_CLASS)]
+        classes = [kind for kind in kinds if is_class(kind)]
         if classes:
             of_class = [counts_of[kind].nonzero()[:, 0] for kind in classes]
             entry, option, extra, more = _with_classes(problem, entry, option, extra, of_class)
             limits += more
-        return cls(entry, option, extra, float(floor.sum()), limits)
+        return cls(entry, option, extra, float(floor.sum()), limits, counts_of)
 
     def choice(self, taken: Tensor, problem: ChoiceProblem) -> Tensor:
         """Return the options of the Booleans in ``taken``, one per entry in ascending order, as a matrix."""
         return self.option[taken][: problem.w.numel()].reshape(problem.w.shape).to(problem.w.device)
+
+    def fits(self, taken: Tensor) -> bool:
+        """Return whether Booleans are one per entry, in ascending order, and within all limits."""
+        if not torch.equal(self.entry[taken], torch.unique_consecutive(self.entry)):
+            return False
+        is_taken = torch.zeros(len(self.entry), dtype=torch.int64)
+        is_taken[taken] = 1
+        return all(int((is_taken[limit.booleans] * limit.counts).sum()) <= limit.capacity for limit in self.limits)
 
     def feasible_start(self) -> Tensor:
         """Return Booleans that make a good choice: from the fewest synapses, take savings by their size per synapse.
@@ -145,6 +161,16 @@ def binding_kinds(problem: ChoiceProblem) -> tuple[str, ...]:
     return (*counts, *(f"{_CLASS}{c}" for c in range(n)))
 
 
+def is_class(kind: str) -> bool:
+    """Return whether a way of counting is a class."""
+    return kind.startswith(_CLASS)
+
+
+def class_number(kind: str) -> int:
+    """Return the number of the class that a way of counting is."""
+    return int(kind.removeprefix(_CLASS))
+
+
 def n_booleans(problem: ChoiceProblem) -> int:
     """Return how many Booleans a problem takes at most: its entries times the ways in which an option can count."""
     return problem.w.numel() * len(_levels(problem, binding_kinds(problem)))
@@ -161,7 +187,7 @@ def _levels(problem: ChoiceProblem, kinds: tuple[str, ...]) -> list[tuple[tuple[
     if problem.alphabet is None:
         found: dict[tuple[int, ...], list[int]] = {(0,) * len(kinds): [0]}
         # Dropping (option 0) counts nothing; keeping (option 1) counts one in every way, but has one sign.
-        for c in range(max(1, sum(kind.startswith(_CLASS) for kind in kinds))):
+        for c in range(max(1, sum(map(is_class, kinds)))):
             found.setdefault(_counts_of(kinds, 1, True, c), []).append(1)
         return [(counts, torch.tensor(found[counts])) for counts in sorted(found)]
     alphabet = problem.alphabet
@@ -180,7 +206,7 @@ def _classes(problem: ChoiceProblem, kinds: tuple[str, ...]) -> Tensor:
     """Return the class of each option in each scope; one for all where nothing counts classes."""
     assert problem.alphabet is not None
     group = class_group(problem)
-    if group is None or not any(kind.startswith(_CLASS) for kind in kinds):
+    if group is None or not any(map(is_class, kinds)):
         return torch.zeros(problem.alphabet.values.shape, dtype=torch.int64, device=problem.alphabet.values.device)
     return option_classes(group, problem.alphabet)
 
@@ -214,7 +240,7 @@ def _cost(
         if kind == "sources":
             holds = holds & (is_source == bool(count))
         elif kind != "synapses":
-            holds = holds & ((classes == int(kind.removeprefix(_CLASS))) == bool(count))
+            holds = holds & ((classes == class_number(kind)) == bool(count))
     cost = (w - v).square()
     return holds, cost if h is None else cost * h
 

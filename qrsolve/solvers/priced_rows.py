@@ -29,11 +29,33 @@ class PricedRows(NamedTuple):
     proved: Tensor
 
 
+class Outside(NamedTuple):
+    """What is known of the columns of each row that are not looked at.
+
+    ``price``: float64, shape (n_rows,), from which on they stay at zero. ``ends``: the least and the largest of their
+    targets, or 0, shape (n_rows, 2); ``None`` where importances differ.
+    """
+
+    price: Tensor
+    ends: Tensor | None
+
+    def rows(self, index: Tensor | slice) -> Outside:
+        """Return what is known of the rows in ``index``."""
+        return Outside(self.price[index], None if self.ends is None else self.ends[index])
+
+    def replaced(self, index: Tensor, others: Outside) -> Outside:
+        """Return the same with what is known of the rows in ``index`` anew."""
+        price = self.price.index_copy(0, index, others.price)
+        if self.ends is None or others.ends is None:
+            return Outside(price, None)
+        return Outside(price, self.ends.index_copy(0, index, others.ends))
+
+
 def price_rows(
     rows: RowProblem,
     alphabet: Alphabet,
     index: Tensor | None,
-    outside: Tensor | None,
+    outside: Outside | None,
     floor: Tensor | None = None,
 ) -> PricedRows:
     """Solve rows over the given columns, in chunks that keep the memory small.
@@ -44,8 +66,8 @@ def price_rows(
         With every column.
     index : Tensor or None
         int64, shape (n_rows, n): the columns; ``None`` for all.
-    outside : Tensor or None
-        The price from which on columns that are not in ``index`` stay at zero; ``None`` if there are none.
+    outside : Outside or None
+        What is known of the columns that are not in ``index``; ``None`` if there are none.
     floor : Tensor or None
         A price that each row's is not below, where it is known that one synapse per connection is not enough.
     """
@@ -64,7 +86,7 @@ def price_rows(
         some = slice(start, start + chunk)
         part = _Part.of(rows.rows(some), alphabet, None if index is None else index[some])
         solved.append(
-            _solve_part(part, None if outside is None else outside[some], None if floor is None else floor[some])
+            _solve_part(part, None if outside is None else outside.rows(some), None if floor is None else floor[some])
         )
     return PricedRows(*(torch.cat(pieces) for pieces in zip(*solved, strict=True)))
 
@@ -102,14 +124,15 @@ class _Part:
         return marginals if self.core.h is None else marginals.mul_(self.core.h[:, None])
 
 
-def _solve_part(part: _Part, outside: Tensor | None, floor: Tensor | None) -> PricedRows:
+def _solve_part(part: _Part, outside: Outside | None, floor: Tensor | None) -> PricedRows:
     """Price and close one chunk of rows."""
-    choice, price, slack = _priced(part, outside, min(1 if floor is None else _SECOND_DEPTH, part.n_levels), floor)
+    beyond = None if outside is None else outside.price
+    choice, price, slack = _priced(part, beyond, min(1 if floor is None else _SECOND_DEPTH, part.n_levels), floor)
     proved = (slack == 0).logical_or_(price == 0)
     open_rows = (~proved).nonzero()[:, 0]
     if len(open_rows):
-        margin = torch.full_like(price, torch.inf) if outside is None else price - outside
-        closed = _closed(part.rows(open_rows), choice[open_rows], price[open_rows], margin[open_rows])
+        left_out = None if outside is None else outside.rows(open_rows)
+        closed = _closed(part.rows(open_rows), choice[open_rows], price[open_rows], left_out)
         choice[open_rows], proved[open_rows] = closed
     return PricedRows(choice, price, proved)
 
@@ -188,14 +211,34 @@ def _flatten_to_hull(marginals: Tensor, floor: Tensor) -> None:
         marginals[i, :, j] = hull_slopes(marginals[i, :, j])
 
 
-def _closed(part: _Part, choice: Tensor, price: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
+def close_priced(
+    rows: RowProblem, alphabet: Alphabet, index: Tensor, choice: Tensor, price: Tensor, outside: Outside
+) -> PricedRows:
+    """Close rows whose choice is the best at its price, but leaves synapses over.
+
+    Parameters
+    ----------
+    rows : RowProblem
+        With every column.
+    index : Tensor
+        int64, shape (n_rows, n): the columns that the choice is about; nothing outside them is worth the price.
+    choice, price : Tensor
+        The best choice at the price of each row, which is above 0.
+    outside : Outside
+        What is known of the columns that are not in ``index``.
+    """
+    choice, proved = _closed(_Part.of(rows, alphabet, index), choice, price, outside)
+    return PricedRows(choice, price, proved)
+
+
+def _closed(part: _Part, choice: Tensor, price: Tensor, outside: Outside | None) -> tuple[Tensor, Tensor]:
     """Close rows whose price leaves synapses over; return their options and which of them are proved."""
     options, proved = [], []
     chunk = max(1, _CHUNK_MARGINALS // (part.core.w.shape[1] * (part.n_levels + 1)))
     for some in torch.arange(len(price), device=price.device).split(chunk):
         few = part.rows(some)
         core = few.core
-        table = few.table(part.n_levels)
+        table = few.table(_depth_in_reach(few, choice[some], price[some]))
         lines = table.lines(core.w)
         marginals = few.weighted(table.marginals(core.w, lines)).transpose(1, 2).contiguous()
         savings = torch.nn.functional.pad(marginals.cumsum(dim=2), (1, 0))
@@ -204,10 +247,46 @@ def _closed(part: _Part, choice: Tensor, price: Tensor, margin: Tensor) -> tuple
         total = (core.w.square() if core.h is None else core.w.square() * core.h).sum(dim=1)
         bound = total - savings.gather(2, level[:, :, None]).sum(dim=(1, 2)) - price[some] * slack
         tolerance = torch.maximum(TOLERANCE * bound, 1e-14 * total)
-        closed = close_rows(savings, level, price[some], slack, margin[some], tolerance)
+        left_out = None if outside is None else outside.rows(some)
+        margin = None if left_out is None else price[some] - left_out.price
+        spare = None if left_out is None else _spare(core.w, level, left_out)
+        closed = close_rows(savings, level, price[some], slack, tolerance, margin, spare)
         options.append(table.choice(lines, closed.level))
         proved.append(closed.proved)
     return torch.cat(options), torch.cat(proved)
+
+
+def _depth_in_reach(part: _Part, choice: Tensor, price: Tensor) -> int:
+    """Return a level that no connection exceeds in the best choice of any row.
+
+    Level l of a connection costs at least ``price * l`` less all of its squared error, and the best choice costs no
+    more at the price than the synapses that are left over.
+    """
+    if part.alphabet.min_use:
+        return part.n_levels
+    error = part.core.w.square() if part.core.h is None else part.core.w.square() * part.core.h
+    slack = part.core.capacity - part.core.use[choice].sum(dim=1)
+    most = float((error.amax(dim=1) / price + slack).amax())
+    depth = min(_SECOND_DEPTH, part.n_levels)
+    # By the same steps as in pricing, so that few tables are made.
+    while depth < min(most, part.n_levels):
+        depth = min(2 * depth, part.n_levels)
+    return depth
+
+
+def _spare(w: Tensor, level: Tensor, outside: Outside) -> Tensor | None:
+    """Return how many entries at level 0 save, with any option, no less than every column outside.
+
+    What a value saves grows with the target on its side of zero, so it is enough to stand further out. Of both sides
+    the smaller number counts, where there is anything outside.
+    """
+    if outside.ends is None:
+        return None
+    low, high = outside.ends[:, :1], outside.ends[:, 1:]
+    free = level == 0
+    below = torch.where(low[:, 0] < 0, (free & (w <= low)).sum(dim=1), w.shape[1])
+    above = torch.where(high[:, 0] > 0, (free & (w >= high)).sum(dim=1), w.shape[1])
+    return torch.minimum(below, above)
 
 
 def _filled_ties(marginals: Tensor, level: Tensor, price: Tensor, capacity: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.near_rows import near_rows
-from qrsolve.solvers.priced_rows import price_rows
+from qrsolve.solvers.priced_rows import Outside, close_priced, price_rows
 from qrsolve.solvers.row_problem import RowProblem
 
 _WORN_SHARE = 0.97
@@ -116,15 +116,14 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
     if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
         prices = [price for price in start.prices if len(price) == rows.n_rows]
         return _solve_near(rows, alphabet, start.index, prices[0] if prices else rows.w.new_zeros(rows.n_rows).double())
-    index, outside = _first_columns(rows, alphabet, width)
-    return _solve_open(rows, alphabet, index, _outside(rows, alphabet, index) if outside is None else outside)
+    return _solve_open(rows, alphabet, *_first_columns(rows, alphabet, width))
 
 
 def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, near: Tensor) -> _Rows:
     """Solve with the columns of a nearby problem and its prices, and with new ones in rows where others matter now."""
     if alphabet.n_scopes > 1 or not rows.w.is_cpu:
         return _solve_open(rows, alphabet, index.clone(), _outside(rows, alphabet, index))
-    found = near_rows(rows, alphabet, index, None if rows.h is None else _outside(rows, alphabet, index))
+    found = near_rows(rows, alphabet, index, None if rows.h is None else _outside(rows, alphabet, index).price)
     if found.is_settled.all():
         return _Rows(torch.from_numpy(found.choice), index, torch.from_numpy(found.price))
     index = index.clone()
@@ -133,21 +132,31 @@ def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, near: Tenso
         worn = (found.outside > _WORN_SHARE * found.price).nonzero()[0]
         part = rows.rows(torch.from_numpy(worn))
         columns = _large_columns(part, index.shape[1])
-        bound = None if part.h is None else _outside(part, alphabet, columns)
+        bound = None if part.h is None else _outside(part, alphabet, columns).price
         index[torch.from_numpy(worn)] = columns
         for old, new in zip(found, near_rows(part, alphabet, columns, bound), strict=True):
             old[worn] = new
     choice, price = torch.from_numpy(found.choice), torch.from_numpy(found.price)
     some = torch.from_numpy((~found.is_settled).nonzero()[0])
-    if len(some):
-        part, columns = rows.rows(some), index[some]
-        outside = _outside(part, alphabet, columns, is_exact=True)
+    if not len(some):
+        return _Rows(choice, index, price)
+    part, columns = rows.rows(some), index[some]
+    outside = _outside(part, alphabet, columns, is_exact=True)
+    is_open = torch.ones(len(some), dtype=torch.bool)
+    priced = torch.from_numpy(found.is_priced)[some].logical_and_(outside.price <= price[some]).nonzero()[:, 0]
+    if len(priced):
+        at = some[priced]
+        closed = close_priced(part.rows(priced), alphabet, columns[priced], choice[at], price[at], outside.rows(priced))
+        choice[at] = closed.choice
+        is_open[priced] = ~closed.proved
+    left = is_open.nonzero()[:, 0]
+    if len(left):
+        some, part, columns, outside = some[left], part.rows(left), columns[left], outside.rows(left)
         # The price is likely to be about the last one, and is not below that of first synapses.
-        stale = (outside > torch.maximum(price, near)[some]).nonzero()[:, 0]
+        stale = (outside.price > torch.maximum(price, near)[some]).nonzero()[:, 0]
         if len(stale):
-            few = part.rows(stale)
-            columns[stale], beyond = _first_columns(few, alphabet, index.shape[1])
-            outside[stale] = _outside(few, alphabet, columns[stale]) if beyond is None else beyond
+            columns[stale], beyond = _columns_by_saving(part.rows(stale), alphabet, index.shape[1])
+            outside = outside.replaced(stale, beyond)
         solved = _solve_open(part, alphabet, columns, outside, price[some])
         assert solved.columns is not None
         choice[some], index[some], price[some] = solved.choice, solved.columns, solved.price
@@ -155,21 +164,30 @@ def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, near: Tenso
 
 
 def _solve_open(
-    rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Tensor, floor: Tensor | None = None
+    rows: RowProblem, alphabet: Alphabet, index: Tensor, outside: Outside, floor: Tensor | None = None
 ) -> _Rows:
-    """Solve with the columns in ``index``, which may be changed; where that proves nothing, with every column."""
+    """Solve with the columns in ``index``, which may be changed; where that proves nothing, with others, then all."""
     zero = alphabet.free_zero
     assert zero is not None  # with no free zero every column is open
     choice, price, proved = price_rows(rows, alphabet, index, outside, floor)
-    if not bool(proved.all()):
+    left = (~proved).nonzero()[:, 0]
+    if len(left) and rows.h is None and alphabet.mirror is None:
+        # The largest weights need not be those that save most where values differ on both sides of zero.
+        part = rows.rows(left)
+        index[left], beyond = _columns_by_saving(part, alphabet, index.shape[1])
+        choice[left], price[left], proved = price_rows(part, alphabet, index[left], beyond)
+        left = left[~proved]
+    if len(left):
         # A column that was left outside might still matter in these rows.
-        some = (~proved).nonzero()[:, 0]
-        full = _solve_all_columns(rows.rows(some), alphabet)
-        # At most `capacity` connections are in use, so they fit the compressed form.
-        in_use = torch.ne(full.choice, zero).to(torch.int8)
-        kept = torch.topk(in_use, index.shape[1], dim=1).indices
-        index[some], choice[some] = kept, full.choice.gather(1, kept)
-        price[some] = full.price
+        part = rows.rows(left)
+        full = _solve_all_columns(part, alphabet)
+        # At most `capacity` connections are in use, so they fit the compressed form; the others may be next time.
+        likely = torch.zeros(full.choice.shape, device=index.device).scatter_(
+            1, _large_columns(part, index.shape[1]), 1.0
+        )
+        kept = torch.topk(likely + 2 * (full.choice != zero), index.shape[1], dim=1).indices
+        index[left], choice[left] = kept, full.choice.gather(1, kept)
+        price[left] = full.price
     return _Rows(choice, index, price)
 
 
@@ -179,21 +197,31 @@ def _solve_all_columns(rows: RowProblem, alphabet: Alphabet) -> _Rows:
     return _Rows(solved.choice, None, solved.price)
 
 
-def _first_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Tensor | None]:
-    """Return the ``width`` columns of each row that leave zero first, and the price at which another would, if known.
+def _first_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Outside]:
+    """Return ``width`` columns of each row among which those that leave zero first are likely, and what is outside.
 
-    The saving of an option is linear in w and grows with abs(w) on its side, so without an importance they are among
-    the largest weights; with one, the order is by ``h`` times the best saving.
+    The saving of an option is linear in w and grows with abs(w) on its side, so without an importance they are the
+    largest weights where values are the same on both sides.
     """
     if rows.h is not None:
-        score = _best_saving_per_synapse(rows, alphabet, rows.w.double()).mul_(rows.h)
-        top = torch.topk(score, width + 1, dim=1)
-        return top.indices[:, :width].contiguous(), top.values[:, width]
+        return _columns_by_saving(rows, alphabet, width)
     top = torch.topk(rows.w.abs(), width + 1, dim=1)
     index = top.indices[:, :width].contiguous()
-    if alphabet.mirror is not None:
-        return index, _best_saving_per_synapse(rows, alphabet, top.values[:, width:].double())[:, 0]
-    return index, None
+    if alphabet.mirror is None:
+        return index, _outside(rows, alphabet, index)
+    most = top.values[:, width:]
+    return index, Outside(_best_saving_per_synapse(rows, alphabet, most.double())[:, 0], torch.cat([-most, most], 1))
+
+
+def _columns_by_saving(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Outside]:
+    """Return the ``width`` columns of each row that leave zero first, and what is outside."""
+    score = _best_saving_per_synapse(rows, alphabet, rows.w.double())
+    if rows.h is not None:
+        score.mul_(rows.h)
+    top = torch.topk(score, width + 1, dim=1)
+    index = top.indices[:, :width].contiguous()
+    ends = None if rows.h is not None else _ends(rows, index)
+    return index, Outside(top.values[:, width], ends)
 
 
 def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor) -> Tensor:
@@ -217,18 +245,29 @@ def _leaving_zero(rows: RowProblem, alphabet: Alphabet) -> tuple[Tensor, Tensor]
     return 2 * values / use, -values.square() / use
 
 
-def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor, is_exact: bool = False) -> Tensor:
-    """Return a price from which on all columns but those in ``index`` stay at zero.
+def _outside(rows: RowProblem, alphabet: Alphabet, index: Tensor, is_exact: bool = False) -> Outside:
+    """Return a price from which on all columns but those in ``index`` stay at zero, and their ends.
 
     Where importances differ, it is the least such price, but for rounding, only if ``is_exact``; that takes longer.
     """
-    # A scatter of a tensor: that of a number is five times slower.
-    rest = rows.w.clone().scatter_(1, index, rows.w.new_zeros(index.shape))
     if rows.h is not None:
-        return _weighted_outside(rows, alphabet, rest, rows.h, is_exact)
-    # The outermost weights decide. Two passes: aminmax along a dimension is many times slower than both.
-    ends = torch.stack([rest.amin(dim=1), rest.amax(dim=1)], dim=1).double()
-    return _best_saving_per_synapse(rows, alphabet, ends).amax(dim=1)
+        return Outside(_weighted_outside(rows, alphabet, _rest(rows, index), rows.h, is_exact), None)
+    # The outermost weights decide.
+    ends = _ends(rows, index)
+    return Outside(_best_saving_per_synapse(rows, alphabet, ends.double()).amax(dim=1), ends)
+
+
+def _ends(rows: RowProblem, index: Tensor) -> Tensor:
+    """Return the least and the largest target of each row outside the columns in ``index``, or 0."""
+    rest = _rest(rows, index)
+    # Two passes: aminmax along a dimension is many times slower than both.
+    return torch.stack([rest.amin(dim=1), rest.amax(dim=1)], dim=1)
+
+
+def _rest(rows: RowProblem, index: Tensor) -> Tensor:
+    """Return the targets with 0 in the columns in ``index``."""
+    # A scatter of a tensor: that of a number is five times slower.
+    return rows.w.clone().scatter_(1, index, rows.w.new_zeros(index.shape))
 
 
 def _weighted_outside(rows: RowProblem, alphabet: Alphabet, rest: Tensor, h: Tensor, is_exact: bool) -> Tensor:
