@@ -1,4 +1,4 @@
-"""The bound that prices prove, and the table that closes what they leave open.
+"""The bound that prices prove, closed by a table where they leave something open.
 
 A price ``p >= 0`` per synapse gives the bound ``sum_i min_k (cost_ik + p * use_k) - p * capacity`` whatever the price
 is, so a solver's prices are evidence that can be checked, never something to trust. Nothing here knows a solver.
@@ -14,12 +14,12 @@ from torch import Tensor
 from qrsolve.alphabet import Alphabet
 from qrsolve.claim import Claim, weighted
 from qrsolve.errors import ShapeError
+from qrsolve.gap_table import MAX_DEVIATIONS, exceeds_table, least_extra
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution
 
 _CHUNK_ENTRIES = 1 << 19
-_MAX_OPEN_DEVIATIONS = 4096
-_STRETCH = 2 * _MAX_OPEN_DEVIATIONS
+_STRETCH = 2 * MAX_DEVIATIONS
 _OPTIONS_PER_SEARCH = 64
 """So many options cost about as much as one binary search among them."""
 
@@ -339,23 +339,15 @@ def _close_rows(
     for some in torch.arange(len(w), device=w.device).split(max(1, _CHUNK_ENTRIES // per_row)):
         line = values if len(values) == 1 else values[some]
         # Long rows: where a stretch alone has too many deviations, the table over them all would be given up.
-        if w.shape[1] > _STRETCH and _is_hopeless(
+        if w.shape[1] > _STRETCH and exceeds_table(
             w[some, :_STRETCH], None if h is None else h[some, :_STRETCH], line, use, price[some], gap[some]
         ):
             continue
         cost = (w[some][:, :, None] - line[:, None, :]).square()
         cost = (cost if h is None else cost * h[some][:, :, None]) + price[some][:, None, None] * use
-        extra = _least_extra(cost, use, price[some], capacity[some], gap[some])
+        extra = least_extra(cost, use, price[some], capacity[some], gap[some])
         closed[open_rows[some]] += torch.minimum(extra, gap[some])
     return closed, "table"
-
-
-def _is_hopeless(w: Tensor, h: Tensor | None, values: Tensor, use: Tensor, price: Tensor, gap: Tensor) -> bool:
-    """Whether some row has more deviations from its cheapest options that cost less than its gap than a table takes."""
-    cost = weighted((w[:, :, None] - values[:, None, :]).square(), None if h is None else h[:, :, None])
-    cost = cost + price[:, None, None] * use
-    n_open = (cost - cost.amin(dim=2, keepdim=True) < gap[:, None, None]).flatten(1).sum(dim=1) - w.shape[1]
-    return bool((n_open > _MAX_OPEN_DEVIATIONS).any())
 
 
 def _rest_is_settled(claim: Claim, alphabet: Alphabet, price: Tensor, gap: Tensor, rows: Tensor) -> bool:
@@ -367,53 +359,3 @@ def _rest_is_settled(claim: Claim, alphabet: Alphabet, price: Tensor, gap: Tenso
     ends = torch.stack([rest.amin(dim=1), rest.amax(dim=1)], dim=1).double()
     # An option of use u has reduced cost u (price - saving per synapse) >= price - saving per synapse.
     return bool((_best_saving_per_synapse(ends, alphabet) <= (price - gap)[:, None]).all())
-
-
-def _least_extra(cost: Tensor, use: Tensor, price: Tensor, capacity: Tensor, gap: Tensor) -> Tensor:
-    """Return the least ``sum of reduced costs + price * unused`` of any choice within capacity, or at least the gap.
-
-    Parameters
-    ----------
-    cost : Tensor
-        float64, shape (n_rows, n, n_options): cost plus price times use.
-    use : Tensor
-        int64, shape (n_options,).
-    price, capacity, gap : Tensor
-        Shape (n_rows,). Only totals below the gap need to be right.
-    """
-    n_rows, _, n_options = cost.shape
-    least, cheapest = cost.min(dim=2)
-    reduced = cost - least[:, :, None]
-    spare = capacity - use[cheapest].sum(dim=1)
-    extra_use = use - use[cheapest][:, :, None]
-    can_pay = (reduced < gap[:, None, None]) & (torch.arange(n_options, device=cost.device) != cheapest[:, :, None])
-    n_deviations = can_pay.flatten(1).sum(dim=1)
-    longest = int(n_deviations.max())
-    if longest > _MAX_OPEN_DEVIATIONS:
-        return torch.zeros_like(gap)
-    # Deviations of a row, entry by entry: the flat order keeps those of one entry together.
-    place = torch.argsort((~can_pay).flatten(1).to(torch.uint8), dim=1, stable=True)[:, :longest]
-    valid = can_pay.flatten(1).gather(1, place)
-    step = torch.where(valid, extra_use.flatten(1).gather(1, place), 0)
-    price_of_step = torch.where(valid, reduced.flatten(1).gather(1, place), torch.inf)
-    entry = torch.div(place, n_options, rounding_mode="floor")
-    # State: synapses used beyond the cheapest options, from the most that can be given back to the most that can be
-    # spare.
-    fewest = torch.zeros(n_rows, dtype=torch.int64, device=cost.device)
-    give_back = torch.where(can_pay, extra_use, 0).amin(dim=2).clamp(max=0).sum(dim=1)
-    offset = int(-(fewest + give_back).min())
-    width = offset + max(0, int(spare.max())) + offset + 1
-    state = torch.full((n_rows, width), torch.inf, dtype=torch.float64, device=cost.device)
-    state[:, offset] = 0.0
-    at_entry = state
-    position = torch.arange(width, device=cost.device).expand(n_rows, -1)
-    for j in range(longest):
-        if j:
-            at_entry = torch.where((entry[:, j] == entry[:, j - 1])[:, None], at_entry, state)
-        origin = position - step[:, j, None]
-        reachable = (origin >= 0) & (origin < width)
-        shifted = at_entry.gather(1, origin.clamp(0, width - 1)) + price_of_step[:, j, None]
-        state = torch.minimum(state, torch.where(reachable, shifted, torch.inf))
-    unused = spare[:, None] - (position - offset)
-    total = torch.where(unused >= 0, state + price[:, None] * unused, torch.inf)
-    return total.amin(dim=1)

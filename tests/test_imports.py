@@ -19,7 +19,7 @@ _ORDER = [
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
-    {"compile", "class_bound", "claim", "price_bound", "certify", "certify_levels"},
+    {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
     {"allotment"},
     {"project", "recovery"},
     {"type_recovery"},
@@ -39,7 +39,8 @@ for _level, _parts in enumerate(_ORDER):
         ALLOWED[_part] = {_part}.union(*_ORDER[:_level])
 # Within a level, in this order.
 ALLOWED["certify"] |= {"claim", "price_bound", "class_bound"}
-ALLOWED["price_bound"] |= {"claim"}
+ALLOWED["price_bound"] |= {"claim", "gap_table"}
+ALLOWED["gap_table"] |= {"claim"}
 ALLOWED["energy"] |= {"usage"}
 ALLOWED["check"] |= {"usage", "energy"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
@@ -47,6 +48,7 @@ ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
 for _part in (
     "claim",
+    "gap_table",
     "price_bound",
     "class_bound",
     "certify",

@@ -19,10 +19,10 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
+from snn_runs import add_run_options, images, percent
 from torch import nn
 
 from qrsolve import HardwareSpec
@@ -31,13 +31,12 @@ from qrsolve.compile import compile_plan
 from qrsolve.energy import with_activity
 from qrsolve.project import project
 from qrsolve.training import Cat, StraightThrough
-from qrsolve.training.data import DataSet, load_mnist
+from qrsolve.training.data import DataSet
 from qrsolve.training.networks import Snn
 from qrsolve.training.run import N_ENERGY_IMAGES, Recipe, accuracy_of, run_epochs, train, train_dense
 from qrsolve.training.schedule import Compliant
 
 N_VALUES = 4
-N_HELD_OUT = 10_000
 FREE = {"kind": "codebook", "n_values": N_VALUES, "scope": "layer"}
 WITH_ZERO = {**FREE, "zero": True}
 UNIFORM = {"kind": "grid", "bits": 2, "symmetric": False, "scale": {"kind": "free", "scope": "layer"}}
@@ -125,11 +124,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", module="brevitas")
-    data = load_mnist(options.data_dir)
-    if options.held_out:
-        data = data.held_out(N_HELD_OUT)
-    if options.subset:
-        data = data.first(options.subset, len(data.x_test))
+    data = images(options)
     recipes = [
         Recipe(options.epochs, options.batch, options.learning_rate, weighs_inputs=False, seed=seed)
         for seed in options.seeds
@@ -168,23 +163,11 @@ def main() -> None:
             print(json.dumps(line), flush=True)
 
 
-def percent(share: float) -> float:
-    """Return a share in percent with two digits."""
-    return round(100 * share, 2)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--modes", nargs="+", choices=["always", "at_end"], default=["always"])
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=Snn.learning_rate)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--subset", type=int, default=0, help="train on the first so many images only")
-    parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--threads", type=int, default=1)
+    add_run_options(parser, Snn.learning_rate)
     return parser.parse_args()
 
 

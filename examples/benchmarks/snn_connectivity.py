@@ -17,20 +17,19 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import torch
+from snn_runs import add_run_options, images, percent
 from torch import nn
 
 from qrsolve import HardwareSpec
 from qrsolve.training import DeepR, GradR, Method, SoftDeepR, StraightThrough
-from qrsolve.training.data import DataSet, load_mnist
+from qrsolve.training.data import DataSet
 from qrsolve.training.networks import Network, Snn
 from qrsolve.training.run import Recipe, accuracy_of, train, train_dense
 from qrsolve.training.schedule import Compliant
 
-N_HELD_OUT = 10_000
 _METHODS = ("grad_r", "deep_r", "soft_deep_r", "straight_through")
 
 
@@ -86,11 +85,7 @@ def main() -> None:
     """Run every method at every connectivity."""
     options = _options()
     torch.set_num_threads(options.threads)
-    data = load_mnist(options.data_dir)
-    if options.held_out:
-        data = data.held_out(N_HELD_OUT)
-    if options.subset:
-        data = data.first(options.subset, len(data.x_test))
+    data = images(options)
     network = Snn()
     recipes = [
         Recipe(
@@ -145,25 +140,13 @@ def main() -> None:
             print(json.dumps(line), flush=True)
 
 
-def percent(share: float) -> float:
-    """Return a share in percent with two digits."""
-    return round(100 * share, 2)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--connectivity", type=float, nargs="+", default=[25, 5, 1], help="in per cent")
     parser.add_argument("--methods", nargs="+", choices=_METHODS, default=list(_METHODS))
     parser.add_argument("--compliant", choices=["always", "at_end"], default="always")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=1e-2)
+    add_run_options(parser, 1e-2)
     parser.add_argument("--exploration", type=float, default=0.0, help="noise of straight_through; see Recipe")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--subset", type=int, default=0, help="train on the first so many images only")
-    parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 

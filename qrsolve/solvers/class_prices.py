@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from qrsolve.option_class import EVERY, chosen_classes, class_of, n_classes, option_ranks
+from qrsolve.option_class import EVERY, chosen_classes, class_group, class_of, n_classes, option_ranks
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
-from qrsolve.solvers.base import binding_groups, infeasibility
+from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 
+ClassKind = Literal["sign", "type"]
 _MAX_KEPT = 1 << 25
 """Savings that are kept between sets of prices; more are computed anew each time."""
 
 
-class GivenClasses(ABC):
-    """The problem that is left once every column has its class: one without classes, which exact solvers take."""
-
-    @abstractmethod
-    def unrestricted(self, kept: ChoiceProblem) -> Solution:
-        """Return an optimal choice of ``kept``, a problem without class groups, whatever the classes."""
-
-    @abstractmethod
-    def solve(self, kept: ChoiceProblem, classes: Tensor) -> Solution:
-        """Return an optimal choice of ``kept`` for a class of each column; its prices are of the groups of ``kept``."""
-
-
 @dataclass(frozen=True)
-class Search:
-    """How long to look for classes.
+class ClassPrices(Solver):
+    """Minimise ``sum h (w - v)^2`` within capacities, the values of each column of one class; not proved best.
+
+    For given prices a column saves what its entries save with the options that a class admits, so it takes the class
+    that saves most: that is a bound. For given classes the problem is one without classes, which other solvers take,
+    mostly exact ones, and has prices. The two take turns, then subgradient steps raise the bound.
 
     Parameters
     ----------
@@ -42,88 +36,99 @@ class Search:
         Subgradient steps on the prices.
     """
 
-    max_rounds: int
-    n_steps: int
+    max_rounds: int = 12
+    n_steps: int = 60
 
+    kind: ClassVar[ClassKind]
 
-def search_classes(
-    problem: ChoiceProblem, group: Group, given: GivenClasses, search: Search, solver: str, start: Solution | None
-) -> Solution:
-    """Alternate between prices and classes: each set of prices has best classes, each set of classes best prices.
+    def refusal(self, problem: ChoiceProblem) -> str:
+        """Refuse problems without these classes or without capacities, and what nothing solves for given classes."""
+        binding = binding_groups(problem)
+        others = [i for i in binding if problem.groups[i].kind != self.kind]
+        if len(others) == len(binding):
+            return f"no source has to choose a {self.kind}"
+        if not others:
+            return f"no capacity can bind, so {self.kind}s alone are exact"
+        return self.refusal_without_classes(problem, problem.with_groups(others))
 
-    For given prices a column saves what its entries save with the options that a class admits, so it takes the class
-    that saves most: that is a bound. For given classes the problem is exact and has prices. The two take turns, then
-    subgradient steps raise the bound.
+    @abstractmethod
+    def refusal_without_classes(self, problem: ChoiceProblem, kept: ChoiceProblem) -> str:
+        """Return a refusal, or ``""``; ``kept`` is the problem without its class group."""
 
-    Parameters
-    ----------
-    problem : ChoiceProblem
-        With a free zero, or real weights.
-    group : Group
-        Of kind "sign" or "type".
-    given : GivenClasses
-        Solves the problem that given classes leave.
-    search : Search
-        Where there is a start, its classes and those of its prices are tried, and no steps are taken.
-    solver : str
-        In whose name.
-    start : Solution or None
-        Of a nearby problem, with prices.
+    @abstractmethod
+    def unrestricted(self, kept: ChoiceProblem) -> Solution:
+        """Return an optimal choice of ``kept``, a problem without class groups, whatever the classes."""
 
-    Returns
-    -------
-    Solution
-        The best choice found, FEASIBLE, with the prices of the best bound; or INFEASIBLE.
+    @abstractmethod
+    def with_classes(self, kept: ChoiceProblem, classes: Tensor) -> Solution:
+        """Return an optimal choice of ``kept`` for a class of each column; its prices are of the groups of ``kept``."""
 
-    Notes
-    -----
-    O(``max_rounds`` exact problems + ``n_steps`` * entries * n_options). Ties go to the first class.
-    """
-    if (infeasible := infeasibility(problem)) is not None:
-        return infeasible
-    positions = [i for i in binding_groups(problem) if not problem.groups[i].counts_classes]
-    kept = problem.with_groups(positions)
-    columns = _Columns.of(kept, group)
-    best: tuple[float, Solution] | None = None
-    seen: list[Tensor] = []
-    if start is not None and start.choice is not None and start.index is None and start.prices:
-        tried = columns.most_frequent(start.choice)
-        seen.append(tried)
-        found = given.solve(kept, tried)
-        best = columns.cost(found), found
-        prices, search = tuple(start.prices[i] for i in positions), Search(2, 2)
-    else:
-        # Without classes the problem has nearly the right prices to begin with.
-        prices = given.unrestricted(kept).prices
-    bound, bound_prices = -torch.inf, prices
-    for step in range(search.n_steps):
-        value, classes, excess = columns.at(prices)
-        if value > bound:
-            bound, bound_prices = value, prices
-        if len(seen) < search.max_rounds and not any(torch.equal(classes, other) for other in seen):
-            seen.append(classes)
-            found = given.solve(kept, classes)
-            cost = columns.cost(found)
-            if best is None or cost < best[0]:
-                best = cost, found
-            if step < search.max_rounds // 2:
-                prices = found.prices
-                continue
-        assert best is not None  # the first classes are new
-        norm = sum(float(e.square().sum()) for e in excess)
-        if best[0] - bound <= 1e-12 * abs(best[0]) or norm == 0:
-            break
-        length = (best[0] - value) / norm
-        prices = tuple((p + length * e).clamp(min=0) for p, e in zip(prices, excess, strict=True))
-    assert best is not None
-    spread = dict(zip(positions, bound_prices, strict=True))
-    rows, n_columns = problem.w.shape
-    evidence = tuple(
-        spread[i] if i in spread else bound_prices[0].new_zeros(g.n_parts(rows, n_columns))
-        for i, g in enumerate(problem.groups)
-    )
-    # What a solver says of given classes bounds nothing else.
-    return replace(best[1], status=Status.FEASIBLE, solver=solver, prices=evidence, bound=None, reason="")
+    def solve(self, problem: ChoiceProblem, start: Solution | None = None) -> Solution:
+        """Search for classes.
+
+        Parameters
+        ----------
+        problem : ChoiceProblem
+            With a free zero, or real weights.
+        start : Solution or None
+            Of a nearby problem, with prices: its classes and those of its prices are tried, and no steps are taken.
+
+        Returns
+        -------
+        Solution
+            The best choice found, FEASIBLE, with the prices of the best bound; or INFEASIBLE.
+
+        Notes
+        -----
+        O(``max_rounds`` exact problems + ``n_steps`` * entries * n_options). Ties go to the first class.
+        """
+        if (infeasible := infeasibility(problem)) is not None:
+            return infeasible
+        group = class_group(problem, self.kind)
+        assert group is not None  # refusal() was asked first
+        positions = [i for i in binding_groups(problem) if not problem.groups[i].counts_classes]
+        kept = problem.with_groups(positions)
+        columns = _Columns.of(kept, group)
+        best: tuple[float, Solution] | None = None
+        seen: list[Tensor] = []
+        max_rounds, n_steps = self.max_rounds, self.n_steps
+        if start is not None and start.choice is not None and start.index is None and start.prices:
+            tried = columns.most_frequent(start.choice)
+            seen.append(tried)
+            found = self.with_classes(kept, tried)
+            best = columns.cost(found), found
+            prices, max_rounds, n_steps = tuple(start.prices[i] for i in positions), 2, 2
+        else:
+            # Without classes the problem has nearly the right prices to begin with.
+            prices = self.unrestricted(kept).prices
+        bound, bound_prices = -torch.inf, prices
+        for step in range(n_steps):
+            value, classes, excess = columns.at(prices)
+            if value > bound:
+                bound, bound_prices = value, prices
+            if len(seen) < max_rounds and not any(torch.equal(classes, other) for other in seen):
+                seen.append(classes)
+                found = self.with_classes(kept, classes)
+                cost = columns.cost(found)
+                if best is None or cost < best[0]:
+                    best = cost, found
+                if step < max_rounds // 2:
+                    prices = found.prices
+                    continue
+            assert best is not None  # the first classes are new
+            norm = sum(float(e.square().sum()) for e in excess)
+            if best[0] - bound <= 1e-12 * abs(best[0]) or norm == 0:
+                break
+            length = (best[0] - value) / norm
+            prices = tuple((p + length * e).clamp(min=0) for p, e in zip(prices, excess, strict=True))
+        assert best is not None
+        spread = dict(zip(positions, bound_prices, strict=True))
+        evidence = tuple(
+            spread[i] if i in spread else bound_prices[0].new_zeros(g.n_parts(problem.n_rows, problem.n_columns))
+            for i, g in enumerate(problem.groups)
+        )
+        # What a solver says of given classes bounds nothing else.
+        return replace(best[1], status=Status.FEASIBLE, solver=self.name, prices=evidence, bound=None, reason="")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qrsolve.option_class import class_group, option_ranks
+from qrsolve.option_class import option_ranks
 from qrsolve.problem import ChoiceProblem, can_count_once
 from qrsolve.solution import Solution
-from qrsolve.solvers.base import Solver, binding_groups, no_free_zero
-from qrsolve.solvers.class_prices import GivenClasses, Search, search_classes
+from qrsolve.solvers.base import Solver, no_free_zero
+from qrsolve.solvers.class_prices import ClassPrices
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.top_gains import TopGains
@@ -21,56 +21,29 @@ _WITHOUT_TYPES: tuple[Solver, ...] = (TopGains(), MinCostFlow(), Lagrangian())
 
 
 @dataclass(frozen=True)
-class TypePrices(Solver):
+class TypePrices(ClassPrices):
     """Minimise ``sum h (w - v)^2`` within capacities, the nonzero values of a column one option; not proved.
 
     For given types, each entry takes the value of its neuron for the type of its source, or 0: keeping the largest
-    gains is exact within nested capacities (`TopGains`), a flow within rows and columns. For given prices, a column
-    saves what its entries save with each type, so it takes the type that saves most: that is a bound. The two take
-    turns (`search_classes`).
-
-    Parameters
-    ----------
-    max_rounds : int
-        Sets of types that are tried, an exact problem each.
-    n_steps : int
-        Subgradient steps on the prices.
+    gains is exact within nested capacities (`TopGains`), a flow within rows and columns.
     """
-
-    max_rounds: int = 12
-    n_steps: int = 60
 
     name: ClassVar[str] = "type_prices"
     guarantee: ClassVar[str] = "compliant, with a bound from prices; the types of the sources are not proved best"
+    kind = "type"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
-        """Refuse problems without types or without capacities, and connections of several synapses."""
-        binding = binding_groups(problem)
-        others = [i for i in binding if problem.groups[i].kind != "type"]
-        if len(others) == len(binding):
-            return "no source has to choose a type"
-        if not others:
-            return "no capacity can bind, so types alone are exact"
+    def refusal_without_classes(self, problem: ChoiceProblem, kept: ChoiceProblem) -> str:
+        """Refuse problems without a free zero, and connections of several synapses."""
         if reason := no_free_zero(problem):
             return reason
-        kept = problem.with_groups(others)
-        if not can_count_once(problem.alphabet, kept.groups):
-            return "a connection can use several synapses"
-        return ""
+        return "" if can_count_once(problem.alphabet, kept.groups) else "a connection can use several synapses"
 
-    def solve(self, problem: ChoiceProblem, start: Solution | None = None) -> Solution:
-        """Return the best choice found, FEASIBLE, with the prices of the best bound; as `search_classes`."""
-        group = class_group(problem, "type")
-        assert group is not None  # refusal() was asked first
-        search = Search(self.max_rounds, self.n_steps)
-        return search_classes(problem, group, _GivenTypes(), search, self.name, start)
-
-
-class _GivenTypes(GivenClasses):
     def unrestricted(self, kept: ChoiceProblem) -> Solution:
+        """Solve it by the first solver that takes it."""
         return _solver_without_types(kept).solve(kept)
 
-    def solve(self, kept: ChoiceProblem, classes: Tensor) -> Solution:
+    def with_classes(self, kept: ChoiceProblem, classes: Tensor) -> Solution:
+        """Keep the connections that gain most."""
         kept = kept.counted_once()
         alphabet = kept.alphabet
         assert alphabet is not None
