@@ -9,6 +9,7 @@ from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.alternation import Alternation, alternate, best_parameters
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
 from qrsolve.solvers.levels.k_means import KMeans
+from qrsolve.solvers.levels.limited_powers import LimitedPowers
 from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
 from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
 from qrsolve.solvers.levels.value_grid import ValueGrid
@@ -18,6 +19,7 @@ LEVELS_METHODS: tuple[LevelsMethod, ...] = (
     ValueGrid(),
     FreeScale(),
     PowerOfTwoScale(),
+    LimitedPowers(),
     SortedAlternation(),
     Alternation(),
 )

@@ -74,18 +74,22 @@ class PowerOfTwoScale(LevelsMethod):
 
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Return the best power of two of each scope; among equally good ones, the largest."""
-        pattern = Pattern.of(problem)
-        exponent = np.ceil(np.log2(pattern.largest_scale())) + 1
-        best, least = exponent.copy(), np.full(len(exponent), np.inf)
-        is_open = np.ones(len(exponent), dtype=bool)
-        while is_open.any():
-            cost = pattern.cost(2.0**exponent)
-            better = is_open & (cost < least)
-            best, least = np.where(better, exponent, best), np.where(better, cost, least)
-            exponent -= 1
-            # Where nothing but ever smaller scales helps, rounding ends the trial.
-            is_open &= pattern.clipped(2.0**exponent) * (1 + 1e-12) < least
-        return _levels(problem, choose, 2.0**best, LevelsProof())
+        return _levels(problem, choose, 2.0 ** best_powers(Pattern.of(problem)), LevelsProof())
+
+
+def best_powers(pattern: Pattern) -> FloatArray:
+    """Return the exponent of the best power of two of each scope without capacities; of equal ones the largest."""
+    exponent = np.ceil(np.log2(pattern.largest_scale())) + 1
+    best, least = exponent.copy(), np.full(len(exponent), np.inf)
+    is_open = np.ones(len(exponent), dtype=bool)
+    while is_open.any():
+        cost = pattern.cost(2.0**exponent)
+        better = is_open & (cost < least)
+        best, least = np.where(better, exponent, best), np.where(better, cost, least)
+        exponent -= 1
+        # Where nothing but ever smaller scales helps, rounding ends the trial.
+        is_open &= pattern.clipped(2.0**exponent) * (1 + 1e-12) < least
+    return best
 
 
 def free_scales(problem: LevelsProblem) -> tuple[FloatArray, LevelsProof | None]:

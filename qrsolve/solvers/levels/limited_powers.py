@@ -1,0 +1,149 @@
+"""One scale that is a power of two, beside capacities: every power that can be best, the most promising first."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qrsolve.option_class import class_group
+from qrsolve.problem import LevelsProblem, can_count_once
+from qrsolve.solution import LevelsProof, Solution, Status
+from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod
+from qrsolve.solvers.levels.monotone import FloatArray
+from qrsolve.solvers.levels.scale import Pattern, best_powers, not_one_scale
+
+_ROUNDING = 1e-9
+"""How far from the best an optimal choice may be, relative to its objective, as in `priced_rows.TOLERANCE`."""
+
+
+class LimitedPowers(LevelsMethod):
+    """Minimise ``sum h (w - s c)^2`` within capacities over a scale that is a power of two and over all numbers.
+
+    For a given power the choice is a problem of its own. A power needs no choice where its bound already reaches the
+    best objective: its error without capacities, or what the prices of the choices so far prove for it.
+    """
+
+    name = "scale_powers_limited"
+    guarantee = "exact where each choice is: every power of two that can be best"
+
+    def refusal(self, problem: LevelsProblem) -> str:
+        """Refuse anything but one scale that is a power of two, classes, and capacities across scopes."""
+        if reason := not_one_scale(problem):
+            return reason
+        if not problem.family.power_of_two:
+            return "the scale need not be a power of two"
+        if class_group(problem) is not None:
+            return "sources have classes"
+        if problem.scope is not None and any(group.kind not in ("row", "block") for group in problem.groups):
+            return "capacities are shared by scopes with scales of their own"
+        return ""
+
+    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+        """Return the best power of two of each scope; among equally good ones, the first found.
+
+        O(powers * entries), and a choice for each power that can be best: seldom more than five.
+        """
+        pattern = Pattern.of(problem)
+        exponent = best_powers(pattern)
+        parameters, solution = _chosen(problem, choose, exponent)
+        if solution.choice is None:
+            # Capacities that nothing fits, nothing fits at any scale.
+            return Levels(parameters, solution, (np.inf,))
+        is_exact = solution.status is Status.OPTIMAL
+        least = _cost(problem, parameters, solution)
+        powers = _exponents(pattern, least)
+        is_open = powers[:, None] != exponent
+        bound = np.where(is_open, _bounds(problem, powers, solution), least)
+        best = exponent, parameters, solution
+        scopes = np.arange(len(least))
+        while True:
+            following = np.where(is_open, bound, np.inf).argmin(axis=0)
+            tries = is_open[following, scopes] & (bound[following, scopes] < least)
+            if not tries.any():
+                break
+            tried = np.where(tries, powers[following], exponent)
+            parameters, solution = _chosen(problem, choose, tried)
+            is_exact &= solution.status is Status.OPTIMAL
+            cost = _cost(problem, parameters, solution)
+            is_open[following[tries], scopes[tries]] = False
+            bound[following[tries], scopes[tries]] = cost[tries]
+            better = tries & (cost < least)
+            exponent, least = np.where(better, tried, exponent), np.where(better, cost, least)
+            if np.array_equal(exponent, tried):
+                best = tried, parameters, solution
+            if better.any():
+                bound = np.where(is_open, np.maximum(bound, _bounds(problem, powers, solution)), bound)
+        if not np.array_equal(best[0], exponent):
+            best = exponent, *_chosen(problem, choose, exponent)
+        total = bound.min(axis=0).sum() * (1 - _ROUNDING) - 1e-15 * pattern.square.sum()
+        proof = LevelsProof(bound=max(0.0, float(total))) if is_exact else LevelsProof()
+        return Levels(best[1], best[2], (float(_cost(problem, best[1], best[2]).sum()),), proof)
+
+
+def _chosen(problem: LevelsProblem, choose: Choose, exponent: FloatArray) -> tuple[Tensor, Solution]:
+    parameters = torch.from_numpy(2.0**exponent).reshape(-1, 1).to(problem.w.device)
+    return parameters, choose(problem.choice(parameters), None)
+
+
+def _cost(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> FloatArray:
+    """Return the objective of each scope."""
+    error = (problem.w.double() - solution.values(problem.choice(parameters), torch.float64)).square()
+    return _by_scope(problem, (error if problem.h is None else error * problem.h).sum(dim=1))
+
+
+def _by_scope(problem: LevelsProblem, of_row: Tensor) -> FloatArray:
+    if problem.scope is None:
+        return of_row.sum(dim=0, keepdim=True).cpu().numpy()
+    return of_row.new_zeros(problem.n_scopes).index_add_(0, problem.scope, of_row).cpu().numpy()
+
+
+def _exponents(pattern: Pattern, least: FloatArray) -> FloatArray:
+    """Return all exponents, of any scope, at which the weights beyond the largest number do not cost too much alone."""
+    exponent = float(np.ceil(np.log2(pattern.largest_scale().max()))) + 1
+    found = [exponent]
+    while (pattern.clipped(np.full(len(least), 2.0 ** (exponent - 1))) * (1 + 1e-12) < least).any():
+        exponent -= 1
+        found.append(exponent)
+    return np.array(found)
+
+
+def _bounds(problem: LevelsProblem, exponents: FloatArray, solution: Solution) -> FloatArray:
+    """Bound the objective at each power of two from below, by the prices of a choice at any; shape (powers, scopes)."""
+    w = problem.w.double()
+    h = torch.ones_like(w) if problem.h is None else problem.h.double()
+    numbers = torch.unique(problem.family.counts[:, 0]).to(w.device)
+    middles = (numbers[1:] + numbers[:-1]) / 2
+    priced = _prices(problem, solution)
+    bounds = []
+    for exponent in exponents.tolist():
+        scale = 2.0**exponent
+        number = numbers[torch.bucketize(w / scale, middles)]
+        error = (w - scale * number).square_().mul_(h)
+        bound = _by_scope(problem, error.sum(dim=1))
+        if priced is not None:
+            price, charge = priced
+            kept = torch.minimum(error + price, h * w.square())
+            of_row = torch.where(number == 0, error, kept).sum(dim=1)
+            bound = np.maximum(bound, _by_scope(problem, of_row) - charge)
+        bounds.append(bound)
+    return np.stack(bounds)
+
+
+def _prices(problem: LevelsProblem, solution: Solution) -> tuple[Tensor, FloatArray] | None:
+    """Return what a connection costs at each entry, and what the capacities of each scope are worth together.
+
+    ``None`` where connections can count several synapses, or without prices.
+    """
+    unit = problem.choice(torch.ones(max(problem.n_scopes, 1), 1, dtype=torch.float64, device=problem.w.device))
+    if not solution.prices or not can_count_once(unit.alphabet, problem.groups):
+        return None
+    rows, columns = problem.w.shape
+    price = torch.zeros(rows, columns, dtype=torch.float64, device=problem.w.device)
+    charge = np.zeros(max(problem.n_scopes, 1))
+    for group, of_part in zip(problem.groups, solution.prices, strict=True):
+        price += group.scatter(of_part[:, None].expand(-1, group.part_size(rows, columns)), rows, columns)
+        worth = of_part * group.capacities(rows, columns, of_part.device)
+        whole = problem.scope is None
+        charge += float(worth.sum()) if whole else _by_scope(problem, worth.reshape(rows, -1).sum(dim=1))
+    return price, charge
