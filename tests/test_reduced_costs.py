@@ -23,7 +23,7 @@ from qrsolve.solvers.reduced_costs import narrowed
 
 @dataclass(frozen=True)
 class _Spoilt(Solver):
-    """Gives the choice of another solver with prices that mean nothing."""
+    """Leaves out all connections where that is allowed, with prices that mean nothing."""
 
     given: Solver
     seed: int
@@ -38,7 +38,11 @@ class _Spoilt(Solver):
         rng = np.random.default_rng(self.seed)
         parts = [group.n_parts(problem.n_rows, problem.n_columns) for group in problem.groups]
         prices = tuple(torch.from_numpy(rng.exponential(0.5, n)) for n in parts)
-        return replace(self.given.solve(problem), prices=prices)
+        found, alphabet = self.given.solve(problem), problem.alphabet
+        if found.choice is None or alphabet is None or alphabet.free_zero is None:
+            return replace(found, prices=prices)
+        nothing = torch.full(problem.w.shape, alphabet.free_zero)
+        return replace(found, choice=nothing, index=None, prices=prices)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
