@@ -5,8 +5,9 @@
 One JSON line per method and connectivity, with every seed. Connectivity p is a limit of each neuron: at most
 ``round(p * 784)`` sources, in both layers, real-valued weights; or with ``--limit network`` of all connections
 together, as in the papers of these methods. ``over_limit`` is the share of neurons (of passes) beyond the limit,
-counted in every forward pass of the training. The dense network has the learning rate that is best for it. ``--held-out`` tests on the last 10,000 training
-images instead: learning rates, noise and the settings below were chosen so.
+counted in every forward pass of the training. The dense network has the learning rate that is best for it.
+``--held-out`` tests on the last 10,000 training images instead: learning rates, noise and the settings below were
+chosen so.
 """
 
 from __future__ import annotations
