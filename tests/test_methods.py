@@ -80,6 +80,23 @@ def test_straight_through_drifts_to_the_projection() -> None:
     assert step.latent.tolist()[0] == pytest.approx([0.9, 2.1])
 
 
+@pytest.mark.parametrize("limits", ["[]", "[{kind: fan_in, max: 3, counts: sources}]"])
+def test_straight_through_drifts_only_where_a_limit_leaves_something_out(limits: str) -> None:
+    torch.manual_seed(0)
+    weights = "{kind: codebook, n_values: 4, zero: true}"
+    spec = parse_spec(f"schema: 1\nname: four\ntitle: for a test\nweights: {weights}\nlimits: {limits}\n")
+    model = nn.Linear(6, 5, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    projector = Projector(spec, model, method=StraightThrough(decay=0.5))
+    projector.attach(optimizer)
+    (population,) = projector.state_dict()["populations"].values()
+    before = population["latent"]["weight"].clone()
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    (population,) = projector.state_dict()["populations"].values()
+    assert torch.equal(population["latent"]["weight"], before) == (limits == "[]")
+
+
 def test_deep_r_moves_active_connections_and_replaces_those_below_zero() -> None:
     sign = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
     memory = {"sign": sign, "active": torch.tensor([[True, True, False, False]])}

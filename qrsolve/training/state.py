@@ -120,7 +120,8 @@ class PopulationState:
 
     def _step(self, latent: Tensor, moved: Tensor, gradient: Tensor | None, learning_rate: float) -> Step:
         projected = self.population.matrix(self.projected)
-        return Step(latent, moved, projected, gradient, learning_rate, self.memory, self.generator)
+        is_limited = bool(self.population.groups)
+        return Step(latent, moved, projected, gradient, learning_rate, self.memory, self.generator, is_limited)
 
     def _set_latent(self, matrix: Tensor) -> None:
         """Write a matrix back; that of a single parameter is a view of it already."""

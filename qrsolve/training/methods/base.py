@@ -32,6 +32,8 @@ class Step:
         What the method keeps of this population; saved and restored with the projector.
     generator : torch.Generator
         The source of all that is random, on the CPU; saved and restored.
+    is_limited : bool
+        Whether a limit leaves connections out; otherwise only the values differ from the latents.
     """
 
     latent: Tensor
@@ -41,6 +43,7 @@ class Step:
     learning_rate: float
     memory: dict[str, Tensor]
     generator: torch.Generator
+    is_limited: bool = True
 
     def normal(self) -> Tensor:
         """Return standard normal numbers in the shape of the latents."""

@@ -17,12 +17,13 @@ class StraightThrough(Method):
 
     ``latent <- step(latent, dL/dw at w = projection(latent))``, then ``latent <- latent + decay (projection -
     latent)``: what is not in use fades slowly, so that a connection returns only if the gradient asks for it again
-    and again.
+    and again. Where no limit leaves anything out there is no drift: it would only hold weights at the values they have.
 
     Parameters
     ----------
     decay : float
-        Share of the distance between latent and deployable weight that is given up per step, 0 <= decay <= 1.
+        Share of the distance between latent and deployable weight that is given up per step under limits, 0 <= decay
+        <= 1.
 
     References
     ----------
@@ -41,7 +42,7 @@ class StraightThrough(Method):
     def update(self, step: Step) -> None:
         """Take over the optimizer's step, then let the latent drift to the weight it was projected to."""
         # While a stage projects to the latents themselves, there is nowhere to drift to.
-        if self.decay and step.projected.data_ptr() != step.latent.data_ptr():
+        if self.decay and step.is_limited and step.projected.data_ptr() != step.latent.data_ptr():
             torch.lerp(step.moved, step.projected, self.decay, out=step.latent)
         else:
             step.latent.copy_(step.moved)
