@@ -8,10 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qrsolve.compile import Plan, Population
+from qrsolve.compile import Plan, Population, layer_shape
+from qrsolve.group import Group
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers import solve
-from qrsolve.spec.limits import Synapses
+from qrsolve.spec import HardwareSpec
+from qrsolve.spec.limits import SynapseMemory, Synapses
 
 
 def allotted(plan: Plan, weights: Mapping[str, Tensor]) -> Plan:
@@ -20,7 +22,7 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor]) -> Plan:
     Every population is projected with real weights and without the total; the connections that save the most of all
     together are counted where they lie. Where the values use one synapse per connection, no other division is better
     for real weights; elsewhere it is a good one. Synapses that no connection asks for are divided in proportion, for
-    parallel ones.
+    parallel ones. Memory is divided in proportion to the connections that would be counted where they lie.
 
     Parameters
     ----------
@@ -39,8 +41,8 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor]) -> Plan:
     -----
     O(weights * log weights). Ties go to the earlier population.
     """
-    totals = _shared_totals(plan)
-    if not totals:
+    totals, memories = _shared_totals(plan), _shared_memories(plan)
+    if not totals and not memories:
         return plan
     populations = list(plan.populations)
     saved = [_savings(population, weights) for population in populations]
@@ -48,6 +50,9 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor]) -> Plan:
         total = plan.spec.total(limit)
         shares = _division([len(s) for s in saved], torch.cat(saved), total)
         populations = [_with_share(p, limit, share, total) for p, share in zip(populations, shares, strict=True)]
+    for memory in memories:
+        bits = _divided_bits(plan, memory, saved)
+        populations = [_with_bits(plan.spec, p, memory, b) for p, b in zip(populations, bits, strict=True)]
     return replace(plan, populations=tuple(populations))
 
 
@@ -66,9 +71,70 @@ def _shared_totals(plan: Plan) -> list[Synapses]:
     ]
 
 
+def _shared_memories(plan: Plan) -> list[SynapseMemory]:
+    """Return the memories of the chip that several populations share and that could be too small for them."""
+    if len(plan.populations) < 2:
+        return []
+    return [
+        limit
+        for limit in plan.spec.limits
+        if isinstance(limit, SynapseMemory)
+        and limit.zeros == "free"
+        and limit.scope == "chip"
+        and sum(_largest_bits(plan.spec, p, limit) for p in plan.populations) > plan.spec.total(limit)
+    ]
+
+
+def _largest_bits(spec: HardwareSpec, population: Population, memory: SynapseMemory) -> int:
+    """Return the bits of a population if all its synapses are in use."""
+    full = torch.full((population.n_rows, population.n_columns), _most_per_connection(population))
+    synapses = population.split(full)
+    return memory.packed_usage(layer_shape(spec, population.shapes), [synapses[name] for name in population.names])
+
+
+def _divided_bits(plan: Plan, memory: SynapseMemory, saved: list[Tensor]) -> list[int]:
+    """Divide memory as the connections that save most lie; what a population cannot use goes to the others."""
+    total = plan.spec.total(memory)
+    most = [_largest_bits(plan.spec, population, memory) for population in plan.populations]
+    per_synapse = max(1, memory.rule(plan.spec.weights.stored_bits()).synapse_bits)
+    wanted = _division([len(s) for s in saved], torch.cat(saved), total // per_synapse)
+    bits, left = [0] * len(most), total
+    open_ = [i for i in range(len(most)) if wanted[i]]
+    while open_ and left:
+        asked = sum(wanted[i] for i in open_)
+        given = {i: min(left * wanted[i] // asked, most[i] - bits[i]) for i in open_}
+        if not any(given.values()):
+            break
+        for i, n in given.items():
+            bits[i] += n
+        left -= sum(given.values())
+        open_ = [i for i in open_ if bits[i] < most[i]]
+    return bits
+
+
+def _with_bits(spec: HardwareSpec, population: Population, memory: SynapseMemory, bits: int) -> Population:
+    """Limit a population to what fits its bits; bounds of projections hold for all of the memory."""
+    layer, size = layer_shape(spec, population.shapes), _most(population)
+
+    def fitting(n_bits: int) -> tuple[int, int]:
+        group = memory.model_copy(update={"max": n_bits, "reserved": 0}).group_of(layer)
+        if group is None:
+            return size, size
+        assert isinstance(group.capacity, int)
+        return group.capacity, group.relaxed or group.capacity
+
+    # The group stays where it does not bind, so that a training always finds the same ones.
+    held = Group("all", fitting(bits)[0], limit=memory.kind, relaxed=fitting(spec.total(memory))[1])
+    others = tuple(group for group in population.groups if group.limit != memory.kind)
+    return replace(population, groups=(*others, held))
+
+
+def _most_per_connection(population: Population) -> int:
+    return 1 if population.family is None else int(population.family.use.max())
+
+
 def _most(population: Population) -> int:
-    per_connection = 1 if population.family is None else int(population.family.use.max())
-    return population.n_rows * population.n_columns * per_connection
+    return population.n_rows * population.n_columns * _most_per_connection(population)
 
 
 def _savings(population: Population, weights: Mapping[str, Tensor]) -> Tensor:

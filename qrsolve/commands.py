@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from qrsolve.allotment import allotted
 from qrsolve.check import check
 from qrsolve.compare import compare_population
 from qrsolve.compile import Plan, compile_plan
@@ -77,8 +78,9 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, as_json
     plan, weights = opened.plan, opened.weights
     chosen = None if solver == "auto" else named_solver(solver)
     projections: dict[str, Projection] = {}
+    divided = allotted(plan, weights)
     with progress() as advance:
-        for i, population in enumerate(plan.populations):
+        for i, population in enumerate(divided.populations):
             advance(population.name, i, len(plan.populations))
             projections[population.name] = project_population(population, weights, solver=chosen)
     projected = {n: t.to(weights[n].dtype) for p in projections.values() for n, t in p.weights.items()}
@@ -99,7 +101,7 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, as_json
 
 def compare_model(opened: Opened, *, as_json: bool) -> int:
     """Print what every solver and heuristic makes of each layer."""
-    plan = opened.plan
+    plan = allotted(opened.plan, opened.weights)
     layers = {}
     with progress() as advance:
         for i, population in enumerate(plan.populations):

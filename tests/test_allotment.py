@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from qrsolve import Plan, Projector, check, compile_plan, project
 from qrsolve.allotment import allotted
+from qrsolve.cli import main
 from qrsolve.spec import parse_spec
 
 
@@ -105,3 +109,45 @@ def test_training_holds_the_total_and_resumes_with_its_division() -> None:
     assert [g.capacity for s in resumed._states for g in s.population.groups] == first
     for a, b in zip(whole.parameters(), model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("packing", ["none", "blocks, block_synapses: 3, header_bits: 4, word_bits: 8"])
+@pytest.mark.parametrize("kind", ["{kind: grid, bits: 4}", "{kind: grid, bits: 3, composition: {max_synapses: 2}}"])
+def test_memory_that_layers_share_is_never_exceeded(kind: str, packing: str) -> None:
+    torch.manual_seed(0)
+    weights = {"a": torch.randn(8, 12), "b": 3 * torch.randn(5, 8), "c": torch.zeros(2, 5)}
+    shapes = {name: tuple(w.shape) for name, w in weights.items()}
+    for bits in (0, 60, 240, 400, 2000):
+        limit = f"{{kind: synapse_memory, max: {bits}, scope: chip, zeros: free, packing: {packing}, index_bits: 3}}"
+        spec = parse_spec(f"schema: 1\nname: t\ntitle: t\nweights: {kind}\nlimits: [{limit}]\n")
+        found = project(compile_plan(spec, shapes), weights)
+        report = check(compile_plan(spec, shapes), {n: w for p in found.values() for n, w in p.weights.items()})
+        assert report.is_compliant, (bits, report)
+        kept = {n: int((w != 0).sum()) for p in found.values() for n, w in p.weights.items()}
+        # What would fit is used: nothing is left out of all that a row in the plainest format takes.
+        assert sum(kept.values()) * 20 >= min(bits, 600) - 60
+        for projection in found.values():
+            assert projection.certificate.bound <= projection.certificate.objective + 1e-9
+
+
+def test_the_command_line_divides_totals_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = {"a": torch.randn(300, 300, generator=torch.Generator().manual_seed(0)), "b": torch.randn(150, 300)}
+    model, out = tmp_path / "m.npz", tmp_path / "out.npz"
+    np.savez(model, **{name: w.numpy() for name, w in weights.items()})
+    assert main(["project", "xylo_imu", str(model), "-o", str(out), "--json"]) == 0
+    written = np.load(out)
+    assert sum(int((written[name] != 0).sum()) for name in weights) == 31_744
+    small = tmp_path / "small.npz"
+    np.savez(small, a=np.arange(1.0, 13).reshape(3, 4), b=np.arange(1.0, 9).reshape(2, 4))
+    chip = tmp_path / "chip.yaml"
+    chip.write_text(
+        "schema: 1\nname: t\ntitle: t\nweights: {kind: real}\nlimits: [{kind: synapses, max: 6, scope: network}]\n"
+    )
+    capsys.readouterr()
+    assert main(["compare", str(chip), str(small), "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    objectives = [
+        next(r["objective"] for r in results if r["solver"] == "top_gains") for results in compared["layers"].values()
+    ]
+    # The six largest of 1..12 and 1..8 stay: 8, 8, 9, 10, 11, 12.
+    assert sum(objectives) == pytest.approx(2 * sum(n * n for n in range(1, 8)))

@@ -110,6 +110,8 @@ class CpSat(Solver):
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = self.seed
+        # The linear relaxation of all capacities proves most of these problems; by default few of them are in it.
+        solver.parameters.linearization_level = 2
         solver.parameters.max_deterministic_time = self.max_deterministic_time
         status = solver.solve(model)
         if status == cp_model.MODEL_INVALID:
