@@ -252,3 +252,18 @@ def test_a_sample_of_rows_with_its_share_of_limits_learns_values_as_good_as_all_
     everywhere = [alternate(problem, choose, start, 40, 1e-5) for start in first_parameters(problem)]
     assert found.objectives[-1] <= min(levels.objectives[-1] for levels in everywhere) * 1.002
     assert certify(problem.choice(found.parameters), found.solution).is_compliant
+
+
+def test_neurons_with_values_of_their_own_do_not_depend_on_each_other() -> None:
+    torch.manual_seed(4)
+    family = family_of(GridWeights(bits=4, scale=Scale(scope="neuron")))
+    w = torch.randn(12, 40) * torch.logspace(-2, 2, 12)[:, None]
+    limit = (Group("row", 8, limit="fan_in"),)
+
+    def choose(choice: ChoiceProblem, start: Solution | None) -> Solution:
+        return solve_choice(choice, start=start)
+
+    together = solve_levels(LevelsProblem(w, family, limit, scope=torch.arange(12)), choose).objectives[-1]
+    alone = sum(solve_levels(LevelsProblem(row[None], family, limit), choose).objectives[-1] for row in w)
+    assert together == pytest.approx(alone, rel=1e-3)
+    assert together <= alone * (1 + 1e-9)

@@ -11,7 +11,14 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.option_class import class_group
 from qrsolve.problem import Group, LevelsProblem
 from qrsolve.solution import LevelsProof, Solution
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
+from qrsolve.solvers.levels.base import (
+    Choose,
+    Levels,
+    LevelsMethod,
+    objective_by_scope,
+    objective_of,
+    scopes_are_apart,
+)
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
@@ -64,8 +71,8 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
 
     Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
     scales; where all rows share values, they are screened on a few dozen rows first, with their share of the capacities
-    that rows have together. Powers of two are enumerated around each start. Where sources have types, starts are sets
-    of types (`type_starts`).
+    that rows have together. Where scopes have nothing in common, each goes on from its own best start. Where sources
+    have types, starts are sets of types (`type_starts`).
     """
     starts = (
         type_starts(problem, kept_share(problem))
@@ -74,6 +81,9 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     )
     sample = _sample_of_rows(problem)
     screened = [alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in starts]
+    if scopes_are_apart(problem):
+        # Each scope goes on from its own best start.
+        return alternate(problem, choose, _best_of_each_scope(problem, screened), max_rounds, tolerance)
     screened.sort(key=lambda result: result.objectives[-1])
     if sample is not problem and not _rows_are_alike(problem):
         # Rows that compete make each choice on all of them dear: the sample decides between the finalists.
@@ -82,6 +92,13 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
         return alternate(problem, choose, best.parameters, min(max_rounds, _FINAL_ROUNDS), max(tolerance, 1e-6))
     finals = [alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
     return min(finals, key=lambda result: result.objectives[-1])
+
+
+def _best_of_each_scope(problem: LevelsProblem, found: list[Levels]) -> Tensor:
+    costs = torch.stack([objective_by_scope(problem, levels.parameters, levels.solution) for levels in found])
+    parameters = torch.stack([levels.parameters for levels in found])
+    best = costs.argmin(dim=0)[None, :, None].expand(-1, -1, parameters.shape[2])
+    return parameters.gather(0, best)[0]
 
 
 def _sample_of_rows(problem: LevelsProblem) -> LevelsProblem:

@@ -62,9 +62,25 @@ class LevelsMethod(ABC):
 
 def objective_of(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> float:
     """Return ``sum h (w - v)^2`` in float64."""
-    choice = problem.choice(parameters)
-    error = (problem.w.double() - solution.values(choice, torch.float64)).square()
-    return float((error if problem.h is None else error * problem.h).sum())
+    return float(objective_by_scope(problem, parameters, solution).sum())
+
+
+def objective_by_scope(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
+    """Return the objective of each scope, float64, shape (n_scopes,)."""
+    error = (problem.w.double() - solution.values(problem.choice(parameters), torch.float64)).square()
+    return sum_by_scope(problem, (error if problem.h is None else error * problem.h).sum(dim=1))
+
+
+def sum_by_scope(problem: LevelsProblem, of_row: Tensor) -> Tensor:
+    """Return the sum over the rows of each scope, shape (n_scopes,); of all rows where all share values."""
+    if problem.scope is None:
+        return of_row.sum(dim=0, keepdim=True)
+    return of_row.new_zeros(problem.n_scopes).index_add_(0, problem.scope, of_row)
+
+
+def scopes_are_apart(problem: LevelsProblem) -> bool:
+    """Return whether scopes have values of their own and no capacity in common."""
+    return problem.scope is not None and all(group.kind in ("row", "block") for group in problem.groups)
 
 
 def binding_limit(problem: LevelsProblem) -> str:

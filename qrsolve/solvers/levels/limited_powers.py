@@ -9,7 +9,14 @@ from torch import Tensor
 from qrsolve.option_class import class_group
 from qrsolve.problem import LevelsProblem, can_count_once
 from qrsolve.solution import LevelsProof, Solution, Status
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod
+from qrsolve.solvers.levels.base import (
+    Choose,
+    Levels,
+    LevelsMethod,
+    objective_by_scope,
+    scopes_are_apart,
+    sum_by_scope,
+)
 from qrsolve.solvers.levels.monotone import FloatArray
 from qrsolve.solvers.levels.scale import Pattern, best_powers, not_one_scale
 
@@ -35,7 +42,7 @@ class LimitedPowers(LevelsMethod):
             return "the scale need not be a power of two"
         if class_group(problem) is not None:
             return "sources have classes"
-        if problem.scope is not None and any(group.kind not in ("row", "block") for group in problem.groups):
+        if problem.scope is not None and not scopes_are_apart(problem):
             return "capacities are shared by scopes with scales of their own"
         return ""
 
@@ -87,15 +94,13 @@ def _chosen(problem: LevelsProblem, choose: Choose, exponent: FloatArray) -> tup
 
 
 def _cost(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> FloatArray:
-    """Return the objective of each scope."""
-    error = (problem.w.double() - solution.values(problem.choice(parameters), torch.float64)).square()
-    return _by_scope(problem, (error if problem.h is None else error * problem.h).sum(dim=1))
+    cost: FloatArray = objective_by_scope(problem, parameters, solution).cpu().numpy()
+    return cost
 
 
 def _by_scope(problem: LevelsProblem, of_row: Tensor) -> FloatArray:
-    if problem.scope is None:
-        return of_row.sum(dim=0, keepdim=True).cpu().numpy()
-    return of_row.new_zeros(problem.n_scopes).index_add_(0, problem.scope, of_row).cpu().numpy()
+    total: FloatArray = sum_by_scope(problem, of_row).cpu().numpy()
+    return total
 
 
 def _exponents(pattern: Pattern, least: FloatArray) -> FloatArray:
