@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qrsolve.compile import Plan, Population, layer_shape
+from qrsolve.compile import Plan, Population, RoundedMemory, is_rounded, layer_shape
 from qrsolve.group import Group
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers import solve
@@ -126,7 +126,10 @@ def _with_bits(spec: HardwareSpec, population: Population, memory: SynapseMemory
     # The group stays where it does not bind, so that a training always finds the same ones.
     held = Group("all", fitting(bits)[0], limit=memory.kind, relaxed=fitting(spec.total(memory))[1])
     others = tuple(group for group in population.groups if group.limit != memory.kind)
-    return replace(population, groups=(*others, held))
+    own = memory.model_copy(update={"max": bits, "reserved": 0})
+    return replace(
+        population, groups=(*others, held), memory=RoundedMemory(own, layer) if is_rounded(own, layer) else None
+    )
 
 
 def _most_per_connection(population: Population) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from os import PathLike
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -15,6 +16,29 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.spec import HardwareSpec, LayerShape, load_spec
+from qrsolve.spec.limits import LimitKind, SynapseMemory
+from qrsolve.spec.packing import ListPacking
+
+
+@dataclass(frozen=True)
+class RoundedMemory:
+    """A memory whose lists are rounded up, so that no number of synapses tells exactly what fits.
+
+    A population is held to a total that fits wherever its synapses lie; `fits` counts what they really take.
+    """
+
+    limit: SynapseMemory
+    layer: LayerShape
+
+    def fits(self, synapses: Sequence[Tensor]) -> bool:
+        """Return whether synapses fit; those of each afferent matrix, in its shape."""
+        return self.limit.packed_usage(self.layer, synapses) <= self.limit.capacity
+
+    def room(self, synapses: Tensor) -> Tensor:
+        """Return how many synapses lists could have in the bits that they take with these, int64 in their shape."""
+        rule = self.limit.rule(self.layer.weight_bits)
+        assert isinstance(rule, ListPacking)  # the others store zeros
+        return rule.room(synapses)
 
 
 @dataclass(frozen=True)
@@ -31,12 +55,15 @@ class Population:
         The values that one connection can take; ``None`` for any real value.
     groups : tuple of Group
         The limits on its synapses.
+    memory : RoundedMemory or None
+        The memory for which one of these is a total on the safe side; ``None`` where capacities say all.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     family: AlphabetFamily | None
     groups: tuple[Group, ...]
+    memory: RoundedMemory | None = None
 
     @cached_property
     def name(self) -> str:
@@ -187,11 +214,20 @@ def compile_plan(
         layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
         asked = (spec.weights.group(), *(limit.group_of(layer) for limit in spec.limits))
         limits = tuple(group for group in asked if group is not None)
-        population = Population(names, layer.shapes, *_counted_once(family, limits))
+        memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
+        population = Population(names, layer.shapes, *_counted_once(family, limits), memory)
         _require_possible(spec, population, layer)
         populations.append(population)
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
     return Plan(spec, tuple(populations), spec.not_enforced(), tuple(remarks))
+
+
+def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
+    """Return whether a limit is a memory that holds a population to fewer synapses than might fit."""
+    if not isinstance(limit, SynapseMemory):
+        return False
+    group = limit.group_of(layer)
+    return group is not None and group.relaxed is not None
 
 
 def layer_shape(spec: HardwareSpec, shapes: tuple[tuple[int, ...], ...]) -> LayerShape:

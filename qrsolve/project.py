@@ -17,6 +17,7 @@ from qrsolve.certify import certify, status_of
 from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population, compile_plan
 from qrsolve.errors import QRSolveError, ShapeError
+from qrsolve.memory_fill import filled
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, quick_solver, select_solver, solve
@@ -177,6 +178,13 @@ def project_population(
     h = _importance(population, weights, importance)
     try:
         parameters, solution, proof = _solve(population, w, h, solver)
+        if population.memory is not None and solution.choice is not None:
+            population, solution = filled(
+                population,
+                solution,
+                lambda p: p.choice(w, parameters, h),
+                lambda problem: solve(problem, quick_solver(problem) if solver is None else solver),
+            )
         problem = population.choice(w, parameters, h)
         return projection_of(population, w, problem, solution, parameters, began, proof)
     except QRSolveError as error:

@@ -69,6 +69,15 @@ class Solution:
         dense = torch.zeros(problem.w.shape, dtype=chosen.dtype, device=chosen.device)
         return dense.scatter_(1, self.index, chosen)
 
+    def synapses(self, problem: ChoiceProblem) -> Tensor:
+        """Return how many synapses each connection takes, as a dense int64 (n_rows, n_columns) matrix."""
+        if self.choice is None:
+            raise InfeasibleError(self.reason or f"{self.solver} found no deployable weights")
+        use = (self.choice > 0).long() if problem.alphabet is None else problem.alphabet.use[self.choice]
+        if self.index is None:
+            return use
+        return torch.zeros(problem.w.shape, dtype=torch.int64, device=use.device).scatter_(1, self.index, use)
+
 
 @dataclass(frozen=True)
 class LevelsProof:

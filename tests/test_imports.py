@@ -20,7 +20,7 @@ _ORDER = [
     {"solution"},
     {"spec", "solvers"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
-    {"allotment"},
+    {"allotment", "memory_fill"},
     {"project", "recovery"},
     {"type_recovery"},
     {"type_usage"},

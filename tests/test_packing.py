@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from qrsolve import HardwareSpec, InfeasibleError, Status, compile_plan, load_spec, project
+from qrsolve.certify import certify
 from qrsolve.check import check
 from qrsolve.explain import explain
+from qrsolve.solvers import solve
 from qrsolve.spec import LayerShape, SynapseMemory
 from qrsolve.spec.packing import Blocks, PerProcessor, Plain, PowersOfTwo, synapses_per_list
 
@@ -174,8 +177,16 @@ def test_projected_weights_fit_whatever_the_blocks_are(seed: int) -> None:
     row = report.layers["w"].rows[0]
     assert row.value == min(dense, sum(by_hand(n, 10) for n in nonzero))
     (group,) = plan.populations[0].groups
-    assert sum(nonzero) <= group.capacity
-    assert projection.certificate.bound <= projection.choice_certificate.bound
+    assert sum(nonzero) <= (group.relaxed or group.capacity)
+    assert projection.certificate.bound <= projection.certificate.objective
+    # No less than what fits wherever it lies, and whoever has room in a word and something to gain has used it.
+    problem = plan.populations[0].choice(weights["w"], projection.parameters)
+    held = solve(problem)
+    assert projection.certificate.objective <= certify(problem, held).objective * (1 + 1e-12)
+    free = solve(replace(problem, groups=())).values(problem)
+    for n, column, wanted in zip(nonzero, projection.weights["w"].T, free.T, strict=True):
+        left = int(((wanted != 0) & (column == 0)).sum())
+        assert row.value == dense or left == 0 or by_hand(n + 1, 10) > by_hand(n, 10)
 
 
 def test_the_bound_covers_what_the_total_gives_up() -> None:
@@ -183,7 +194,7 @@ def test_the_bound_covers_what_the_total_gives_up() -> None:
     memory = {"zeros": "free", "packing": "blocks", "index_bits": 1, "synapse_bits": 2}
     memory |= {"block_synapses": 2, "header_bits": 1, "word_bits": 8}
     weights = {"kind": "codebook", "values": [0.0, 1.0, -1.0]}
-    gaps = 0
+    gaps = hits = 0
     for seed in range(30):
         w = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         spec = chip({"max": 24, **memory}, weights)
@@ -198,15 +209,16 @@ def test_the_bound_covers_what_the_total_gives_up() -> None:
         assert check(plan, projection.weights).is_compliant
         assert projection.certificate.bound <= best + 1e-12
         assert best <= projection.certificate.objective + 1e-12
-        assert projection.choice_certificate.is_optimal
+        hits += projection.certificate.objective <= best + 1e-12
         gaps += projection.status is Status.FEASIBLE
+    assert hits >= 20, hits  # of 30; the total alone finds fewer
     assert gaps > 0, "the example gives nothing up, so the bound was not tried"
 
 
 def test_explain_says_what_is_given_up() -> None:
     told = explain(load_spec("loihi_1"), {"fc": (512, 784)}).to_dict()
     assert told["remarks"][-1].startswith("'fc': synapse_memory: 52,753 synapses fit 1,048,576 bits wherever they lie")
-    assert told["remarks"][-1].endswith("could hold up to 57,344, so at most 4,591 are given up")
+    assert told["remarks"][-1].endswith("and no more than 57,344 could fit")
     assert "synapse_memory: at most 52,753 synapses in all" in told["layers"]["fc"]["structure"]
     assert told["layers"]["fc"]["solver"] == "top_gains"
     assert not [text for text in told["not_enforced"] if "synapse_memory" in text]

@@ -221,8 +221,9 @@ class SynapseMemory(CountedLimit):
     Zeros that are stored cost memory (dense rows, kernels, crossbars), so shapes decide and a layer fits or does not.
     Where zeros are free, the cheaper of two formats is taken: all weights in order, or only the nonzero ones, each with
     an index of ``index_bits``. If the first does not fit, the number of synapses is limited. It follows from ``max``
-    exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, and
-    `remark_of` says how many more could fit at best. `packed_usage` always counts the bits themselves.
+    exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, to which
+    `project` adds what fits in fact, and `remark_of` says how many could at best. `packed_usage` always counts the
+    bits themselves.
     """
 
     unit: ClassVar[str] = "bits"
@@ -308,9 +309,9 @@ class SynapseMemory(CountedLimit):
             return ""
         budget = self._budget(layer)
         return (
-            f"{self.kind}: {budget.synapses:,} synapses fit {self.capacity:,} bits wherever they lie, and this total "
-            f"is held; blocks that happen to be full could hold up to {budget.most:,}, so at most "
-            f"{budget.most - budget.synapses:,} are given up"
+            f"{self.kind}: {budget.synapses:,} synapses fit {self.capacity:,} bits wherever they lie, and a training "
+            "holds this total; a projection then adds what its blocks have room for, and no more than "
+            f"{budget.most:,} could fit"
         )
 
     def _dense_bits(self, layer: LayerShape) -> int:

@@ -162,6 +162,10 @@ class ListPacking(Packing):
         """
 
     @abstractmethod
+    def room(self, synapses: Tensor) -> Tensor:
+        """Return how many synapses each list could have in the bits that it takes with these."""
+
+    @abstractmethod
     def budget(self, bits: int, lists: int, longest: int) -> Budget:
         """Return how many synapses fit ``bits`` in the sparse format.
 
@@ -185,6 +189,10 @@ class Plain(ListPacking):
     def sparse_bits(self, synapses: Tensor) -> int:
         """Return ``synapses * (synapse_bits + index_bits)``."""
         return int(synapses.sum()) * self.sparse_synapse_bits
+
+    def room(self, synapses: Tensor) -> Tensor:
+        """Return the same numbers: nothing is rounded."""
+        return synapses
 
     def budget(self, bits: int, lists: int, longest: int) -> Budget:
         """Return ``bits // (synapse_bits + index_bits)``, exactly."""
@@ -237,6 +245,13 @@ class Blocks(ListPacking):
     def sparse_bits(self, synapses: Tensor) -> int:
         """Return the bits of all lists together."""
         return int(self.list_bits(synapses, self.sparse_synapse_bits).sum())
+
+    def room(self, synapses: Tensor) -> Tensor:
+        """Return how many synapses each list could have in the same number of words."""
+        bits, room = self.list_bits(synapses, self.sparse_synapse_bits), synapses
+        while bool((more := self.list_bits(room + 1, self.sparse_synapse_bits) <= bits).any()):
+            room = room + more
+        return room
 
     def budget(self, bits: int, lists: int, longest: int) -> Budget:
         """Bound the bits of ``n`` synapses from both sides by the staircase's hulls.
