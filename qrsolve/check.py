@@ -374,9 +374,8 @@ def _listed(usage: Usage) -> str:
 
 
 def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
-    """Count a limit of a chip or network over all populations; ``None`` where each population has its own."""
-    scope = getattr(limit, "scope", "")
-    if scope not in ("chip", "network") or limit.not_enforced():
+    """Count a limit that all populations share; ``None`` where each population has its own."""
+    if not limit.is_shared() or limit.not_enforced():
         return None
     capacity = plan.spec.total(limit)
     n_chips = capacity // limit.capacity if limit.capacity else 1

@@ -63,6 +63,10 @@ class LimitKind(Fact):
         """Return how many a population takes whatever its weights are; ``None`` where weights decide."""
         return self.shape_usage(layer.rows, layer.columns)
 
+    def is_shared(self) -> bool:
+        """Whether all layers of a network together are held to the limit, besides each of them."""
+        return False
+
     def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
         """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
 
@@ -210,9 +214,13 @@ class Synapses(CountedLimit):
 
     def remark(self) -> str:
         """Say how a total over more, or less, than a layer is held."""
-        if self.scope in ("chip", "network") and self.zeros == "free":
+        if self.is_shared() and self.zeros == "free":
             return f"{self.kind}: the total of the {self.scope} is divided among the layers by what their weights save"
-        return "" if self.scope == "layer" else _taken_per_layer(self.kind, self.scope)
+        return _how_shared(self, self.scope)
+
+    def is_shared(self) -> bool:
+        """Whether a chip or a network has the total."""
+        return self.scope in ("chip", "network")
 
 
 class SynapseMemory(CountedLimit):
@@ -294,12 +302,16 @@ class SynapseMemory(CountedLimit):
         return min(dense, sparse) if layer.max_synapses == 1 else sparse
 
     def remark(self) -> str:
-        """Say that memory of more, or less, than a layer is counted per layer, and what a matrix is taken for."""
-        texts = [] if self.scope == "layer" else [_taken_per_layer(self.kind, self.scope)]
+        """Say how memory of more, or less, than a layer is held, and what a matrix is taken for."""
+        texts = [text] if (text := _how_shared(self, self.scope)) else []
         if self.packing in ("powers_of_two", "per_processor"):
             flattened = "give a flattened layer as (neurons, channels, height, width)"
             texts.append(f"{self.kind}: a matrix is taken as kernels of 1 x 1; {flattened}")
         return "; ".join(texts)
+
+    def is_shared(self) -> bool:
+        """Whether a chip has the memory."""
+        return self.scope == "chip"
 
     def remark_of(self, layer: LayerShape) -> str:
         """Say how many synapses at most are given up where a total stands for a staircase of blocks."""
@@ -354,7 +366,11 @@ class Tags(CountedLimit):
 
 
 class Neurons(CountedLimit):
-    """Neurons of a layer, core, chip or network."""
+    """Neurons of a layer, core, chip or network.
+
+    Which layers share a chip is known only once they are placed, and some chips have hidden and output neurons of
+    their own: so scope chip is held for each layer alone. Scope network holds all layers together.
+    """
 
     kind: Literal["neurons"] = "neurons"
     scope: Literal["layer", "core", "chip", "network"] = "chip"
@@ -368,9 +384,13 @@ class Neurons(CountedLimit):
         """Say that neurons per core need a placement."""
         return f"neurons (at most {self.capacity} per core) waits for a placement" if self.scope == "core" else ""
 
+    def is_shared(self) -> bool:
+        """Whether the whole network has the neurons."""
+        return self.scope == "network"
+
     def remark(self) -> str:
-        """Say that a total over more than a layer is counted per layer."""
-        return _taken_per_layer(self.kind, self.scope) if self.scope in ("chip", "network") else ""
+        """Say how a total over more than a layer is held."""
+        return "" if self.scope == "core" else _how_shared(self, self.scope)
 
 
 Limit = Annotated[
@@ -379,5 +399,8 @@ Limit = Annotated[
 LIMIT_KINDS: tuple[type[LimitKind], ...] = get_args(get_args(Limit)[0])
 
 
-def _taken_per_layer(kind: str, scope: str) -> str:
-    return f"{kind}: scope {scope} is taken as the layer until a placement exists"
+def _how_shared(limit: LimitKind, scope: str) -> str:
+    """Say how a limit of more, or less, than a layer is held, for one whose total is not divided."""
+    if limit.is_shared():
+        return f"{limit.kind}: each layer is held to the total of the {scope}; all together are only counted, by check"
+    return "" if scope == "layer" else f"{limit.kind}: scope {scope} is taken as the layer until a placement exists"
