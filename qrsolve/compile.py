@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
+from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.spec import HardwareSpec, LayerShape, load_spec
 
@@ -187,7 +188,9 @@ def compile_plan(
         layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
         asked = (spec.weights.group(), *(limit.group_of(layer) for limit in spec.limits))
         limits = tuple(group for group in asked if group is not None)
-        population = Population(names, layer.shapes, *_counted_once(family, limits))
+        population = Population(
+            names, layer.shapes, *_counted_once(*placed(family, limits, layer.rows * layer.columns))
+        )
         _require_possible(spec, population, layer)
         populations.append(population)
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
@@ -197,7 +200,8 @@ def compile_plan(
 def layer_shape(spec: HardwareSpec, shapes: tuple[tuple[int, ...], ...]) -> LayerShape:
     """Return what a chip's limits ask of a population with these afferent matrices."""
     family = spec.weights.family()
-    return LayerShape(shapes, spec.weights.stored_bits(), 1 if family is None else int(family.use.max()))
+    fewest, most = (0, 1) if family is None else (int(family.use.min()), int(family.use.max()))
+    return LayerShape(shapes, spec.weights.stored_bits(), most, fewest)
 
 
 def _counted_once(
@@ -235,20 +239,24 @@ def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[
 def _require_possible(spec: HardwareSpec, population: Population, layer: LayerShape) -> None:
     rows, columns = population.n_rows, population.n_columns
     for limit in spec.limits:
-        used = limit.usage_of(layer)
+        used = limit.least_usage(layer)
         if used is not None and used > limit.capacity:
-            taken = f"{used} {limit.unit}".strip()
+            at_least = "" if limit.usage_of(layer) is not None else "at least "
+            taken = f"{at_least}{used} {limit.unit}".strip()
             raise InfeasibleError(
                 f"'{population.name}': {rows} neurons x {columns} sources take {taken} of {limit.kind}; "
                 f"{spec.name} allows {limit.capacity} ({used - limit.capacity} too many)"
             )
-    fewest = 0 if population.family is None else int(population.family.use.min())
+    family = population.family
     for group in population.groups:
         if group.kind == "block" and any(width % group.block for width in population.widths):
             widths = ", ".join(f"'{n}' has {w}" for n, w in zip(population.names, population.widths, strict=True))
             raise ShapeError(f"{group.limit}: the sources must be a multiple of {group.block}; {widths}")
         if group.counts_classes:
             continue
+        fewest = 0
+        if family is not None:
+            fewest = int(not family.has_zero) if group.counts == "sources" else int(family.use.min())
         size, capacity = group.part_size(rows, columns), int(group.capacities(rows, columns)[0]) if rows else 0
         if rows and fewest * size > capacity:
             raise InfeasibleError(

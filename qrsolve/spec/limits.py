@@ -63,6 +63,10 @@ class LimitKind(Fact):
         """Return how many a population takes whatever its weights are; ``None`` where weights decide."""
         return self.shape_usage(layer.rows, layer.columns)
 
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return what a population takes at the least, whatever its weights are; ``None`` where that is not known."""
+        return self.usage_of(layer)
+
     def is_shared(self) -> bool:
         """Whether all layers of a network together are held to the limit, besides each of them."""
         return False
@@ -202,15 +206,25 @@ class Synapses(CountedLimit):
     scope: Literal["layer", "core", "chip", "network"] = "layer"
     """What shares the total."""
     zeros: Literal["free", "stored"] = "free"
-    """Whether a weight of 0 takes a place: stored in a dense crossbar, free in a list."""
+    """Whether a weight of 0 takes a place: stored in a dense crossbar, free in a list. Any other takes its synapses."""
 
     def group(self) -> Group | None:
         """Return one capacity for all entries, where zeros are free."""
         return Group("all", self.capacity, limit="synapses") if self.zeros == "free" else None
 
-    def shape_usage(self, rows: int, columns: int) -> int | None:
-        """Return ``rows * columns`` where zeros are stored."""
-        return rows * columns if self.zeros == "stored" else None
+    def group_of(self, layer: LayerShape) -> Group | None:
+        """Return one capacity for all entries, unless zeros are stored and no weight takes more than they do."""
+        if self.zeros == "free" or layer.max_synapses <= 1:
+            return self.group()
+        return Group("all", self.capacity, counts="places", limit=self.kind)
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return the number of weights, where zeros are stored and no weight takes more than they do."""
+        return self.least_usage(layer) if layer.max_synapses <= 1 else None
+
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return the number of weights, where zeros are stored."""
+        return layer.rows * layer.columns if self.zeros == "stored" else None
 
     def remark(self) -> str:
         """Say how a total over more, or less, than a layer is held."""
@@ -231,6 +245,8 @@ class SynapseMemory(CountedLimit):
     an index of ``index_bits``. If the first does not fit, the number of synapses is limited. It follows from ``max``
     exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, and
     `remark_of` says how many more could fit at best. `packed_usage` always counts the bits themselves.
+
+    Where a weight can take several synapses, each takes its bits; a zero that is stored takes those of one.
     """
 
     unit: ClassVar[str] = "bits"
@@ -268,6 +284,10 @@ class SynapseMemory(CountedLimit):
             raise refusal(Conflict(("index_bits",), "'index_bits' is only for zeros 'free'; 'zeros' is 'stored'"))
         return self
 
+    def packs_copies(self) -> bool:
+        """Whether a weight can have several synapses."""
+        return self.packing not in ("powers_of_two", "per_processor")
+
     def rule(self, weight_bits: int) -> Packing:
         """Return the packing as arithmetic, for weights of so many bits."""
         bits = self.synapse_bits or weight_bits
@@ -281,23 +301,36 @@ class SynapseMemory(CountedLimit):
         return Blocks(bits, self.index_bits or 0, self.block_synapses or 64, header, self.word_bits or 64)
 
     def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the bits of all weights, where zeros are stored."""
-        return self._dense_bits(layer) if self.zeros == "stored" else None
+        """Return the bits of all weights, where they are all there, as single synapses."""
+        return self.least_usage(layer) if layer.max_synapses <= 1 else None
+
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return the bits of one synapse for each weight, where zeros are stored or there are none."""
+        if self.zeros == "free" and layer.min_synapses < 1:
+            return None
+        if self.zeros == "stored" or layer.max_synapses <= 1:
+            return self._dense_bits(layer)
+        rule = self.rule(layer.weight_bits)
+        assert isinstance(rule, ListPacking)  # the others store zeros
+        return rule.sparse_bits(torch.tensor(_full_lists(layer), dtype=torch.int64))
 
     def group_of(self, layer: LayerShape) -> Group | None:
-        """Return one capacity for all synapses, where zeros are free and not even all weights in order fit."""
-        if self.zeros == "stored" or self._all_fits(layer):
+        """Return one capacity for all synapses, unless all weights fit in order, or shapes alone decide."""
+        if self.usage_of(layer) is not None or self._all_fits(layer):
             return None
         budget = self._budget(layer)
         relaxed = budget.most if budget.most > budget.synapses else None
-        return Group("all", budget.synapses, limit=self.kind, relaxed=relaxed)
+        counts: Literal["synapses", "places"] = "places" if self.zeros == "stored" else "synapses"
+        return Group("all", budget.synapses, counts=counts, limit=self.kind, relaxed=relaxed)
 
     def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int:
         """Return the bits of the weights, packed; where zeros are free, in the cheaper format."""
         rule, dense = self.rule(layer.weight_bits), self._dense_bits(layer)
-        if self.zeros == "stored" or not isinstance(rule, ListPacking):
+        if not isinstance(rule, ListPacking) or (self.zeros == "stored" and layer.max_synapses <= 1):
             return dense
-        lists = [synapses_per_list(part) for part in synapses]
+        # Without an index, a zero in its place takes what a synapse does.
+        places = [part.clamp(min=1) if self.zeros == "stored" else part for part in synapses]
+        lists = [synapses_per_list(part) for part in places]
         sparse = rule.sparse_bits(torch.cat(lists)) if lists else 0
         return min(dense, sparse) if layer.max_synapses == 1 else sparse
 
@@ -338,7 +371,13 @@ class SynapseMemory(CountedLimit):
         assert isinstance(rule, ListPacking)  # the others store zeros
         n_lists = sum(shape[1] for shape in layer.shapes)
         longest = max(shape[0] * prod(shape[2:]) for shape in layer.shapes) * layer.max_synapses
-        return rule.budget(self.capacity, n_lists, longest)
+        budget = rule.budget(self.capacity, n_lists, longest)
+        least = self.least_usage(layer)
+        if least is None or least > self.capacity:
+            return budget
+        # One synapse for each weight is known to fit, where it is the least that there can be.
+        fewest = max(budget.synapses, sum(_full_lists(layer)))
+        return Budget(fewest, max(budget.most, fewest))
 
 
 class Axons(CountedLimit):
@@ -397,6 +436,11 @@ Limit = Annotated[
     FanIn | FanOut | NOfM | Synapses | SynapseMemory | Axons | Tags | Neurons, Field(discriminator="kind")
 ]
 LIMIT_KINDS: tuple[type[LimitKind], ...] = get_args(get_args(Limit)[0])
+
+
+def _full_lists(layer: LayerShape) -> list[int]:
+    """Return the length of the list of each source or channel, one synapse for each weight."""
+    return [shape[0] * prod(shape[2:]) for shape in layer.shapes for _ in range(shape[1])]
 
 
 def _how_shared(limit: LimitKind, scope: str) -> str:
