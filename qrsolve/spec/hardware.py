@@ -80,12 +80,21 @@ class HardwareSpec(Part):
 
     def unverified(self) -> tuple[str, ...]:
         """Return the parts whose numbers nobody has checked, as ``weights.scale`` or ``fan_in``."""
-        found = []
+        return tuple(
+            name
+            for name, fact in self.named_facts()
+            if fact.confidence == "unverified" and set(fact.model_fields_set) & _numbers(fact)
+        )
+
+    def notes_of_parts(self) -> tuple[str, ...]:
+        """Return the notes of all parts, each after the part that it is about."""
+        return tuple(f"{name}: {fact.note}" for name, fact in self.named_facts() if fact.note)
+
+    def named_facts(self) -> Iterator[tuple[str, Fact]]:
+        """Go through every part that has a source, each by the name that users know: ``weights.scale``, ``fan_in``."""
         for path, fact in self.facts():
-            if fact.confidence == "unverified" and set(fact.model_fields_set) & _numbers(fact):
-                where = [self.limits[part].kind if isinstance(part, int) else part for part in path if part != "limits"]
-                found.append(".".join(str(part) for part in where))
-        return tuple(found)
+            where = [self.limits[part].kind if isinstance(part, int) else part for part in path if part != "limits"]
+            yield ".".join(str(part) for part in where), fact
 
     def _unknown_sources(self) -> Iterator[Conflict]:
         for path, fact in self.facts():

@@ -162,12 +162,13 @@ class FanOut(CountedLimit):
         return f"fan_out (at most {self.capacity} {counted} for {scope}) waits for a placement"
 
     def remark(self) -> str:
-        """Say what a source is."""
+        """Say what a source is, and that the sources of every matrix are meant: no field says whose they are."""
         if self._waits():
             return ""
         return (
             "fan_out: a source is one column of one matrix; of a convolution, one position of its filters "
-            "(channel, kernel row and column)"
+            "(channel, kernel row and column); every matrix is held to it, those of inputs too, unless it is left out "
+            "(--layer names the matrices to take, and no limit holds the others)"
         )
 
     def _waits(self) -> bool:
