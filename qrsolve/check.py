@@ -404,7 +404,8 @@ def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
     chips = f" on each of {n_chips} chips = {capacity:,}" if n_chips > 1 else ""
     over = f" ({total - capacity:,} too many)" if total > capacity else ""
     layers = _n(len(plan.populations), "layer")
-    text = f"{layers}: {total:,} {limit.kind} in all; {limit.kind} allows {limit.capacity:,}{chips}{over}"
+    counted = f"{limit.unit} of {limit.kind}" if limit.unit else limit.kind
+    text = f"{layers}: {total:,} {counted} in all; {limit.kind} allows {limit.capacity:,}{chips}{over}"
     return LimitRow(limit.kind, where, total, capacity, text)
 
 

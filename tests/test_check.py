@@ -203,7 +203,7 @@ def test_a_scale_that_is_no_power_of_two_is_seen() -> None:
     assert checked("xylo_audio_2", {"hidden": codes / 64}).is_compliant
     report = checked("xylo_audio_2", {"hidden": codes / 63})
     assert row(report, "values").text.endswith(
-        "no scale found that make up all 255 distinct values; 254 of 255 weights have no such value"
+        "no scale found that makes up all 255 distinct values; 254 of 255 weights have no such value"
     )
 
 
