@@ -17,7 +17,7 @@ from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.problem import Group
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.levels import select_method
-from qrsolve.spec import Fact, HardwareSpec, LimitKind, load_spec, spec_hash
+from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
 
 EXAMPLE = (64, 256)
 """Neurons and sources of the layer that is explained where no shape is asked for."""
@@ -214,15 +214,16 @@ def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, .
             limits.append(f"{group.limit}: one for all weights of a source")
             continue
         where = parts.get(group.kind, f"in each {group.block} sources")
-        limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, asked, family)} {where}")
+        limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, asked, family, layer)} {where}")
     return "; ".join([what, *limits]) if limits else f"{what}; no limit on their number"
 
 
-def _counted(group: Group, asked: Sequence[Group], family: AlphabetFamily | None) -> str:
+def _counted(group: Group, asked: Sequence[Group], family: AlphabetFamily | None, layer: LayerShape) -> str:
     """Say what a group counts in the words of its limit, which `compile_plan` may have turned into synapses."""
     ways = [g.counts for g in asked if (g.limit, g.kind) == (group.limit, group.kind)]
     counts = group.counts if group.counts in ways or not ways else ways[0]
-    if counts == "places" and group.relaxed is None:
+    # Elsewhere synapses stand for places: no weight is 0, or other limits do not count zeros.
+    if counts == "places" and family is not None and int(family.use.min()) > layer.min_synapses:
         return "places, one for each weight of 0 too,"
     if group.kind == "column" and (family is None or counts == "sources" or int(family.use.max()) <= 1):
         return "targets"

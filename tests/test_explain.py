@@ -92,6 +92,8 @@ def test_a_limit_of_sources_is_not_said_to_count_synapses() -> None:
         .layers["w"]
         .structure.endswith("; synapses: at most 30 places, one for each weight of 0 too, in all")
     )
+    beside = chip(grid, {"kind": "fan_in", "max": 4}, {"kind": "synapses", "max": 30, "zeros": "stored"})
+    assert explain(beside, {"w": (4, 5)}).layers["w"].structure.endswith("; synapses: at most 21 synapses in all")
     both = chip(grid, {"kind": "fan_in", "max": 3, "counts": "sources"}, {"kind": "fan_in", "max": 4})
     assert (
         explain(both, {"w": (4, 5)})
