@@ -28,7 +28,7 @@ class Scale(Fact):
     """Which weights share one scale."""
     value: PositiveNumber | None = None
     """The scale itself; only with ``kind: fixed``."""
-    exponents: Annotated[tuple[int, int], Field(strict=False)] | None = None
+    exponents: Annotated[tuple[int, ...], Field(min_length=2, max_length=2, strict=False)] | None = None
     """Least and greatest shift; only with ``kind: power_of_two``. Stated, but not held: its unit is the chip's own."""
 
     @model_validator(mode="after")
