@@ -15,7 +15,7 @@ from qrsolve.model_file import require_finite
 from qrsolve.problem import Group
 from qrsolve.spec import LayerShape, LimitKind
 from qrsolve.type_usage import TypeUsage
-from qrsolve.usage import Usage, usage_of
+from qrsolve.usage import Usage, usage_of, with_copies
 
 _LISTED = 4
 """The most values or clashes that one text lists."""
@@ -180,6 +180,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     """
     layers: dict[str, LayerReport] = {}
     totals = [0] * len(plan.spec.limits)
+    family = plan.spec.weights.family()
     usages = []
     for population in plan.populations:
         matrix = population.matrix(weights).cpu()
@@ -189,8 +190,9 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
         usages.append(usage)
         rows = []
         layer = layer_shape(plan.spec, population.shapes)
+        synapses = with_copies(usage, family)
         for i, limit in enumerate(plan.spec.limits):
-            if (row := _limit_row(usage, limit, layer)) is not None:
+            if (row := _limit_row(usage, limit, layer, synapses)) is not None:
                 rows.append(row)
                 totals[i] += row.value
         if (group := plan.spec.weights.group()) is not None:
@@ -206,31 +208,17 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     return Report(layers, network, plan.not_enforced, plan.remarks, memory_energy(plan, usages))
 
 
-def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape) -> LimitRow | None:
+def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> LimitRow | None:
     """Count one limit for one population; ``None`` for a limit that this version does not count."""
+    if (row := _whole_row(usage, limit, layer, synapses)) is not None:
+        return row
     population = usage.population
-    rows, columns = usage.matrix.shape
-    synapses = population.split(usage.use)
-    bits = limit.packed_usage(layer, [synapses[name] for name in population.names])
-    if bits is not None:
-        where = f"'{population.name}'"
-        counted = _n(int(usage.use.sum()), "synapse") if limit.usage_of(layer) is None else _n(columns * rows, "weight")
-        text = f"{where}: {counted}, {bits:,} bits packed{_allowed(limit, bits)}"
-        return LimitRow(limit.kind, where, bits, limit.capacity, text)
-    taken = limit.usage_of(layer)
-    if taken is not None:
-        where = f"'{population.name}'"
-        counted = (
-            f"{rows:,} neurons" if limit.kind == "neurons" else f"{rows:,} neurons x {columns:,} sources = {taken:,}"
-        )
-        text = f"{where}: {counted}{_allowed(limit, taken)}"
-        return LimitRow(limit.kind, where, taken, limit.capacity, text)
     group = limit.group()
     if group is None:
         return None
     if group.kind == "block" and any(width % group.block for width in population.widths):
         return None
-    counted_use = usage.use if group.counts == "synapses" else (usage.matrix != 0).long()
+    counted_use = synapses if group.counts == "synapses" else (usage.matrix != 0).long()
     parts = group.gather(counted_use)
     if parts.numel() == 0:
         where = f"'{population.name}'"
@@ -243,6 +231,39 @@ def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape) -> LimitRow | 
     at_least = "at least " if guessed else ""
     text = f"{where}: {at_least}{_sum_of(parts[worst], group)}{_allowed(limit, value)}"
     return LimitRow(limit.kind, where, value, limit.capacity, text)
+
+
+def _places(usage: Usage, synapses: Tensor) -> str:
+    """Say how many places weights take where a zero has one: ``32 weights + 64 synapses beside the first``."""
+    at_least = "at least " if bool(usage.unreached.any()) else ""
+    beside = int((synapses - 1).clamp(min=0).sum())
+    return f"{at_least}{_n(synapses.numel(), 'weight')} + {_n(beside, 'synapse')} beside the first"
+
+
+def _whole_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> LimitRow | None:
+    """Count packed bits, places of zeros, or what a shape takes; ``None`` for a limit of parts, or of synapses only."""
+    population, where = usage.population, f"'{usage.population.name}'"
+    rows, columns = usage.matrix.shape
+    parts, asked = population.split(synapses), limit.group_of(layer)
+    bits = limit.packed_usage(layer, [parts[name] for name in population.names])
+    value = limit.usage_of(layer) if bits is None else bits
+    if asked is not None and asked.counts == "places":
+        counted = _places(usage, synapses)
+        if value is None:
+            value = int(synapses.clamp(min=1).sum())
+            counted += f" = {value:,}"
+    elif value is None:
+        return None
+    elif bits is None:
+        counted = f"{rows:,} neurons"
+        if limit.kind != "neurons":
+            counted += f" x {columns:,} sources = {value:,}"
+    elif limit.usage_of(layer) is None:
+        counted = _n(int(synapses.sum()), "synapse")
+    else:
+        counted = _n(columns * rows, "weight")
+    packed = "" if bits is None else f", {bits:,} bits packed"
+    return LimitRow(limit.kind, where, value, limit.capacity, f"{where}: {counted}{packed}{_allowed(limit, value)}")
 
 
 def _sum_of(uses: Tensor, group: Group) -> str:
@@ -374,9 +395,8 @@ def _listed(usage: Usage) -> str:
 
 
 def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
-    """Count a limit of a chip or network over all populations; ``None`` where each population has its own."""
-    scope = getattr(limit, "scope", "")
-    if scope not in ("chip", "network") or limit.not_enforced():
+    """Count a limit that all populations share; ``None`` where each population has its own."""
+    if not limit.is_shared() or limit.not_enforced():
         return None
     capacity = plan.spec.total(limit)
     n_chips = capacity // limit.capacity if limit.capacity else 1
@@ -384,7 +404,8 @@ def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
     chips = f" on each of {n_chips} chips = {capacity:,}" if n_chips > 1 else ""
     over = f" ({total - capacity:,} too many)" if total > capacity else ""
     layers = _n(len(plan.populations), "layer")
-    text = f"{layers}: {total:,} {limit.kind} in all; {limit.kind} allows {limit.capacity:,}{chips}{over}"
+    counted = f"{limit.unit} of {limit.kind}" if limit.unit else limit.kind
+    text = f"{layers}: {total:,} {counted} in all; {limit.kind} allows {limit.capacity:,}{chips}{over}"
     return LimitRow(limit.kind, where, total, capacity, text)
 
 

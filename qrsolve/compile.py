@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
+from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.spec import HardwareSpec, LayerShape, load_spec
 from qrsolve.spec.limits import LimitKind, SynapseMemory
@@ -215,7 +216,8 @@ def compile_plan(
         asked = (spec.weights.group(), *(limit.group_of(layer) for limit in spec.limits))
         limits = tuple(group for group in asked if group is not None)
         memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
-        population = Population(names, layer.shapes, *_counted_once(family, limits), memory)
+        counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
+        population = Population(names, layer.shapes, *counted, memory)
         _require_possible(spec, population, layer)
         populations.append(population)
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
@@ -224,7 +226,7 @@ def compile_plan(
 
 def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
     """Return whether a limit is a memory that holds a population to fewer synapses than might fit."""
-    if not isinstance(limit, SynapseMemory):
+    if not isinstance(limit, SynapseMemory) or limit.zeros == "stored":
         return False
     group = limit.group_of(layer)
     return group is not None and group.relaxed is not None
@@ -233,7 +235,8 @@ def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
 def layer_shape(spec: HardwareSpec, shapes: tuple[tuple[int, ...], ...]) -> LayerShape:
     """Return what a chip's limits ask of a population with these afferent matrices."""
     family = spec.weights.family()
-    return LayerShape(shapes, spec.weights.stored_bits(), 1 if family is None else int(family.use.max()))
+    fewest, most = (0, 1) if family is None else (int(family.use.min()), int(family.use.max()))
+    return LayerShape(shapes, spec.weights.stored_bits(), most, fewest)
 
 
 def _counted_once(
@@ -271,20 +274,24 @@ def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[
 def _require_possible(spec: HardwareSpec, population: Population, layer: LayerShape) -> None:
     rows, columns = population.n_rows, population.n_columns
     for limit in spec.limits:
-        used = limit.usage_of(layer)
+        used = limit.least_usage(layer)
         if used is not None and used > limit.capacity:
-            taken = f"{used} {limit.unit}".strip()
+            at_least = "" if limit.usage_of(layer) is not None else "at least "
+            taken = f"{at_least}{used} {limit.unit}".strip()
             raise InfeasibleError(
                 f"'{population.name}': {rows} neurons x {columns} sources take {taken} of {limit.kind}; "
                 f"{spec.name} allows {limit.capacity} ({used - limit.capacity} too many)"
             )
-    fewest = 0 if population.family is None else int(population.family.use.min())
+    family = population.family
     for group in population.groups:
         if group.kind == "block" and any(width % group.block for width in population.widths):
             widths = ", ".join(f"'{n}' has {w}" for n, w in zip(population.names, population.widths, strict=True))
             raise ShapeError(f"{group.limit}: the sources must be a multiple of {group.block}; {widths}")
         if group.counts_classes:
             continue
+        fewest = 0
+        if family is not None:
+            fewest = int(not family.has_zero) if group.counts == "sources" else int(family.use.min())
         size, capacity = group.part_size(rows, columns), int(group.capacities(rows, columns)[0]) if rows else 0
         if rows and fewest * size > capacity:
             raise InfeasibleError(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from qrsolve.compile import Plan
 from qrsolve.spec import HardwareSpec, SynapseMemory
-from qrsolve.usage import Usage, usage_of
+from qrsolve.usage import Usage, with_copies
 
 REAL_BITS = 32
 """Bits of a weight that can be any real number."""
@@ -76,7 +76,7 @@ class LayerEnergy:
     synapses : int
         Hardware synapses in use; a filter's are counted once, not at each place.
     n_stored : int
-        Places in the memory: the synapses, or every connection where zeros are stored.
+        Places in the memory: the synapses, and one for every zero where zeros are stored.
     n_sources : int
         Columns of the population's matrix.
     memory_bits : int
@@ -205,11 +205,12 @@ def memory_energy(plan: Plan, usages: Sequence[Usage]) -> Energy:
         One per population of the plan, in order.
     """
     bits, zeros_stored, rule = synapse_bits(plan.spec)
+    family = plan.spec.weights.family()
     layers, use = {}, {}
     for usage in usages:
-        synapses = _with_copies(plan.spec, usage)
+        synapses = with_copies(usage, family)
         n_used = int(synapses.sum())
-        n_stored = max(n_used, synapses.numel()) if zeros_stored else n_used
+        n_stored = int(synapses.clamp(min=1).sum()) if zeros_stored else n_used
         population = usage.population
         layers[population.name] = LayerEnergy(population.names, n_used, n_stored, population.n_columns, n_stored * bits)
         use.update(population.split(synapses))
@@ -327,11 +328,3 @@ class _Watch:
 
     def activity(self, n_inferences: int) -> Activity:
         return Activity(self.events / n_inferences, self.operations / n_inferences, self.is_spiking)
-
-
-def _with_copies(spec: HardwareSpec, usage: Usage) -> Tensor:
-    """Return the hardware synapses of each connection, also where the chip's limits count sources only."""
-    population, family = usage.population, spec.weights.family()
-    if family is None or population.family is None or torch.equal(family.use, population.family.use):
-        return usage.use
-    return usage_of(replace(population, family=family), usage.matrix, usage.parameters).use

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
-from qrsolve.compile import Population, compile_plan
+from qrsolve.compile import Population, compile_plan, layer_shape
 from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.problem import Group
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.levels import select_method
-from qrsolve.spec import HardwareSpec, LimitKind, load_spec, spec_hash
+from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
 
 EXAMPLE = (64, 256)
 """Neurons and sources of the layer that is explained where no shape is asked for."""
@@ -95,6 +95,20 @@ class Explanation:
         """Return each limit as in the chip's file, with its source in full and whether it is enforced."""
         return [_limit_facts(self.spec, limit) for limit in self.spec.limits]
 
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Return the weights, the parts inside them, and the hierarchy, by name, each with a source of its own.
+
+        ``stated`` tells whether the chip's file has the part at all; a hierarchy that it does not have is left out.
+        """
+        parts = {}
+        for name, fact in self.spec.named_facts():
+            is_stated = bool(fact.model_fields_set)
+            if name.partition(".")[0] == "weights" or (name == "hierarchy" and is_stated):
+                inner = {key for key, value in fact if isinstance(value, Fact)}
+                facts = fact.model_dump(mode="json", exclude_none=True, exclude=inner)
+                parts[name] = {**_stated(facts, self.spec), "stated": is_stated}
+        return dict(sorted(parts.items(), key=lambda item: item[0] == "hierarchy"))
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: the object that ``qrsolve explain --json`` prints."""
         return {
@@ -102,6 +116,7 @@ class Explanation:
             "title": self.spec.title,
             "spec_hash": spec_hash(self.spec),
             "weights": _stated(self.spec.weights.model_dump(mode="json", exclude_none=True), self.spec),
+            "hierarchy": _stated(self.spec.hierarchy.model_dump(mode="json", exclude_none=True), self.spec),
             "limits": self.limits(),
             "is_example": self.is_example,
             "problem": self.problem,
@@ -149,11 +164,11 @@ def explain(
         plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups)
     except (InfeasibleError, NoSolverError) as error:
         return Explanation(spec, {}, is_example, str(error), isinstance(error, InfeasibleError))
-    layers = {population.name: _layer(population) for population in plan.populations}
+    layers = {population.name: _layer(spec, population) for population in plan.populations}
     return Explanation(spec, layers, is_example, remarks=plan.remarks)
 
 
-def _layer(population: Population) -> LayerExplanation:
+def _layer(spec: HardwareSpec, population: Population) -> LayerExplanation:
     family = population.family
     parameters = None if family is None else _typical(family).expand(_n_scopes(population), -1)
     targets = _typical_targets(family, parameters, population.n_columns).expand(population.n_rows, -1)
@@ -169,7 +184,7 @@ def _layer(population: Population) -> LayerExplanation:
     return LayerExplanation(
         population.n_rows,
         population.n_columns,
-        _structure(population, learned),
+        _structure(spec, population, learned),
         learned,
         None if chosen is None else chosen.name,
         guarantee,
@@ -177,7 +192,7 @@ def _layer(population: Population) -> LayerExplanation:
     )
 
 
-def _structure(population: Population, learned: tuple[str, ...]) -> str:
+def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, ...]) -> str:
     rows, columns, family = population.n_rows, population.n_columns, population.family
     entries = f"{rows:,} neurons x {columns:,} sources"
     if family is None:
@@ -192,20 +207,29 @@ def _structure(population: Population, learned: tuple[str, ...]) -> str:
             what += f", made from {n_values} {shared}"
     parts = {"row": "per neuron", "column": "per source", "all": "in all"}
     limits = []
+    layer = layer_shape(spec, population.shapes)
+    asked = [group for limit in spec.limits if (group := limit.group_of(layer)) is not None]
     for group in population.groups:
         if group.counts_classes:
             limits.append(f"{group.limit}: one for all weights of a source")
             continue
         where = parts.get(group.kind, f"in each {group.block} sources")
-        limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, family)} {where}")
+        limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, asked, family, layer)} {where}")
     return "; ".join([what, *limits]) if limits else f"{what}; no limit on their number"
 
 
-def _counted(group: Group, family: AlphabetFamily | None) -> str:
-    """Say what a group counts."""
-    if group.kind == "column" and (family is None or group.counts == "sources" or int(family.use.max()) <= 1):
+def _counted(group: Group, asked: Sequence[Group], family: AlphabetFamily | None, layer: LayerShape) -> str:
+    """Say what a group counts in the words of its limit, which `compile_plan` may have turned into synapses."""
+    ways = [g.counts for g in asked if (g.limit, g.kind) == (group.limit, group.kind)]
+    counts = group.counts if group.counts in ways or not ways else ways[0]
+    # Elsewhere synapses stand for places: no weight is 0, or other limits do not count zeros.
+    if counts == "places" and family is not None and int(family.use.min()) > layer.min_synapses:
+        return "places, one for each weight of 0 too,"
+    if group.kind == "column" and (family is None or counts == "sources" or int(family.use.max()) <= 1):
         return "targets"
-    return "sources" if family is None and group.kind != "all" else group.counts
+    if counts == "sources" or (family is None and group.kind != "all"):
+        return "sources"
+    return "synapses"
 
 
 def _typical(family: AlphabetFamily) -> Tensor:

@@ -26,8 +26,10 @@ class Group:
         Synapses that one part may use; a tensor of shape (n_parts,) gives each part its own.
     block : int
         Length of a block; only for ``kind="block"``, where it divides the number of columns.
-    counts : {"synapses", "sources"}
-        Whether an option counts with its ``use`` or as one as soon as its value is not 0.
+    counts : {"synapses", "sources", "places"}
+        Whether an option counts with its ``use``, as one as soon as its value is not 0, or with its ``use`` but at
+        least one, since a connection that is left out takes its place too. Only limits ask for places: `compile_plan`
+        turns them into synapses, and solvers never meet them.
     limit : str
         The word by which users know the limit, for messages.
     relaxed : int or None
@@ -38,7 +40,7 @@ class Group:
     kind: GroupKind
     capacity: int | Tensor
     block: int = 0
-    counts: Literal["synapses", "sources"] = "synapses"
+    counts: Literal["synapses", "sources", "places"] = "synapses"
     limit: str = ""
     relaxed: int | None = None
 

@@ -97,7 +97,8 @@ def recover_parameters(
     """
     n_options = family.counts.shape[0]
     if len(values) > n_options:
-        return None, f"{len(values):,} distinct values, where {n_options:,} options are all there are"
+        options = "1 option is all there is" if n_options == 1 else f"{n_options:,} options are all there are"
+        return None, f"{len(values):,} distinct values, where {options}"
     if _is_codebook(family):
         found, reason = _codebook(values, family)
         return _settable(found, reason, family, dtype)
@@ -112,7 +113,8 @@ def recover_parameters(
             return refined, ""
     words = ", ".join(family.names) if family.n_parameters <= 4 else f"{family.n_parameters} values"
     hint = f" ({str(dtype).removeprefix('torch.')} blurs them; float32 would tell)" if is_blurred and several else ""
-    return None, f"no {words} found that make up all {len(values):,} distinct values{hint}"
+    makes_up = "makes up" if family.n_parameters == 1 else "make up"
+    return None, f"no {words} found that {makes_up} all {len(values):,} distinct values{hint}"
 
 
 def value_step(parameters: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> float | None:

@@ -89,7 +89,8 @@ def _claimed_types(family: AlphabetFamily, matrix: Tensor, claimed: Tensor) -> T
 
 def _reason(family: AlphabetFamily, n_types: int, values: Tensor) -> str:
     if len(values) > n_types:
-        return f"its neuron has {len(values):,} distinct values, zero apart, where there are {n_types:,} types"
+        there_are = "there is 1 type" if n_types == 1 else f"there are {n_types:,} types"
+        return f"its neuron has {len(values):,} distinct values, zero apart, where {there_are}"
     assert family.value_bits is not None
     half = 2 ** (family.value_bits - 1)
     low = 0 if bool(family.positive.any()) else -half

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -88,6 +88,27 @@ def usage_of(population: Population, matrix: Tensor, claimed: Tensor | None = No
     return verified if bool(recovered.unreached.any()) else recovered
 
 
+def with_copies(usage: Usage, family: AlphabetFamily | None) -> Tensor:
+    """Return the synapses of each weight by the chip's own family, also where the plan's limits count otherwise.
+
+    Parameters
+    ----------
+    usage : Usage
+        Of one population, whose family counts as its limits do: each source once, or a place for each zero.
+    family : AlphabetFamily or None
+        That of the chip's weights.
+
+    Returns
+    -------
+    Tensor
+        int64, shape of the matrix.
+    """
+    population = usage.population
+    if family is None or population.family is None or torch.equal(family.use, population.family.use):
+        return usage.use
+    return usage_of(replace(population, family=family), usage.matrix, usage.parameters).use
+
+
 def _by_type(population: Population, family: AlphabetFamily, matrix: Tensor, claimed: Tensor | None) -> Usage:
     """Explain weights by one type per source; every connection is one synapse."""
     if claimed is not None:
@@ -125,9 +146,9 @@ def _explained(
             theta = source[s]
         if theta is None:
             theta = torch.full((family.n_parameters,), torch.nan, dtype=torch.float64)
-            # Only 0 is sure to be reachable, where connections can be left out.
-            left_out = bool((family.use == 0).any())
-            fewest = torch.where((values == 0) & left_out, 0, -1)
+            # Only 0 is sure to be reachable, where it is an option whatever the parameters are.
+            zero = family.use[(family.counts == 0).all(dim=1)]
+            fewest = torch.where(values == 0, int(zero.min()) if len(zero) else -1, -1)
         else:
             fewest = fewest_synapses(values, family, theta, matrix.dtype)
         parameters.append(theta)

@@ -7,7 +7,7 @@ import torch
 from chips import fan_in_chip, types_chip
 from torch import Tensor
 
-from qrsolve import HardwareSpec, ModelError, ShapeError, compile_plan, load_spec, project
+from qrsolve import HardwareSpec, InfeasibleError, ModelError, ShapeError, compile_plan, load_spec, project
 from qrsolve.check import LimitRow, Report, check
 from qrsolve.compile import Plan
 
@@ -131,7 +131,7 @@ def test_totals_of_a_layer_and_of_a_chip() -> None:
     limits = [
         {"kind": "synapses", "max": 10, "scope": "layer"},
         {"kind": "synapses", "max": 15, "scope": "network"},
-        {"kind": "neurons", "max": 4, "scope": "chip"},
+        {"kind": "neurons", "max": 4, "scope": "network"},
     ]
     spec = chip({"kind": "real"}, *limits)
     report = checked(spec, {"a": torch.ones(2, 4), "b": torch.ones(3, 4)})
@@ -140,10 +140,25 @@ def test_totals_of_a_layer_and_of_a_chip() -> None:
         "2 layers: 20 synapses in all; synapses allows 15 (5 too many)",
         "2 layers: 5 neurons in all; neurons allows 4 (1 too many)",
     ]
-    two_chips = chip({"kind": "real"}, limits[2], hierarchy={"chips": 2})
+    two_chips = chip({"kind": "real"}, {"kind": "synapses", "max": 12, "scope": "chip"}, hierarchy={"chips": 2})
     assert checked(two_chips, {"a": torch.ones(2, 4), "b": torch.ones(3, 4)}).network[0].text == (
-        "2 layers: 5 neurons in all; neurons allows 4 on each of 2 chips = 8"
+        "2 layers: 20 synapses in all; synapses allows 12 on each of 2 chips = 24"
     )
+
+
+def test_neurons_of_a_chip_are_those_of_each_layer() -> None:
+    """Hidden and output neurons of Xylo and ReckOn have limits of their own, so their sum exceeds nothing."""
+    for name, hidden, outputs in (("reckon", 256, 16), ("xylo_audio_2", 1000, 8)):
+        weights = {"hidden": torch.eye(hidden), "output": torch.eye(outputs, hidden)}
+        report = checked(name, weights)
+        assert report.is_compliant
+        assert "neurons: scope chip is taken as the layer until a placement exists" in report.remarks
+        assert not [r for r in report.network if r.kind == "neurons"]
+        with pytest.raises(InfeasibleError, match=r"neurons; \w+ allows \d+ \(1 too many\)"):
+            plan_of(name, {"hidden": torch.zeros(hidden + 1, 4)})
+    # All of ODIN's neurons are in its one crossbar, and its file says so.
+    (shared,) = checked("odin", {"a": torch.zeros(200, 10), "b": torch.zeros(57, 10)}).violations
+    assert shared.text == "2 layers: 257 neurons in all; neurons allows 256 (1 too many)"
 
 
 def test_stored_zeros_take_places() -> None:
@@ -188,7 +203,7 @@ def test_a_scale_that_is_no_power_of_two_is_seen() -> None:
     assert checked("xylo_audio_2", {"hidden": codes / 64}).is_compliant
     report = checked("xylo_audio_2", {"hidden": codes / 63})
     assert row(report, "values").text.endswith(
-        "no scale found that make up all 255 distinct values; 254 of 255 weights have no such value"
+        "no scale found that makes up all 255 distinct values; 254 of 255 weights have no such value"
     )
 
 

@@ -15,7 +15,7 @@ _ORDER = [
     {"intervals"},
     {"savings"},
     {"alphabet", "group"},
-    {"problem"},
+    {"problem", "places"},
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},

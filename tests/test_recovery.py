@@ -97,7 +97,7 @@ def test_one_weight_off_the_grid_is_seen() -> None:
     values[-1] = (values[-1] * (1 + 1e-4)).float().double()
     parameters, reason = recover_parameters(values, frequency, some, torch.float32)
     assert parameters is None
-    assert reason.startswith("no scale found that make up all")
+    assert reason.startswith("no scale found that makes up all")
 
 
 def test_bases_that_never_stand_alone_are_found() -> None:

@@ -16,7 +16,9 @@ from qrsolve.solution import Status
 from qrsolve.solvers import HEURISTICS, SOLVERS, closing, refusals, select_solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
+from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.milp import Milp
+from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.prices import Prices
 
 # What an answer may miss, relative to the sum of squares: CP-SAT rounds to integers, HiGHS has tolerances.
@@ -207,12 +209,45 @@ def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
             assert not set(quick) & set(accepting)
 
 
+@pytest.mark.parametrize(
+    ("values", "use", "reason"),
+    [
+        (
+            [0.0, 1.0, 2.0, -1.0],
+            None,
+            "each number of synapses needs one value of a sign; 2 positive ones use 1 synapse",
+        ),
+        (
+            [0.0, 1.0, -1.0, 2.0, -2.5, -2.0],
+            [0, 1, 1, 2, 2, 2],
+            "each number of synapses needs one value of a sign; 2 negative ones use 2 synapses",
+        ),
+        (
+            [0.0, 1.0, -1.0, 2.0],
+            [0, 1, 1, 3],
+            "a positive value uses 3 synapses, and none uses one synapse less",
+        ),
+        ([0.0, 1.0, 3.0], [0, 1, 2], "least cost is not convex in use for this alphabet"),
+        ([0.0, 1.0, 2.0, -1.0], [0, 1, 2, 1], ""),
+    ],
+)
+def test_greedy_says_why(values: list[float], use: list[int] | None, reason: str) -> None:
+    """Only where a further synapse can save more than the last is the cost the reason: min_cost_flow agrees."""
+    w = torch.linspace(-4, 4, 60).reshape(6, 10)
+    problem = ChoiceProblem(w, Alphabet.of(values, use), (Group("row", 4, limit="fan_in"),))
+    assert Greedy().refusal(problem) == reason
+    if use is None or not reason:
+        assert MinCostFlow().refusal(problem) == ""
+    if reason.startswith("least cost"):
+        assert MinCostFlow().refusal(problem).startswith("least cost is not convex in use at ")
+
+
 def test_cp_sat_and_milp_respect_their_limits() -> None:
     torch.manual_seed(0)
     groups = (Group("row", 5, limit="fan_in"), Group("column", 4, limit="fan_out"))
     problem = ChoiceProblem(torch.randn(12, 12), TWO, groups)
     assert CpSat(max_booleans=100).refusal(problem) == (
-        "432 Booleans exceed max_booleans = 100; raise it or split the layer by core"
+        "432 Booleans are more than 100; split the layer, or in Python give a solver with max_booleans = 432"
     )
     assert Milp(max_booleans=100).refusal(problem) == CpSat(max_booleans=100).refusal(problem)
     short = CpSat(max_deterministic_time=1e-6).solve(problem)

@@ -37,6 +37,7 @@ from qrsolve.spec import (
     SynapseTypeWeights,
     Tags,
     WeightKind,
+    load_spec,
     parse_spec,
     spec_hash,
 )
@@ -290,7 +291,8 @@ FLATTENED = (
 )
 COLUMNS = (
     "fan_out: a source is one column of one matrix; of a convolution, one position of its filters "
-    "(channel, kernel row and column)"
+    "(channel, kernel row and column); every matrix is held to it, those of inputs too, unless it is left out "
+    "(--layer names the matrices to take, and no limit holds the others)"
 )
 LIMITS = [
     (FanIn(max=64, reserved=4), Group("row", 60, limit="fan_in"), None, "", ""),
@@ -310,10 +312,24 @@ LIMITS = [
         None,
         15,
         "",
-        "synapses: scope network is taken as the layer until a placement exists",
+        "synapses: each layer is held to the total of the network; all together are only counted, by check",
     ),
     (Neurons(max=10, scope="layer"), None, 3, "", ""),
     (Neurons(max=10), None, 3, "", "neurons: scope chip is taken as the layer until a placement exists"),
+    (
+        Neurons(max=10, scope="network"),
+        None,
+        3,
+        "",
+        "neurons: each layer is held to the total of the network; all together are only counted, by check",
+    ),
+    (
+        SynapseMemory(max=1000, scope="chip"),
+        None,
+        480,
+        "",
+        "synapse_memory: each layer is held to the total of the chip; all together are only counted, by check",
+    ),
     (Neurons(max=10, scope="core"), None, None, "neurons (at most 10 per core) waits for a placement", ""),
     (FanOut(max=4), Group("column", 4, counts="sources", limit="fan_out"), None, "", COLUMNS),
     (FanOut(max=2, counts="synapses"), Group("column", 2, limit="fan_out"), None, "", COLUMNS),
@@ -438,6 +454,30 @@ def test_a_spec_gathers_what_is_not_enforced():
         "weights: values of 8 bits are integers -127..127 times one learned step",
         "neurons: scope chip is taken as the layer until a placement exists",
     )
+
+
+def test_the_exponents_of_a_shift_are_stated_and_not_held():
+    scale = "scale: {kind: power_of_two, exponents: [-7, 7]}"
+    spec = parse_spec(MINIMAL.replace("{kind: real}", f"{{kind: grid, bits: 8, {scale}}}"))
+    assert spec.not_enforced() == (
+        "weights.scale: exponents -7..7 of the shift, since the unit of the chip's weights is not known",
+    )
+    assert load_spec("loihi_1").weights.scale.exponents == (-7, 7)
+    assert load_spec("reckon").weights.scale.exponents == (0, 7)
+    for name in ("loihi_1", "reckon"):
+        assert [text for text in load_spec(name).not_enforced() if "of the shift" in text]
+    with pytest.raises(ValidationError, match="'exponents' is only for kind 'power_of_two'; 'kind' is 'free'"):
+        Scale(exponents=(0, 7))
+    with pytest.raises(ValidationError, match="'exponents' begin at 7 and end at 0; needed the least first"):
+        Scale(kind="power_of_two", exponents=(7, 0))
+
+
+def test_parts_have_their_notes():
+    spec = parse_spec(
+        MINIMAL.replace("{kind: real}", "{kind: grid, bits: 8, scale: {note: One each.}}")
+        + "limits: [{kind: fan_in, max: 3, note: Of a dendrite.}]\n"
+    )
+    assert spec.notes_of_parts() == ("weights.scale: One each.", "fan_in: Of a dendrite.")
 
 
 def test_facts_have_their_paths():

@@ -36,8 +36,7 @@ def explanation_page(explanation: Explanation) -> Group:
     spec = explanation.spec
     facts = explanation.to_dict()
     parts: list[RenderableType] = [Text(f"{spec.name}: {spec.title}", style="bold")]
-    weights = facts["weights"]
-    parts.append(Text(f"weights: {_fields(weights)}"))
+    parts.extend(Text(f"{name}: {_fields(part)}") for name, part in explanation.parts().items())
     if explanation.limits():
         table = _table("limit", "allows", "counts", "scope", "enforced")
         for limit in explanation.limits():
@@ -57,7 +56,8 @@ def explanation_page(explanation: Explanation) -> Group:
     elif explanation.is_example:
         parts.append(Text("no --shape was given; for example:"))
     parts.extend(_layer_block(name, layer) for name, layer in explanation.layers.items())
-    parts.append(_sentences(not_enforced=facts["not_enforced"], remarks=facts["remarks"], notes=facts["notes"]))
+    notes = (*spec.notes_of_parts(), *facts["notes"])
+    parts.append(_sentences(not_enforced=facts["not_enforced"], remarks=facts["remarks"], notes=notes))
     return Group(*parts)
 
 
@@ -178,16 +178,16 @@ def _table(*columns: str) -> Table:
 
 
 def _fields(facts: Mapping[str, object]) -> str:
-    shown = {k: v for k, v in facts.items() if k not in ("kind", "source", "confidence", "note", "composition")}
-    listed = ", ".join(f"{key} {_plain(value)}" for key, value in shown.items())
-    composition = facts.get("composition")
-    copies = f", up to {composition['max_synapses']} synapses add up" if isinstance(composition, dict) else ""
-    return f"{facts['kind']}{', ' if listed else ''}{listed}{copies} ({_origin(facts)})"
+    hidden = ("kind", "source", "confidence", "note", "stated")
+    words = [str(facts["kind"])] if "kind" in facts else []
+    words += [f"{key} {_plain(value)}" for key, value in facts.items() if key not in hidden]
+    return f"{', '.join(words)} ({_origin(facts) if facts['stated'] else 'not in the file'})"
 
 
 def _origin(facts: Mapping[str, object]) -> str:
-    source = f" in {facts['source']}" if facts.get("source") else ""
-    return f"{facts['confidence']}{source}"
+    if not facts.get("source"):
+        return str(facts["confidence"])
+    return f"{facts['confidence']} {'from' if facts['confidence'] == 'derived' else 'in'} {facts['source']}"
 
 
 def _plain(value: object) -> str:

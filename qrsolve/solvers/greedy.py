@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from qrsolve.alphabet import Alphabet
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import (
@@ -29,15 +30,14 @@ class Greedy(Solver):
     guarantee = "exact: marginal gains fall with every synapse (convex least cost)"
 
     def refusal(self, problem: ChoiceProblem) -> str:
-        """Refuse real values, capacities that are not nested, and costs that are not convex in use."""
+        """Refuse real values, capacities that are not nested, several values of one use, and costs not convex in it."""
         alphabet = problem.alphabet
         if laminar_order(problem, binding_groups(problem)) is None:
             return class_refusal(problem) or "the limits are not nested"
         if reason := no_free_zero(problem) or mixed_counts(problem):
             return reason
-        if alphabet is None or alphabet.levels_by_use is None:
-            return "least cost is not convex in use for this alphabet"
-        return ""
+        assert alphabet is not None  # no_free_zero() has asked
+        return "" if alphabet.levels_by_use is not None else _why_no_levels(alphabet)
 
     def solve(self, problem: ChoiceProblem) -> Solution:
         """Take the largest marginal gains; O(n max_use log capacity). Ties between entries fall as in `torch.topk`."""
@@ -63,3 +63,19 @@ class Greedy(Solver):
         taken = kept.reshape(rows, columns, alphabet.max_use).sum(dim=2)
         choice = torch.where(negative, sides[1][taken], sides[0][taken])
         return Solution(Status.OPTIMAL, self.name, choice, prices=prices)
+
+
+def _why_no_levels(alphabet: Alphabet) -> str:
+    """Say why an alphabet has no `Alphabet.levels_by_use`: only the last reason is about costs."""
+    for sign, side in ((1.0, "positive"), (-1.0, "negative")):
+        is_here = sign * alphabet.values > 0
+        if bool((is_here.any(dim=0) & ~is_here.all(dim=0)).any()):
+            return "an option has the other sign, or is 0, in another scope"
+        n_of_use = torch.bincount(alphabet.use[is_here.any(dim=0)], minlength=alphabet.max_use + 1).tolist()
+        for use in range(1, alphabet.max_use + 1):
+            synapses = "1 synapse" if use == 1 else f"{use} synapses"
+            if n_of_use[use] > 1:
+                return f"each number of synapses needs one value of a sign; {n_of_use[use]} {side} ones use {synapses}"
+            if n_of_use[use] and use > 1 and not n_of_use[use - 1]:
+                return f"a {side} value uses {synapses}, and none uses one synapse less"
+    return "least cost is not convex in use for this alphabet"

@@ -179,7 +179,10 @@ def n_booleans(problem: ChoiceProblem) -> int:
 def too_many_booleans(problem: ChoiceProblem, most: int) -> str:
     """Return a refusal if a problem can take more than ``most`` Booleans, else ``""``."""
     n = n_booleans(problem)
-    return "" if n <= most else f"{n:,} Booleans exceed max_booleans = {most:,}; raise it or split the layer by core"
+    if n <= most:
+        return ""
+    # The command line names solvers, without settings.
+    return f"{n:,} Booleans are more than {most:,}; split the layer, or in Python give a solver with max_booleans = {n}"
 
 
 def _levels(problem: ChoiceProblem, kinds: tuple[str, ...]) -> list[tuple[tuple[int, ...], Tensor]]:

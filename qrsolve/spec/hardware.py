@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from qrsolve.spec.facts import Conflict, Fact, Part, Path, PositiveCount, Text, refusal
-from qrsolve.spec.limits import Limit, LimitKind
+from qrsolve.spec.limits import Limit, LimitKind, SynapseMemory
 from qrsolve.spec.weights import Weights
 
 
@@ -51,7 +51,7 @@ class HardwareSpec(Part):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        conflicts = (*self._unknown_sources(), *self._repeated_limits())
+        conflicts = (*self._unknown_sources(), *self._repeated_limits(), *self._unpacked_copies())
         if conflicts:
             raise refusal(*conflicts)
         return self
@@ -80,12 +80,21 @@ class HardwareSpec(Part):
 
     def unverified(self) -> tuple[str, ...]:
         """Return the parts whose numbers nobody has checked, as ``weights.scale`` or ``fan_in``."""
-        found = []
+        return tuple(
+            name
+            for name, fact in self.named_facts()
+            if fact.confidence == "unverified" and set(fact.model_fields_set) & _numbers(fact)
+        )
+
+    def notes_of_parts(self) -> tuple[str, ...]:
+        """Return the notes of all parts, each after the part that it is about."""
+        return tuple(f"{name}: {fact.note}" for name, fact in self.named_facts() if fact.note)
+
+    def named_facts(self) -> Iterator[tuple[str, Fact]]:
+        """Go through every part that has a source, each by the name that users know: ``weights.scale``, ``fan_in``."""
         for path, fact in self.facts():
-            if fact.confidence == "unverified" and set(fact.model_fields_set) & _numbers(fact):
-                where = [self.limits[part].kind if isinstance(part, int) else part for part in path if part != "limits"]
-                found.append(".".join(str(part) for part in where))
-        return tuple(found)
+            where = [self.limits[part].kind if isinstance(part, int) else part for part in path if part != "limits"]
+            yield ".".join(str(part) for part in where), fact
 
     def _unknown_sources(self) -> Iterator[Conflict]:
         for path, fact in self.facts():
@@ -101,6 +110,16 @@ class HardwareSpec(Part):
                 yield Conflict(
                     ("limits", i, "kind"), f"the same kind, scope and counts as limits[{j}]; needed one of them"
                 )
+
+    def _unpacked_copies(self) -> Iterator[Conflict]:
+        n_synapses = getattr(self.weights, "max_synapses", 1)
+        for i, limit in enumerate(self.limits):
+            if n_synapses > 1 and isinstance(limit, SynapseMemory) and not limit.packs_copies():
+                text = (
+                    f"packing '{limit.packing}' has one place for each weight, where 'weights' adds up to {n_synapses} "
+                    "synapses; needed packing 'none' or 'blocks', or no 'composition'"
+                )
+                yield Conflict(("limits", i, "packing"), text)
 
 
 def _numbers(fact: Fact) -> set[str]:

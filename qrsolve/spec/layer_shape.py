@@ -18,11 +18,14 @@ class LayerShape:
         Bits that tell the values of one synapse apart (`WeightKind.stored_bits`).
     max_synapses : int
         The most synapses of one connection.
+    min_synapses : int
+        The fewest of one connection: 0 where it can be left out.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     weight_bits: int = 32
     max_synapses: int = 1
+    min_synapses: int = 0
 
     @property
     def rows(self) -> int:

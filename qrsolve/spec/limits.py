@@ -63,6 +63,14 @@ class LimitKind(Fact):
         """Return how many a population takes whatever its weights are; ``None`` where weights decide."""
         return self.shape_usage(layer.rows, layer.columns)
 
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return what a population takes at the least, whatever its weights are; ``None`` where that is not known."""
+        return self.usage_of(layer)
+
+    def is_shared(self) -> bool:
+        """Whether all layers of a network together are held to the limit, besides each of them."""
+        return False
+
     def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
         """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
 
@@ -154,12 +162,13 @@ class FanOut(CountedLimit):
         return f"fan_out (at most {self.capacity} {counted} for {scope}) waits for a placement"
 
     def remark(self) -> str:
-        """Say what a source is."""
+        """Say what a source is, and that the sources of every matrix are meant: no field says whose they are."""
         if self._waits():
             return ""
         return (
             "fan_out: a source is one column of one matrix; of a convolution, one position of its filters "
-            "(channel, kernel row and column)"
+            "(channel, kernel row and column); every matrix is held to it, those of inputs too, unless it is left out "
+            "(--layer names the matrices to take, and no limit holds the others)"
         )
 
     def _waits(self) -> bool:
@@ -198,21 +207,33 @@ class Synapses(CountedLimit):
     scope: Literal["layer", "core", "chip", "network"] = "layer"
     """What shares the total."""
     zeros: Literal["free", "stored"] = "free"
-    """Whether a weight of 0 takes a place: stored in a dense crossbar, free in a list."""
+    """Whether a weight of 0 takes a place: stored in a dense crossbar, free in a list. Any other takes its synapses."""
 
     def group(self) -> Group | None:
         """Return one capacity for all entries, where zeros are free."""
         return Group("all", self.capacity, limit="synapses") if self.zeros == "free" else None
 
-    def shape_usage(self, rows: int, columns: int) -> int | None:
-        """Return ``rows * columns`` where zeros are stored."""
-        return rows * columns if self.zeros == "stored" else None
+    def group_of(self, layer: LayerShape) -> Group | None:
+        """Return one capacity for all entries, unless zeros are stored and no weight takes more than they do."""
+        if self.zeros == "free" or layer.max_synapses <= 1:
+            return self.group()
+        return Group("all", self.capacity, counts="places", limit=self.kind)
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return the number of weights, where zeros are stored and no weight takes more than they do."""
+        return self.least_usage(layer) if layer.max_synapses <= 1 else None
+
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return the number of weights, where zeros are stored."""
+        return layer.rows * layer.columns if self.zeros == "stored" else None
 
     def remark(self) -> str:
         """Say how a total over more, or less, than a layer is held."""
-        if self.scope in ("chip", "network") and self.zeros == "free":
-            return f"{self.kind}: the total of the {self.scope} is divided among the layers by what their weights save"
-        return "" if self.scope == "layer" else _taken_per_layer(self.kind, self.scope)
+        return _how_shared(self, self.scope, is_divided=self.zeros == "free")
+
+    def is_shared(self) -> bool:
+        """Whether a chip or a network has the total."""
+        return self.scope in ("chip", "network")
 
 
 class SynapseMemory(CountedLimit):
@@ -224,6 +245,8 @@ class SynapseMemory(CountedLimit):
     exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, to which
     `project` adds what fits in fact, and `remark_of` says how many could at best. `packed_usage` always counts the
     bits themselves.
+
+    Where a weight can take several synapses, each takes its bits; a zero that is stored takes those of one.
     """
 
     unit: ClassVar[str] = "bits"
@@ -261,6 +284,10 @@ class SynapseMemory(CountedLimit):
             raise refusal(Conflict(("index_bits",), "'index_bits' is only for zeros 'free'; 'zeros' is 'stored'"))
         return self
 
+    def packs_copies(self) -> bool:
+        """Whether a weight can have several synapses."""
+        return self.packing not in ("powers_of_two", "per_processor")
+
     def rule(self, weight_bits: int) -> Packing:
         """Return the packing as arithmetic, for weights of so many bits."""
         bits = self.synapse_bits or weight_bits
@@ -274,33 +301,51 @@ class SynapseMemory(CountedLimit):
         return Blocks(bits, self.index_bits or 0, self.block_synapses or 64, header, self.word_bits or 64)
 
     def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the bits of all weights, where zeros are stored."""
-        return self._dense_bits(layer) if self.zeros == "stored" else None
+        """Return the bits of all weights, where they are all there, as single synapses."""
+        return self.least_usage(layer) if layer.max_synapses <= 1 else None
+
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return the bits of one synapse for each weight, where zeros are stored or there are none."""
+        if self.zeros == "free" and layer.min_synapses < 1:
+            return None
+        if self.zeros == "stored" or layer.max_synapses <= 1:
+            return self._dense_bits(layer)
+        rule = self.rule(layer.weight_bits)
+        assert isinstance(rule, ListPacking)  # the others store zeros
+        return rule.sparse_bits(torch.tensor(_full_lists(layer), dtype=torch.int64))
 
     def group_of(self, layer: LayerShape) -> Group | None:
-        """Return one capacity for all synapses, where zeros are free and not even all weights in order fit."""
-        if self.zeros == "stored" or self._all_fits(layer):
+        """Return one capacity for all synapses, unless all weights fit in order, or shapes alone decide."""
+        if self.usage_of(layer) is not None or self._all_fits(layer):
             return None
         budget = self._budget(layer)
         relaxed = budget.most if budget.most > budget.synapses else None
-        return Group("all", budget.synapses, limit=self.kind, relaxed=relaxed)
+        counts: Literal["synapses", "places"] = "places" if self.zeros == "stored" else "synapses"
+        return Group("all", budget.synapses, counts=counts, limit=self.kind, relaxed=relaxed)
 
     def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int:
         """Return the bits of the weights, packed; where zeros are free, in the cheaper format."""
         rule, dense = self.rule(layer.weight_bits), self._dense_bits(layer)
-        if self.zeros == "stored" or not isinstance(rule, ListPacking):
+        if not isinstance(rule, ListPacking) or (self.zeros == "stored" and layer.max_synapses <= 1):
             return dense
-        lists = [synapses_per_list(part) for part in synapses]
+        # Without an index, a zero in its place takes what a synapse does.
+        places = [part.clamp(min=1) if self.zeros == "stored" else part for part in synapses]
+        lists = [synapses_per_list(part) for part in places]
         sparse = rule.sparse_bits(torch.cat(lists)) if lists else 0
         return min(dense, sparse) if layer.max_synapses == 1 else sparse
 
     def remark(self) -> str:
-        """Say that memory of more, or less, than a layer is counted per layer, and what a matrix is taken for."""
-        texts = [] if self.scope == "layer" else [_taken_per_layer(self.kind, self.scope)]
+        """Say how memory of more, or less, than a layer is held, and what a matrix is taken for."""
+        text = _how_shared(self, self.scope, is_divided=self.zeros == "free")
+        texts = [text] if text else []
         if self.packing in ("powers_of_two", "per_processor"):
             flattened = "give a flattened layer as (neurons, channels, height, width)"
             texts.append(f"{self.kind}: a matrix is taken as kernels of 1 x 1; {flattened}")
         return "; ".join(texts)
+
+    def is_shared(self) -> bool:
+        """Whether a chip has the memory."""
+        return self.scope == "chip"
 
     def remark_of(self, layer: LayerShape) -> str:
         """Say how many synapses at most are given up where a total stands for a staircase of blocks."""
@@ -327,7 +372,13 @@ class SynapseMemory(CountedLimit):
         assert isinstance(rule, ListPacking)  # the others store zeros
         n_lists = sum(shape[1] for shape in layer.shapes)
         longest = max(shape[0] * prod(shape[2:]) for shape in layer.shapes) * layer.max_synapses
-        return rule.budget(self.capacity, n_lists, longest)
+        budget = rule.budget(self.capacity, n_lists, longest)
+        least = self.least_usage(layer)
+        if least is None or least > self.capacity:
+            return budget
+        # One synapse for each weight is known to fit, where it is the least that there can be.
+        fewest = max(budget.synapses, sum(_full_lists(layer)))
+        return Budget(fewest, max(budget.most, fewest))
 
 
 class Axons(CountedLimit):
@@ -355,7 +406,11 @@ class Tags(CountedLimit):
 
 
 class Neurons(CountedLimit):
-    """Neurons of a layer, core, chip or network."""
+    """Neurons of a layer, core, chip or network.
+
+    Which layers share a chip is known only once they are placed, and some chips have hidden and output neurons of
+    their own: so scope chip is held for each layer alone. Scope network holds all layers together.
+    """
 
     kind: Literal["neurons"] = "neurons"
     scope: Literal["layer", "core", "chip", "network"] = "chip"
@@ -369,9 +424,13 @@ class Neurons(CountedLimit):
         """Say that neurons per core need a placement."""
         return f"neurons (at most {self.capacity} per core) waits for a placement" if self.scope == "core" else ""
 
+    def is_shared(self) -> bool:
+        """Whether the whole network has the neurons."""
+        return self.scope == "network"
+
     def remark(self) -> str:
-        """Say that a total over more than a layer is counted per layer."""
-        return _taken_per_layer(self.kind, self.scope) if self.scope in ("chip", "network") else ""
+        """Say how a total over more than a layer is held."""
+        return "" if self.scope == "core" else _how_shared(self, self.scope)
 
 
 Limit = Annotated[
@@ -380,5 +439,15 @@ Limit = Annotated[
 LIMIT_KINDS: tuple[type[LimitKind], ...] = get_args(get_args(Limit)[0])
 
 
-def _taken_per_layer(kind: str, scope: str) -> str:
-    return f"{kind}: scope {scope} is taken as the layer until a placement exists"
+def _full_lists(layer: LayerShape) -> list[int]:
+    """Return the length of the list of each source or channel, one synapse for each weight."""
+    return [shape[0] * prod(shape[2:]) for shape in layer.shapes for _ in range(shape[1])]
+
+
+def _how_shared(limit: LimitKind, scope: str, *, is_divided: bool = False) -> str:
+    """Say how a limit of more, or less, than a layer is held."""
+    if limit.is_shared() and is_divided:
+        return f"{limit.kind}: the total of the {scope} is divided among the layers by what their weights save"
+    if limit.is_shared():
+        return f"{limit.kind}: each layer is held to the total of the {scope}; all together are only counted, by check"
+    return "" if scope == "layer" else f"{limit.kind}: scope {scope} is taken as the layer until a placement exists"

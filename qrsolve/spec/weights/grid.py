@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from math import nan
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, PositiveNumber, refusal
@@ -28,6 +28,8 @@ class Scale(Fact):
     """Which weights share one scale."""
     value: PositiveNumber | None = None
     """The scale itself; only with ``kind: fixed``."""
+    exponents: Annotated[tuple[int, ...], Field(min_length=2, max_length=2, strict=False)] | None = None
+    """Least and greatest shift; only with ``kind: power_of_two``. Stated, but not held: its unit is the chip's own."""
 
     @model_validator(mode="after")
     def _value_only_if_fixed(self) -> Self:
@@ -35,6 +37,18 @@ class Scale(Fact):
             raise refusal(Conflict(("value",), "'value' is missing; 'kind' is 'fixed', which needs it"))
         if self.kind != "fixed" and self.value is not None:
             raise refusal(Conflict(("value",), f"'value' is only for kind 'fixed'; 'kind' is '{self.kind}'"))
+        return self
+
+    @model_validator(mode="after")
+    def _exponents_are_those_of_a_shift(self) -> Self:
+        if self.exponents is None:
+            return self
+        if self.kind != "power_of_two":
+            text = f"'exponents' is only for kind 'power_of_two'; 'kind' is '{self.kind}'"
+            raise refusal(Conflict(("exponents",), text))
+        if self.exponents[0] > self.exponents[1]:
+            text = f"'exponents' begin at {self.exponents[0]} and end at {self.exponents[1]}; needed the least first"
+            raise refusal(Conflict(("exponents",), text))
         return self
 
 
@@ -84,6 +98,16 @@ class GridWeights(CountedKind):
     def value_scope(self) -> Scope:
         """Return which weights share a scale."""
         return self.scale.scope
+
+    def not_enforced(self) -> tuple[str, ...]:
+        """Say that any power of two is taken for a scale, where the chip has only some shifts."""
+        if self.scale.exponents is None:
+            return super().not_enforced()
+        first, last = self.scale.exponents
+        text = (
+            f"weights.scale: exponents {first}..{last} of the shift, since the unit of the chip's weights is not known"
+        )
+        return (*super().not_enforced(), text)
 
     def family(self) -> AlphabetFamily:
         """Return the integers, in order, at one synapse each; sums of them at the fewest synapses that reach them.

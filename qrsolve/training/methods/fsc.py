@@ -128,16 +128,12 @@ def fit_to_chip(model: nn.Module, spec: HardwareSpec, measured: Contributions) -
     chain = _Chain.of(model)
     for limit in spec.limits:
         if limit.kind == "neurons" and getattr(limit, "scope", "core") != "core":
-            chain.keep_neurons(_kept_neurons(chain, measured, limit.capacity, per_layer=_is_per_layer(limit)))
+            chain.keep_neurons(_kept_neurons(chain, measured, limit.capacity, per_layer=not limit.is_shared()))
     synapses = {name: measured.synapses[name] for name in chain.layers}
     for limit in spec.limits:
         if limit.kind == "synapses" and getattr(limit, "zeros", "free") == "free":
-            _keep_synapses(chain, synapses, limit.capacity, per_layer=_is_per_layer(limit))
+            _keep_synapses(chain, synapses, limit.capacity, per_layer=not limit.is_shared())
     return {name: layer.out_features for name, layer in chain.layers.items()}
-
-
-def _is_per_layer(limit: object) -> bool:
-    return getattr(limit, "scope", "layer") in ("layer", "core")
 
 
 def _kept_neurons(chain: _Chain, measured: Contributions, capacity: int, *, per_layer: bool) -> dict[str, Tensor]:
