@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_FEW_SETS = 4
+_FEW_SETS = 8
 _CHUNK = 1 << 18
-_STEP_WORK = 200_000
+_STEP_WORK = 100_000
 """Work that a step takes however small the layer, in entries: what it costs to call torch."""
 _WORK_OF_SORTING, _WORK_OF_IMPORTANCE = 20.0, 2.0
 """How many times an entry's worth of work sorting an entry takes, and importance makes of the rest."""
@@ -28,13 +28,13 @@ class Allowance:
     """Work left, in entries times sets; searches stop when it is used up."""
 
     left: float
-    is_used_up: bool = False
 
     def grants(self, work: float) -> bool:
         """Take some work off, if there is so much left."""
-        self.is_used_up = self.is_used_up or work > self.left
-        self.left -= 0.0 if self.is_used_up else work
-        return not self.is_used_up
+        if work > self.left:
+            return False
+        self.left -= work
+        return True
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,11 @@ class TypeMoves:
     h: Tensor | None
     n_types: int
     is_positive: bool
+
+    @property
+    def least_work(self) -> float:
+        """What the first step of a search costs, in the units of `Allowance`."""
+        return self.n_types * _STEP_WORK + (self.n_types + _FEW_SETS) * self.w.numel()
 
     def improved(self, types: Tensor, allowance: Allowance) -> tuple[Tensor, float]:
         """Move sources until no single move lowers the error, or the allowance is used up.
@@ -113,7 +118,7 @@ class TypeMoves:
                 moved = types.scatter(0, order, target[order])
                 changed = set(torch.cat([types[order], target[order]]).tolist())
                 following = [self._sets(moved, t) if t in changed else s for t, s in enumerate(state)]
-                allowance.grants(_STEP_WORK + _WORK_OF_SORTING * self.w.numel() * len(changed) / self.n_types)
+                allowance.left -= _STEP_WORK + _WORK_OF_SORTING * self.w.numel() * len(changed) / self.n_types
                 decrease = sum(float((following[t].gain - state[t].gain).sum()) for t in sorted(changed))
                 if decrease > max(least, 0.5 * float(gain[order].sum())) or (len(order) == 1 and decrease > 0):
                     break

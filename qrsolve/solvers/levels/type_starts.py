@@ -22,7 +22,7 @@ _N_SEEDED, _N_RANDOM = 3, 3
 _SCREENING_ROUNDS, _ROUNDS = 3, 15
 _FINALISTS = 2
 _SHAKES, _SHAKEN_SHARE = 40, 0.4
-_WORK, _WORK_PER_ENTRY = 2e8, 300.0
+_WORK, _WORK_PER_ENTRY = 1.8e8, 500.0
 """What the moves of single sources may cost, in entries times sets: about a second, and half of one per million entries
 where layers are large. Up to 64 x 128, it is enough for a dozen searches; from 256 x 784 on, for part of one."""
 
@@ -160,8 +160,8 @@ def _searched(parts: _Parts, first: _Found) -> _Found:
     columns, device = parts.w.shape[1], parts.w.device
     types, gain = moves.improved(first.types, allowance)
     n_shaken = max(2, round(_SHAKEN_SHARE * columns))
-    for _ in range(_SHAKES if parts.n_types > 1 else 0):
-        if allowance.is_used_up:
+    for _ in range(min(_SHAKES, 2 * columns) if parts.n_types > 1 else 0):
+        if allowance.left < moves.least_work:
             break
         some = torch.randperm(columns, generator=generator)[:n_shaken]
         drawn = torch.randint(parts.n_types, (len(some),), generator=generator)
