@@ -86,7 +86,7 @@ def deployed_values(family: AlphabetFamily, matrix: Tensor) -> Tensor | None:
     -------
     Tensor or None
         float64, shape (n_neurons, n_types): what stands in the matrix for each type, 0 where a neuron has no connection
-        of it (the smallest step where values must be positive).
+        of it (where values must be positive, the neuron's largest).
 
     Notes
     -----
@@ -102,14 +102,13 @@ def deployed_values(family: AlphabetFamily, matrix: Tensor) -> Tensor | None:
     if usage.found.types is None or bool(usage.unreached.any()):
         return None
     values = usage.parameters
-    unused = values.abs().amax(dim=1, keepdim=True) / integer_range(family)[1]
-    unused = torch.where(unused > 0, unused, 1.0)
-    return torch.where((values == 0) & family.positive, unused, values)
+    largest = values.amax(dim=1, keepdim=True)
+    return torch.where((values == 0) & family.positive, torch.where(largest > 0, largest, 1.0), values)
 
 
 def _claimed_types(family: AlphabetFamily, matrix: Tensor, claimed: Tensor) -> Tensor | None:
     """Return a type of each source for which claimed values explain all its weights; ``None`` if some has none."""
-    if bool(torch.isnan(value_scales(claimed, family, torch.float64)).any()):
+    if bool(torch.isnan(value_scales(claimed, family, matrix.dtype)).any()):
         return None
     room = rounding_of(matrix.dtype) * claimed.abs()
     low, high = (claimed - room).to(matrix.dtype), (claimed + room).to(matrix.dtype)
