@@ -188,9 +188,8 @@ class _Sets:
         w = moves.w[:, others].clamp(min=0) if moves.is_positive else moves.w[:, others]
         h = None if moves.h is None else moves.h[:, others]
         gained, lost = w.new_zeros(len(others)), torch.zeros_like(self.y)
-        for some in torch.arange(len(w), device=w.device).split(
-            max(1, _CHUNK // max(1, moment[:1].numel() * w.shape[1]))
-        ):
+        size = max(1, _CHUNK // max(1, moment.shape[1] * w.shape[1]))
+        for some in torch.arange(len(w), device=w.device).split(size):
             # Sets go first: reducing over the first dimension is fast however few there are.
             sets = [s[some].T[:, :, None] for s in (moment, weight, is_top, place)]
             before = self.gain[some, None]

@@ -22,9 +22,10 @@ _N_SEEDED, _N_RANDOM = 3, 3
 _SCREENING_ROUNDS, _ROUNDS = 3, 15
 _FINALISTS = 2
 _SHAKES, _SHAKEN_SHARE = 40, 0.4
-_WORK, _WORK_PER_ENTRY = 1.8e8, 500.0
-"""What the moves of single sources may cost, in entries times sets: about a second, and half of one per million entries
-where layers are large. Up to 64 x 128, it is enough for a dozen searches; from 256 x 784 on, for part of one."""
+_WORK, _WORK_PER_ENTRY = 1.3e8, 350.0
+"""What the moves of single sources may cost, in entries times sets: within a second up to 256 x 256, and two to three
+more per million entries. It is enough for some dozen searches up to 32 x 64, a dozen at 64 x 128, one or two, and the
+best few sets only, from 256 x 784 on."""
 
 
 def type_starts(problem: LevelsProblem, kept_share: float) -> list[Tensor]:
