@@ -21,12 +21,13 @@ from qrsolve.memory_fill import filled
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, quick_solver, select_solver, solve
-from qrsolve.solvers.levels import solve_levels
+from qrsolve.solvers.levels import Choose, solve_levels
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 from qrsolve.spec import HardwareSpec
+from qrsolve.type_usage import deployed_values
 
 solve_choice = solve
 """The name by which `qrsolve.training` knows `solve`."""
@@ -249,12 +250,33 @@ def _solve(
 ) -> tuple[Tensor | None, Solution, LevelsProof | None]:
     if population.family is None:
         return None, solve(population.choice(w, None, h), solver), None
-    levels = solve_levels(
-        population.levels(w, h),
-        lambda problem, start: solve(problem, quick_solver(problem) if solver is None else solver, start),
-    )
+
+    def choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
+        return solve(problem, quick_solver(problem) if solver is None else solver, start)
+
+    if (built := _as_it_stands(population, w, h, choose)) is not None:
+        return *built, None
+    levels = solve_levels(population.levels(w, h), choose)
     solution = _searched(population.choice(w, levels.parameters, h), levels.solution, solver)
     return levels.parameters, solution, levels.proof
+
+
+def _as_it_stands(
+    population: Population, w: Tensor, h: Tensor | None, choose: Choose
+) -> tuple[Tensor, Solution] | None:
+    """Return the values and the choice that give the weights themselves, where sources have types; else ``None``.
+
+    What is learned from several starts is a local optimum: weights that the chip can hold must not move.
+    """
+    if population.family is None or not any(group.kind == "type" for group in population.groups):
+        return None
+    values = deployed_values(population.family, w.detach().cpu())
+    if values is None:
+        return None
+    problem = population.choice(w, values.to(w.device), h)
+    solution = choose(problem, None)
+    fits = certify(problem, solution).is_compliant and _cost(problem, solution) == 0
+    return (values.to(w.device), solution) if fits else None
 
 
 def _searched(problem: ChoiceProblem, solution: Solution, solver: Solver | str | None) -> Solution:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.recovery import rounding_of
-from qrsolve.type_recovery import SourceTypes, distinct_values, recover_types, value_scales
+from qrsolve.type_recovery import SourceTypes, distinct_values, integer_range, recover_types, value_scales
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,41 @@ def type_usage(family: AlphabetFamily, matrix: Tensor, claimed: Tensor | None) -
     return TypeUsage((matrix != 0) & bad[:, None], parameters, reason, labels, values, found)
 
 
+def deployed_values(family: AlphabetFamily, matrix: Tensor) -> Tensor | None:
+    """Return the values from which weights are built as they stand; ``None`` where no types and values make them up.
+
+    Parameters
+    ----------
+    family, matrix
+        As in `type_usage`.
+
+    Returns
+    -------
+    Tensor or None
+        float64, shape (n_neurons, n_types): what stands in the matrix for each type, 0 where a neuron has no connection
+        of it (where values must be positive, the neuron's largest).
+
+    Notes
+    -----
+    Most matrices that are not built so are told by the number of values of the first neuron, or of one of the others.
+    """
+    if matrix.numel() == 0:
+        return None
+    for some in (matrix[:1], matrix):
+        _, values = distinct_values(some.double(), rounding_of(matrix.dtype))
+        if values.shape[1] > family.n_parameters:
+            return None
+    usage = type_usage(family, matrix, None)
+    if usage.found.types is None or bool(usage.unreached.any()):
+        return None
+    values = usage.parameters
+    largest = values.amax(dim=1, keepdim=True)
+    return torch.where((values == 0) & family.positive, torch.where(largest > 0, largest, 1.0), values)
+
+
 def _claimed_types(family: AlphabetFamily, matrix: Tensor, claimed: Tensor) -> Tensor | None:
     """Return a type of each source for which claimed values explain all its weights; ``None`` if some has none."""
-    if bool(torch.isnan(value_scales(claimed, family, torch.float64)).any()):
+    if bool(torch.isnan(value_scales(claimed, family, matrix.dtype)).any()):
         return None
     room = rounding_of(matrix.dtype) * claimed.abs()
     low, high = (claimed - room).to(matrix.dtype), (claimed + room).to(matrix.dtype)
@@ -91,8 +123,6 @@ def _reason(family: AlphabetFamily, n_types: int, values: Tensor) -> str:
     if len(values) > n_types:
         there_are = "there is 1 type" if n_types == 1 else f"there are {n_types:,} types"
         return f"its neuron has {len(values):,} distinct values, zero apart, where {there_are}"
-    assert family.value_bits is not None
-    half = 2 ** (family.value_bits - 1)
-    low = 0 if bool(family.positive.any()) else -half
+    low, high = integer_range(family)
     listed = ", ".join(f"{v:.6g}" for v in values[:8].tolist())
-    return f"its neuron's values {listed} are not integers {low}..{half - 1} times one scale"
+    return f"its neuron's values {listed} are not integers {low}..{high} times one scale"

@@ -112,7 +112,9 @@ def with_copies(usage: Usage, family: AlphabetFamily | None) -> Tensor:
 def _by_type(population: Population, family: AlphabetFamily, matrix: Tensor, claimed: Tensor | None) -> Usage:
     """Explain weights by one type per source; every connection is one synapse."""
     if claimed is not None:
-        claimed = claimed.detach().cpu().double() if _may_be(family, claimed, len(matrix), matrix.dtype) else None
+        # Whether they lie on the chip's grid is seen for all neurons at once, by `type_usage`.
+        anywhere = replace(family, value_bits=None, value_step=None)
+        claimed = claimed.detach().cpu().double() if _may_be(anywhere, claimed, len(matrix), matrix.dtype) else None
     found = type_usage(family, matrix, claimed)
     values_from = "given" if claimed is not None and found.parameters is claimed else "weights"
     use = (matrix != 0).long()

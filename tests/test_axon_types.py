@@ -268,7 +268,7 @@ def test_tiny_layers_come_near_the_best_of_all_types_and_connections() -> None:
         parts = _Parts(w, None, 2, is_positive=False)
         # Values are exact for given types, as another test shows; all types there are.
         best = min(parts._types(parts._values(torch.tensor(types), 1.0)[0])[1] for types in product(range(2), repeat=5))
-        assert best * (1 - 1e-9) <= found <= best * 1.02 + 1e-6
+        assert best * (1 - 1e-9) <= found <= best * (1 + 1e-6) + 1e-6
 
 
 def test_the_grid_is_the_best_of_all_scales() -> None:
@@ -362,11 +362,12 @@ def test_what_check_says() -> None:
     off = torch.tensor([[1.0, 2.0], [1.0, 0.3]])
     row = row_of(off, "values", chip(2, bits=3))
     assert row.text == (
-        "'w'[1, 0] is 1: its neuron's values 0.3, 1 are not integers -4..3 times one scale; "
+        "'w'[1, 0] is 1: its neuron's values 0.3, 1 are not integers -3..3 times one scale; "
         "2 of 4 weights have no such value"
     )
     assert row_of(off, "values", chip(2, bits=5)).excess == 0  # 3 and 10
-    assert row_of(torch.tensor([[-4.0, 3.0]]), "values", chip(2, bits=3)).excess == 0
+    assert row_of(torch.tensor([[-3.0, 2.0]]), "values", chip(2, bits=3)).excess == 0
+    assert row_of(torch.tensor([[-4.0, 3.0]]), "values", chip(2, bits=3)).excess > 0
 
 
 def test_check_says_that_it_gave_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +407,7 @@ def test_truenorth_from_file_to_check(dtype: torch.dtype) -> None:
     assert 0 <= projection.certificate.bound <= projection.certificate.objective
     deployed = projection.weights["w"]
     if dtype != torch.bfloat16:  # which is too coarse for nine bits
-        assert is_typed(deployed[:, :12], 4, 256)
+        assert is_typed(deployed[:, :12], 4, 255)
     types = projection.source_types()
     assert projection.to_dict()["types"] == types
     assert len(types) == 60
@@ -417,9 +418,7 @@ def test_truenorth_from_file_to_check(dtype: torch.dtype) -> None:
         report = check(plan, projection.weights, parameters)
         assert report.is_compliant, report.violations
     again = project(plan, projection.weights)["w"]
-    assert torch.allclose(
-        again.weights["w"].double(), deployed.double(), rtol=1e-2 if dtype == torch.bfloat16 else 1e-5
-    )
+    assert torch.equal(again.weights["w"], deployed)
     layer = explain("truenorth").layers["example"]
     assert layer.solver == "types"
     assert "made from 4 learned values per neuron; axon_types: one for all weights of a source" in layer.structure
@@ -449,7 +448,7 @@ def test_every_forward_pass_of_a_training_is_typed(method: str, max_fan_in: int 
 
     def look(module: nn.Module, _: object) -> None:
         for layer in (model[0], model[2]):
-            seen.append(is_typed(layer.weight.detach(), 3, 256))
+            seen.append(is_typed(layer.weight.detach(), 3, 255))
             if max_fan_in is not None:
                 seen.append(int((layer.weight != 0).sum(dim=1).max()) <= max_fan_in)
 

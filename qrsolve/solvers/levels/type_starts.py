@@ -2,7 +2,8 @@
 
 With the types of all sources known, a neuron's value for a type is a problem of one variable: the targets that take it
 are those above half of it, so they come first in the order of the targets, and the best number of them is the one with
-the largest ``(sum h w)^2 / sum h``. With all values known, each source has a best type. The two take turns.
+the largest ``(sum h w)^2 / sum h``. With all values known, each source has a best type. The two take turns. Where no
+capacity can bind, single sources are then moved (`TypeMoves`), again and again from types shaken at random.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from torch import Tensor
 
 from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
+from qrsolve.solvers.levels.type_moves import Allowance, TypeMoves
 
 _N_SEEDED, _N_RANDOM = 3, 3
 _SCREENING_ROUNDS, _ROUNDS = 3, 15
 _FINALISTS = 2
+_SHAKES, _SHAKEN_SHARE = 40, 0.4
+_WORK, _WORK_PER_ENTRY = 1.3e8, 350.0
+"""What the moves of single sources may cost, in entries times sets: within a second up to 256 x 256, and two to three
+more per million entries. It is enough for some dozen searches up to 32 x 64, a dozen at 64 x 128, one or two, and the
+best few sets only, from 256 x 784 on."""
 
 
 def type_starts(problem: LevelsProblem, kept_share: float) -> list[Tensor]:
@@ -41,7 +48,9 @@ def type_starts(problem: LevelsProblem, kept_share: float) -> list[Tensor]:
     -----
     Sources are parted by their mean weight, by the signs of their leading principal components, around a few
     sources far apart (k-means++, Arthur & Vassilvitskii 2007) and at random; deterministic. Each round costs
-    O(entries * (n_types + log n_columns)).
+    O(entries * (n_types + log n_columns)). Where no capacity can bind, the first values returned are those for which no
+    move of a single source lowers the error, all values fitted anew and not yet on a grid, unless the work allowed is
+    used up before; and the second are those from which the search began.
     """
     parts = _Parts(
         problem.w.double(),
@@ -49,12 +58,15 @@ def type_starts(problem: LevelsProblem, kept_share: float) -> list[Tensor]:
         problem.family.n_parameters,
         bool(problem.family.positive.any()),
     )
+    is_limited = _is_limited(problem)
     shares = (1.0,) if kept_share >= 1 else (1.0, kept_share)
     found = [parts.improved(types, share, _SCREENING_ROUNDS) for types in _first_types(parts) for share in shares]
     found.sort(key=lambda f: f.cost)
     # Before capacities, values for all sources cost least: the best of either kind go on.
-    best = [f for share in shares for f in [f for f in found if f.share == share][:_FINALISTS]]
+    best = [f for share in shares for f in [f for f in found if f.share == share][: _FINALISTS if is_limited else 1]]
     finals = [parts.improved(f.types, f.share, _ROUNDS) for f in best]
+    if not is_limited:
+        finals = [_searched(parts, finals[0]), finals[0]]
     if problem.family.value_bits is None:
         return [f.values for f in finals]
     return [on_value_grid(f.values, f.weight, problem.family) for f in finals]
@@ -132,6 +144,32 @@ class _Parts:
         assert most is not None  # there is at least one type
         scale = self.w.square() if self.h is None else self.w.square() * self.h
         return types, float(scale.sum()) - float(most.sum())
+
+
+def _is_limited(problem: LevelsProblem) -> bool:
+    """Whether some capacity can bind: then what a type gains depends on the others."""
+    shape = problem.w.shape[0], problem.w.shape[1]
+    counted = [group for group in problem.groups if not group.counts_classes]
+    return any(bool((group.capacities(*shape) < group.part_size(*shape)).any()) for group in counted)
+
+
+def _searched(parts: _Parts, first: _Found) -> _Found:
+    """Move single sources, then shake the best types and move again, as long as the work allowed lasts."""
+    generator = torch.Generator().manual_seed(1)
+    moves = TypeMoves(parts.w, parts.h, parts.n_types, parts.is_positive)
+    allowance = Allowance(_WORK + _WORK_PER_ENTRY * parts.w.numel())
+    columns, device = parts.w.shape[1], parts.w.device
+    types, gain = moves.improved(first.types, allowance)
+    n_shaken = max(2, round(_SHAKEN_SHARE * columns))
+    for _ in range(min(_SHAKES, 2 * columns) if parts.n_types > 1 else 0):
+        if allowance.left < moves.least_work:
+            break
+        some = torch.randperm(columns, generator=generator)[:n_shaken]
+        drawn = torch.randint(parts.n_types, (len(some),), generator=generator)
+        shaken, other = moves.improved(types.scatter(0, some.to(device), drawn.to(device)), allowance)
+        if other > gain:
+            types, gain = shaken, other
+    return parts.improved(types, 1.0, 0)
 
 
 def _first_types(parts: _Parts) -> list[Tensor]:
