@@ -51,10 +51,12 @@ class Claim:
             if problem.alphabet is None or problem.alphabet.free_zero is None:
                 raise ShapeError("a compressed solution needs an alphabet in which a connection can be left out")
             _require_range("column", index, problem.n_columns)
-            marked = torch.zeros(problem.w.shape, dtype=torch.bool, device=index.device).scatter_(1, index, True)
+            # Scatters of tensors: those of a number take twice as long.
+            ones = torch.ones(index.shape, dtype=torch.bool, device=index.device)
+            marked = torch.zeros(problem.w.shape, dtype=torch.bool, device=index.device).scatter_(1, index, ones)
             if int(torch.count_nonzero(marked)) != index.numel():
                 raise ShapeError("claimed columns repeat within a row")
-            rest = problem.w.scatter(1, index, 0.0)
+            rest = problem.w.scatter(1, index, problem.w.new_zeros(index.shape))
             if h is None:
                 rest_cost = rest.double().square_().sum(dim=1)
             else:

@@ -60,7 +60,7 @@ def price_bound(
     targets speak for all; the table adds O(deviations that could pay * synapses) on the rows that need it.
     """
     problem, solution = _with_priced_groups(problem, solution)
-    prices = checked_prices(problem, solution)
+    prices = solution.prices
     if (parts := _parts_as_rows(problem, solution)) is not None:
         return _price_bound_of_parts(problem, *parts, tolerance)
     single = (
@@ -86,11 +86,11 @@ def price_bound(
 
 
 def _with_priced_groups(problem: ChoiceProblem, solution: Solution) -> tuple[ChoiceProblem, Solution]:
-    """Leave out groups whose prices are all 0, which only relaxes, and count copies once where only sources count."""
+    """Check prices; leave out groups with only 0, which relaxes, and count copies once where only sources count."""
     prices = checked_prices(problem, solution)
     priced = [i for i, price in enumerate(prices) if len(price) and bool(price.any())]
     if not priced:
-        return problem, solution
+        return problem, replace(solution, prices=prices)
     fewer = problem.with_groups(priced)
     if can_count_once(fewer.alphabet, fewer.groups):
         fewer = fewer.counted_once()
