@@ -246,6 +246,8 @@ def synapse_bits(spec: HardwareSpec) -> tuple[int, bool, str]:
         bits, why = REAL_BITS, f"weights of kind {spec.weights.kind} are real numbers"
     elif (group := spec.weights.group()) is not None and group.kind == "type":
         bits, why = spec.weights.stored_bits(), "whether there is a connection; its source has the type"
+    elif not bool((family.use == 1).any()):
+        bits, why = spec.weights.stored_bits(), "one cell of a differential pair"
     else:
         n_values = int((family.use == 1).sum()) + int(stored and bool((family.use == 0).any()))
         bits, why = max(1, (n_values - 1).bit_length()), f"{n_values} values of one synapse ({spec.weights.kind})"

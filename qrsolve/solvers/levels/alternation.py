@@ -229,7 +229,8 @@ def first_parameters(problem: LevelsProblem) -> list[Tensor]:
     reach = _single_reach(family)
     starts: list[Tensor] = []
     # The largest weights may be as many copies as one connection can have.
-    scales = sorted({*_SCALES, min(*_SCALES, 1 / max(1, int(family.use.max())))}, reverse=True)
+    copies = max(1, int(family.use.max()) // _least_paid(family))
+    scales = sorted({*_SCALES, min(*_SCALES, 1 / copies)}, reverse=True)
     for shape in ("quantiles", "even", "geometric"):
         base = torch.zeros(max(problem.n_scopes, 1), family.n_parameters, dtype=torch.float64, device=problem.w.device)
         for side in (1.0, -1.0, 0.0):
@@ -253,8 +254,14 @@ def first_parameters(problem: LevelsProblem) -> list[Tensor]:
 
 def _single_reach(family: AlphabetFamily) -> list[float]:
     """Return the largest count of each parameter in one synapse: 1 for a type, 127 for the scale of an 8-bit grid."""
-    single = family.counts[family.use <= max(1, int(family.use.min()))]
+    single = family.counts[family.use <= _least_paid(family)]
     return [max(1.0, float(c)) for c in single.abs().amax(dim=0)]
+
+
+def _least_paid(family: AlphabetFamily) -> int:
+    """Return the fewest synapses of a connection that is there: 2 for a differential pair."""
+    paid = family.use[family.use > 0]
+    return int(paid.min()) if len(paid) else 1
 
 
 def _side_of(family: AlphabetFamily, parameter: int) -> float:
@@ -298,11 +305,11 @@ def _sizes(problem: LevelsProblem, side: float, n: int, shape: str) -> Tensor:
 def kept_share(problem: LevelsProblem) -> float:
     """Return the share of entries that can be nonzero under the tightest limit."""
     rows, columns = problem.w.shape
-    share = 1.0
+    share, each = 1.0, _least_paid(problem.family)
     for group in problem.groups:
         if group.counts_classes:
             continue
-        size = group.part_size(rows, columns)
+        size = group.part_size(rows, columns) * (each if group.counts == "synapses" else 1)
         capacity = group.capacities(rows, columns)
         if size and len(capacity):
             share = min(share, float(capacity.double().mean()) / size)

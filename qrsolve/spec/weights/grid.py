@@ -59,7 +59,8 @@ class GridWeights(CountedKind):
     ``-(2^(bits-1) - 1) .. 2^(bits-1) - 1`` when signed and symmetric, ``-2^(bits-1) .. 2^(bits-1) - 1`` when
     signed and not symmetric. Where all have one sign, no bit is lost to it: ``0 .. 2^bits - 1``, or its mirror image
     for negative ones. So 9 bits, signed, not symmetric, with step 2 are the even numbers in [-256, 254].
-    One signed bit without zero is {-1, +1}.
+    One signed bit without zero is {-1, +1}. With ``pair``, a weight is the difference of two cells, ``0 .. 2^bits - 1``
+    each, and takes two synapses: 6 bits make -63..63.
     """
 
     kind: Literal["grid"] = "grid"
@@ -73,6 +74,8 @@ class GridWeights(CountedKind):
     """Whether the range leaves out the lowest integer: -127..127 instead of -128..127."""
     step: PositiveCount = 1
     """Distance between neighbouring integers."""
+    pair: bool = False
+    """Whether a weight is a differential pair of unsigned cells, or two rows of one sign each; both are synapses."""
     zero: bool = True
     """Whether a connection can be absent (or 0); it then uses no synapse."""
     scale: Scale = Scale()
@@ -83,6 +86,13 @@ class GridWeights(CountedKind):
         if "signed" in self.model_fields_set and self.signed and self.signs != "both":
             text = f"'signs' is '{self.signs}', so no bit is a sign; leave out 'signed', or set it to false"
             raise refusal(Conflict(("signed",), text))
+        if self.pair:
+            for field in ("signed", "signs", "symmetric"):
+                if field in self.model_fields_set:
+                    text = (
+                        f"'{field}' is of one cell with a sign; 'pair' is true, so the difference of two cells has it"
+                    )
+                    raise refusal(Conflict((field,), text))
         if self.bits == 1 and self._has_sign_bit and self.zero:
             text = (
                 "'bits' is 1, and one signed bit has no zero; set zero: false for {-1, +1}, or bits: 2 for {-1, 0, +1}"
@@ -92,8 +102,17 @@ class GridWeights(CountedKind):
         if lowest == 0 and highest == 0:
             text = f"'step' is {self.step}; no multiple of it but 0 is in the range of {self.bits} bits"
             raise refusal(Conflict(("step",), text))
-        self._require_small("bits", (highest - lowest) * self.max_synapses + 1, 1)
+        self._require_small("bits", (highest - lowest) * super().max_synapses + 1, 1)
         return self
+
+    @property
+    def max_synapses(self) -> int:
+        """The most synapses of one connection, two for each pair."""
+        return super().max_synapses * (2 if self.pair else 1)
+
+    def stored_bits(self) -> int:
+        """Return the bits of one synapse: of one cell, where two make a weight."""
+        return self.bits if self.pair else super().stored_bits()
 
     def value_scope(self) -> Scope:
         """Return which weights share a scale."""
@@ -116,7 +135,7 @@ class GridWeights(CountedKind):
         its share: so the fewest synapses of a sum ``n`` are ``ceil(n / highest)``, and likewise below 0.
         """
         lowest, highest = self._range()
-        n = self.max_synapses
+        n = super().max_synapses
         sums = torch.arange(lowest * n, highest * n + 1)
         use = torch.zeros_like(sums)
         use[sums > 0] = -(-sums[sums > 0] // max(highest, 1))
@@ -126,6 +145,7 @@ class GridWeights(CountedKind):
             use[sums == 0] = 2
             reachable = (sums != 0) | (n >= 2 and lowest < 0 < highest)
             sums, use = sums[reachable], use[reachable]
+        use = use * (2 if self.pair else 1)
         order = torch.argsort(use, stable=True)
         return self._family(
             self.step * sums[order].reshape(-1, 1),
@@ -137,10 +157,13 @@ class GridWeights(CountedKind):
 
     @property
     def _has_sign_bit(self) -> bool:
-        return self.signed and self.signs == "both"
+        return self.signed and self.signs == "both" and not self.pair
 
     def _range(self) -> tuple[int, int]:
         """Return the lowest and highest integer, in steps."""
+        if self.pair:
+            highest = (2**self.bits - 1) // self.step
+            return -highest, highest
         if not self._has_sign_bit:
             highest = (2**self.bits - 1) // self.step
             return (-highest, 0) if self.signs == "negative" else (0, highest)
