@@ -116,6 +116,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds is {options.seeds}, how many runs there are; needed 1 or more")
     torch.set_num_threads(options.threads)
     data = load_mnist(options.data_dir)
     for fan_in in options.fan_in:
