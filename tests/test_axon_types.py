@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typed_chips import chip
 
 import qrsolve
 from qrsolve import HardwareSpec, compile_plan, project
@@ -54,18 +55,6 @@ def least_over_types(problem: ChoiceProblem) -> float:
         gain = np.maximum(h * (w**2 - (w - v) ** 2), 0)
         best = min(best, (h * w**2).sum() - np.sort(gain, axis=1)[:, columns - capacity :].sum())
     return best
-
-
-def chip(n_types: int = 4, bits: int = 9, signed: bool = True, max_fan_in: int | None = None) -> HardwareSpec:
-    return HardwareSpec.model_validate(
-        {
-            "schema": 1,
-            "name": "typed",
-            "title": "Typed",
-            "weights": {"kind": "axon_types", "n_types": n_types, "bits": bits, "signed": signed},
-            "limits": [] if max_fan_in is None else [{"kind": "fan_in", "max": max_fan_in}],
-        }
-    )
 
 
 def row_of(weights: torch.Tensor, kind: str, spec: HardwareSpec) -> LimitRow:

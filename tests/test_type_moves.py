@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from typed_chips import chip
 
-from qrsolve import HardwareSpec, compile_plan, project
+from qrsolve import compile_plan, project
 from qrsolve.check import check
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.solution import Solution, Status
@@ -27,18 +28,6 @@ def random(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 def importance(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     return 0.1 + random(rows, columns, 700 + seed).abs()
-
-
-def chip(n_types: int, bits: int = 9, signed: bool = True, max_fan_in: int | None = None) -> HardwareSpec:
-    return HardwareSpec.model_validate(
-        {
-            "schema": 1,
-            "name": "typed",
-            "title": "Typed",
-            "weights": {"kind": "axon_types", "n_types": n_types, "bits": bits, "signed": signed},
-            "limits": [] if max_fan_in is None else [{"kind": "fan_in", "max": max_fan_in}],
-        }
-    )
 
 
 def subset_gain(x: np.ndarray, h: np.ndarray, is_positive: bool) -> float:

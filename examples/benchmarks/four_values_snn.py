@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from snn_runs import add_run_options, images, percent
+from snn_runs import add_run_options, asked, images, percent
 from torch import nn
 
 from qrsolve import HardwareSpec
@@ -152,13 +152,8 @@ def main() -> None:
                 "operations": [round(energy.operations or 0) for energy in energies],
                 "memory_bits": [energy.memory_bits for energy in energies],
                 "train_images": len(data.x_train),
-                "held_out": options.held_out,
-                "epochs": options.epochs,
-                "batch": options.batch,
-                "learning_rate": options.learning_rate,
-                "seeds": options.seeds,
+                **asked(options),
                 "processor_seconds": round(time.process_time() - began),
-                "threads": options.threads,
             }
             print(json.dumps(line), flush=True)
 

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from snn_runs import add_run_options, images, percent
+from snn_runs import add_run_options, asked, images, percent
 from torch import nn
 
 from qrsolve import HardwareSpec
@@ -142,15 +142,10 @@ def main() -> None:
                 "operations": round(results[-1].energy.operations or 0),
                 "dense_operations": round(results[-1].dense_energy.operations or 0),
                 "train_images": len(data.x_train),
-                "held_out": options.held_out,
-                "epochs": options.epochs,
-                "batch": options.batch,
-                "learning_rate": options.learning_rate,
+                **asked(options),
                 "dense_learning_rate": own,
                 "exploration": options.exploration,
-                "seeds": options.seeds,
                 "processor_seconds": round(time.process_time() - began),
-                "threads": options.threads,
             }
             print(json.dumps(line), flush=True)
 

@@ -22,6 +22,12 @@ def add_run_options(parser: argparse.ArgumentParser, learning_rate: float) -> No
     parser.add_argument("--threads", type=int, default=1)
 
 
+def asked(options: argparse.Namespace) -> dict[str, object]:
+    """Return what was asked for, to be printed beside the results."""
+    names = ("held_out", "epochs", "batch", "learning_rate", "seeds", "threads")
+    return {name: getattr(options, name) for name in names}
+
+
 def images(options: argparse.Namespace) -> DataSet:
     """Return the images that the options ask for."""
     data = load_mnist(options.data_dir)
