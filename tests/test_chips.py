@@ -204,6 +204,9 @@ class TestTraps:
     def test_padding(self) -> None:
         kinds = {n: limit(n, "synapse_memory").packing for n in ("speck", "loihi_1", "max78000", "spinnaker_1")}
         assert list(kinds.values()) == ["powers_of_two", "blocks", "per_processor", "none"]
+        # Shapes that are multiples are no number of anything: lines of the chips' files, which `explain` prints.
+        assert any("(32, 128) in int8" in note for note in load_spec("nvidia_2_4").notes)
+        assert any("PE x SIMD" in note for note in load_spec("fpga_lut").notes)
 
     @pytest.mark.parametrize(
         ("name", "kind", "scope"),
