@@ -21,6 +21,8 @@ from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.prices import Prices
 
+pytestmark = pytest.mark.usefixtures("way")
+
 # What an answer may miss, relative to the sum of squares: CP-SAT rounds to integers, HiGHS has tolerances.
 SLACK = {"cp_sat": 1e-7, "milp": 1e-7}
 

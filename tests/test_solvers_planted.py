@@ -17,6 +17,8 @@ from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.prices import Prices
 
+pytestmark = pytest.mark.usefixtures("way")
+
 TWO = Alphabet.of(*copies([1.7, 0.9], 4))
 
 

@@ -18,6 +18,8 @@ from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.row_problem import RowProblem, next_largest
 
+pytestmark = pytest.mark.usefixtures("way")
+
 TYPES = Alphabet.sums([0.9, -1.1, 1.7, -1.6], max_synapses=4)
 MIRRORED = Alphabet.sums([1.7, -1.7, 0.9, -0.9], max_synapses=8)
 # One synapse of 10 and one of -3 together save most per synapse on targets of 5.

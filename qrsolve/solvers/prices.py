@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.group import Group
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
@@ -19,6 +22,8 @@ _WORN_SHARE = 0.97
 """Columns of a nearby problem are selected anew where another one would leave zero at this share of the price."""
 _FEW_VALUES = 8
 """Values up to which each is tried on all targets that are left outside."""
+_MOST_COLUMNS, _MOST_LINES = 1 << 18, 1 << 18
+"""Columns of a row, and options of all scopes together, up to which compiled loops keep what they need of each."""
 _AT_ONCE = 1 << 16
 """Targets times options up to which all are priced in one tensor instead of one after the other."""
 
@@ -86,7 +91,10 @@ class Prices(Solver):
         rows = RowProblem.of(problem, group)
         zero = alphabet.free_zero
         hint = start if group.kind == "row" and start is not None else None
-        choice, index, price = _solve_rows(rows, alphabet, zero, hint)
+        if is_compiled(rows, alphabet):
+            choice, index, price = _solve_compiled(rows, alphabet, _scope_of(problem, group), hint)
+        else:
+            choice, index, price = _solve_rows(rows, alphabet, zero, hint)
         n_rows, n_columns = problem.w.shape
         prices = tuple(
             price if i == position else price.new_zeros(g.n_parts(n_rows, n_columns))
@@ -99,6 +107,33 @@ class Prices(Solver):
         return Solution(Status.OPTIMAL, self.name, choice, index, prices)
 
 
+def is_compiled(rows: RowProblem, alphabet: Alphabet) -> bool:
+    """Whether rows are solved in compiled loops: on the CPU, where numba is installed and tables are not too large."""
+    return (
+        has_numba()
+        and rows.w.is_cpu
+        and alphabet.free_zero is not None
+        and alphabet.max_use > 0
+        and rows.w.shape[1] <= _MOST_COLUMNS
+        and alphabet.n_scopes * alphabet.n_options <= _MOST_LINES
+    )
+
+
+@cache
+def has_numba() -> bool:
+    """Whether numba is installed."""
+    return find_spec("numba") is not None
+
+
+def _scope_of(problem: ChoiceProblem, group: Group) -> Tensor | None:
+    """Return the scope of each part of a group, or ``None`` where all share values."""
+    assert problem.alphabet is not None
+    scope = problem.alphabet.scope
+    if scope is None or group.kind != "block":
+        return scope
+    return scope.repeat_interleave(problem.n_columns // group.block)
+
+
 class _Rows(NamedTuple):
     """Choice, its columns (``None``: all of them) and the price of each row."""
 
@@ -109,14 +144,37 @@ class _Rows(NamedTuple):
 
 def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: Solution | None) -> _Rows:
     n_columns = rows.w.shape[1]
-    most = int(rows.capacity.max()) if rows.n_rows else 0
-    width = most + most // 8 + 8
+    width = _width(rows)
     if zero is None or width >= n_columns:
         return _solve_all_columns(rows, alphabet)
     if start is not None and start.index is not None and start.index.shape == (rows.n_rows, width):
         prices = [price for price in start.prices if len(price) == rows.n_rows]
         return _solve_near(rows, alphabet, start.index, prices[0] if prices else rows.w.new_zeros(rows.n_rows).double())
     return _solve_open(rows, alphabet, *_first_columns(rows, alphabet, width))
+
+
+def _solve_compiled(rows: RowProblem, alphabet: Alphabet, scope: Tensor | None, start: Solution | None) -> _Rows:
+    """Solve in compiled loops; rows that stay open there are solved over all their columns."""
+    from qrsolve.solvers.compiled_rows import compiled_rows
+
+    width, zero = min(_width(rows), rows.w.shape[1]), alphabet.free_zero
+    assert zero is not None  # is_compiled() has asked
+    prices = () if start is None else [price for price in start.prices if len(price) == rows.n_rows]
+    choice, index, price, open_rows = compiled_rows(rows, alphabet, scope, width, prices[0] if prices else None)
+    if len(open_rows):
+        left = torch.from_numpy(open_rows)
+        full = _solve_all_columns(rows.rows(left), alphabet)
+        kept = torch.topk(torch.ne(full.choice, zero).float(), width, dim=1).indices
+        index[left], choice[left], price[left] = kept, full.choice.gather(1, kept), full.price
+    if width < rows.w.shape[1]:
+        return _Rows(choice, index, price)
+    return _Rows(torch.empty_like(choice).scatter_(1, index, choice), None, price)
+
+
+def _width(rows: RowProblem) -> int:
+    """Return how many columns of each row are kept: those in use, and some that may be next time."""
+    most = int(rows.capacity.max()) if rows.n_rows else 0
+    return most + most // 8 + 8
 
 
 def _solve_near(rows: RowProblem, alphabet: Alphabet, index: Tensor, near: Tensor) -> _Rows:

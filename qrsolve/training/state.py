@@ -14,7 +14,7 @@ from qrsolve.errors import ModelError, QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers import quick_solver
+from qrsolve.solvers import Solver, quick_solver
 from qrsolve.solvers.levels import best_parameters, solve_levels
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.training.exploration import explored
@@ -75,6 +75,7 @@ class PopulationState:
     seed: int | None = None
     importance: Tensor | None = None
     _alphabet: Alphabet | None = field(default=None, repr=False)
+    _solver: tuple[tuple[object, ...], Solver] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         latent = self.population.matrix(self.latent)
@@ -215,8 +216,15 @@ class PopulationState:
         self.n_projections += 1
         solver = self.method.solver(self.generator)
         start = None if solver is not None else self.solution
-        self.solution = solve_choice(problem, solver or quick_solver(problem), start)
+        self.solution = solve_choice(problem, solver or self._quick_solver(problem), start)
         return self.solution.values(problem)
+
+    def _quick_solver(self, problem: ChoiceProblem) -> Solver:
+        """Return what `quick_solver` does; it depends on everything but the weights, and asks all solvers in turn."""
+        key = (problem.alphabet, problem.groups, problem.h is None)
+        if self._solver is None or any(a is not b for a, b in zip(self._solver[0], key, strict=True)):
+            self._solver = key, quick_solver(problem)
+        return self._solver[1]
 
     def _relaxed(self, matrix: Tensor, stage: Stage) -> Tensor:
         """Keep the largest weights under capacities wider than the chip's; values stay free.
