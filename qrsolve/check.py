@@ -310,7 +310,7 @@ def _listed(usage: Usage) -> str:
 
 def _shared_row(plan: Plan, limit: LimitKind, total: int, n_held: int) -> LimitRow | None:
     """Count a limit that all populations share; ``None`` where each population has its own."""
-    if not limit.is_shared() or limit.not_enforced():
+    if not limit.is_shared() or limit.not_enforced() or (limit.of and not n_held):
         return None
     capacity = plan.spec.total(limit)
     n_chips = capacity // limit.capacity if limit.capacity else 1

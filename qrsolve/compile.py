@@ -17,7 +17,7 @@ from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.region import Region, emptied
-from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles
+from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles, unknown_roles
 from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
 from qrsolve.spec.packing import ListPacking
 
@@ -254,10 +254,8 @@ def compile_plan(
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := _stricter(population, limit))]
     unknown = tuple(name for name in shapes if name not in role_of)
-    unheld = [text for limit in spec.limits if limit.needs_roles and (text := limit.without_roles(unknown))]
-    taken = [limit for limit in spec.limits if not limit.needs_roles and not limit.not_enforced()]
-    remarks += [text for limit in taken if (text := limit.without_roles(unknown))]
-    return Plan(spec, tuple(populations), (*spec.not_enforced(), *unheld), tuple(remarks))
+    unheld, held = unknown_roles(spec.limits, unknown)
+    return Plan(spec, tuple(populations), (*spec.not_enforced(), *unheld), (*remarks, *held))
 
 
 def _stricter(population: Population, limit: LimitKind) -> str:
@@ -269,7 +267,7 @@ def _stricter(population: Population, limit: LimitKind) -> str:
     others = ", ".join(f"'{name}'" for i, name in enumerate(population.names) if i not in held)
     return (
         f"{limit.kind} is of {' and '.join(limit.of or ())} matrices, but one capacity of the population: a projection "
-        f"counts {others} too, which is stricter; check does not"
+        f"counts {others} too, which is stricter (not so if each matrix is a population of its own); check does not"
     )
 
 

@@ -59,13 +59,30 @@ def group_among(limit: LimitKind, layer: LayerShape, roles: Sequence[Role | None
     assert isinstance(group.capacity, int)  # limits ask for one number
     is_held = torch.tensor([i in held for i in range(len(widths))]).repeat_interleave(torch.tensor(widths))
     if group.kind == "block" and len(is_held) % group.block == 0:
-        blocks = torch.where(is_held[:: group.block], group.capacity, group.block * most)
+        blocks = torch.where(is_held[:: group.block], group.capacity, max(group.block * most, group.capacity + 1))
         return replace(group, capacity=blocks.repeat(layer.rows))
     if group.kind == "column":
-        return replace(group, capacity=torch.where(is_held, group.capacity, layer.rows * most))
+        return replace(group, capacity=torch.where(is_held, group.capacity, max(layer.rows * most, group.capacity + 1)))
     others = int((~is_held).sum()) * (1 if group.kind == "row" else layer.rows)
     capacity, relaxed = group.capacity + others * fewest, (group.relaxed or group.capacity) + others * most
     return replace(group, capacity=capacity, relaxed=relaxed if relaxed > capacity else None)
+
+
+def unknown_roles(limits: Sequence[LimitKind], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Say what becomes of matrices whose role is not known: what does not hold them, and what does all the same."""
+    if not names:
+        return [], []
+    left_alone = [text for limit in limits if (text := limit.not_enforced_for(names))]
+    held = [
+        f"{limit.kind} (of {' and '.join(limit.of)})"
+        for limit in limits
+        if limit.of is not None and limit.holds(None) and not limit.not_enforced()
+    ]
+    if not held:
+        return left_alone, []
+    listed = ", ".join(f"'{name}'" for name in names)
+    text = f"the role of {listed} is not known, so limits of some matrices only hold there too: {', '.join(held)}"
+    return left_alone, [f"{text}; --role NAME=ROLE says what a matrix is"]
 
 
 def empty_regions(limits: Sequence[LimitKind], layer: LayerShape, roles: Sequence[Role | None]) -> tuple[Region, ...]:

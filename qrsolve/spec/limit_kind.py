@@ -92,15 +92,9 @@ class LimitKind(Fact):
         """Return the neurons and the sources of a matrix between which there is nothing; ``None`` where all can be."""
         return None
 
-    def without_roles(self, names: Sequence[str]) -> str:
-        """Return one sentence on what becomes of matrices whose role is not known; "" where roles do not matter."""
-        if self.of is None or not names:
-            return ""
-        listed = ", ".join(f"'{name}'" for name in names)
-        return (
-            f"{self.kind}: of {' and '.join(self.of)} matrices; the role of {listed} is not known, so the limit holds "
-            "there too (--role NAME=ROLE says what a matrix is)"
-        )
+    def not_enforced_for(self, names: Sequence[str]) -> str:
+        """Return one sentence on why matrices whose role is not known are left alone; "" where they are held."""
+        return ""
 
     def group(self) -> Group | None:
         """Return the capacities that the limit means for one population's matrix (neurons, sources), or ``None``."""

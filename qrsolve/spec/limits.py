@@ -256,7 +256,7 @@ class Reach(LimitKind):
             return f"inputs reach only the first {self.neurons:,} neurons"
         return f"outputs read only the last {self.neurons:,} neurons"
 
-    def without_roles(self, names: Sequence[str]) -> str:
+    def not_enforced_for(self, names: Sequence[str]) -> str:
         """Say that such matrices are not held."""
         if not names:
             return ""
