@@ -12,7 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qrsolve import HardwareSpec, InfeasibleError, ShapeError, Status, attach, compile_plan, explain, load_spec, project
+from qrsolve import (
+    HardwareSpec,
+    InfeasibleError,
+    ModelError,
+    ShapeError,
+    Status,
+    attach,
+    compile_plan,
+    explain,
+    load_spec,
+    project,
+)
 from qrsolve.certify import certify
 from qrsolve.check import check
 from qrsolve.cli import main
@@ -53,8 +64,6 @@ def lines_of(weights: dict[str, Any], targets: Tensor) -> tuple[np.ndarray, np.n
     """Every line of a neuron's values, with the synapses of each: by hand for each kind of weights."""
     if weights["kind"] == "real":
         each = [[(0.0, 0), (float(w), 1)] for w in targets]
-    elif weights["kind"] == "types":
-        raise AssertionError
     else:
         options = {
             "grid": [(0.0, 0), (0.5, 1), (-0.5, 1)],
@@ -338,6 +347,19 @@ class TestTraining:
         assert find_afferents(behind).roles == {"1.weight_hh_l0": "recurrent"}
         assert find_afferents(nn.RNNCell(3, 4)).roles == {"weight_hh": "recurrent"}
         assert find_afferents(behind, select=["0.weight"]).roles == {}
+
+    def test_a_module_declares_what_its_matrices_are(self) -> None:
+        class Declared(Recurrent):
+            afferent_roles = {"out.weight": "output"}  # noqa: RUF012
+
+        found = find_afferents(nn.Sequential(Declared())).roles
+        assert found == {"0.rnn.weight_ih_l0": "input", "0.rnn.weight_hh_l0": "recurrent", "0.out.weight": "output"}
+        Declared.afferent_roles = {"out.bias": "output"}
+        with pytest.raises(ModelError, match=r"Declared.afferent_roles has 'out.bias', which is no parameter of it; "):
+            find_afferents(Declared())
+        Declared.afferent_roles = {"out.weight": "outputs"}
+        with pytest.raises(ModelError, match=r"'outputs' for 'out\.weight'; needed input"):
+            find_afferents(Declared())
 
     @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
     @pytest.mark.parametrize("weights", ["types", "grid"])
