@@ -110,6 +110,38 @@ class TestAgainstEnumeration:
             if seed % 2 == 0:
                 assert result.objective == pytest.approx(best)
 
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("structure", ["none", "fan_out", "synapses", "n_of_m", "fan_in+fan_out", "sign+fan_in"])
+    def test_reach_beside_limits_that_couple_neurons(self, structure: str, seed: int) -> None:
+        weights = drawn(seed, w_out=(2, 4))
+        asked = {
+            "fan_in": {"kind": "fan_in", "max": 1},
+            "fan_out": {"kind": "fan_out", "max": 1},
+            "synapses": {"kind": "synapses", "max": 3},
+            "n_of_m": {"kind": "n_of_m", "n": 1, "m": 2},
+        }
+        words = structure.split("+")
+        signs = {"sign": "per_source"} if "sign" in words else {}
+        limits = [asked[word] for word in words if word in asked]
+        spec = chip({**WEIGHTS["grid"], **signs}, *limits, {"kind": "reach", "neurons": 3, "of": "output"})
+        projection = project(spec, weights, roles={"w_out": "output"})["w_out"]
+        values = np.array(list(itertools.product([0.0, 0.5, -0.5], repeat=8))).reshape(-1, 2, 4)
+        used = values != 0
+        fits = {
+            "none": np.ones(len(values), bool),
+            "fan_in": (used.sum(axis=2) <= 1).all(axis=1),
+            "fan_out": (used.sum(axis=1) <= 1).all(axis=1),
+            "synapses": used.sum(axis=(1, 2)) <= 3,
+            "n_of_m": (used.reshape(-1, 4, 2).sum(axis=2) <= 1).all(axis=1),
+            "sign": ~((values > 0).any(axis=1) & (values < 0).any(axis=1)).any(axis=1),
+        }
+        allowed = np.all([fits[word] for word in words], axis=0) & ~used[:, :, 0].any(axis=1)
+        best = ((values - weights["w_out"].numpy()) ** 2)[allowed].sum(axis=(1, 2)).min()
+        assert projection.certificate.objective == pytest.approx(best)
+        assert projection.certificate.bound <= best + 1e-9
+        assert projection.status is Status.OPTIMAL
+        assert not projection.weights["w_out"][:, 0].any()
+
     @pytest.mark.parametrize("seed", range(6))
     @pytest.mark.parametrize(
         ("limit", "is_exact"),
