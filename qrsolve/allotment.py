@@ -12,8 +12,7 @@ from qrsolve.compile import Plan, Population, RoundedMemory, is_rounded, layer_s
 from qrsolve.group import Group
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers import solve
-from qrsolve.spec import HardwareSpec
-from qrsolve.spec.limits import SynapseMemory, Synapses
+from qrsolve.spec import HardwareSpec, SynapseMemory, Synapses
 
 
 def allotted(plan: Plan, weights: Mapping[str, Tensor]) -> Plan:
@@ -48,8 +47,10 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor]) -> Plan:
     saved = [_savings(population, weights) for population in populations]
     for limit in totals:
         total = plan.spec.total(limit)
-        shares = _division([len(s) for s in saved], torch.cat(saved), total)
-        populations = [_with_share(p, limit, share, total) for p, share in zip(populations, shares, strict=True)]
+        asked = [i for i, population in enumerate(populations) if population.held_by(limit)]
+        shares = _division([len(saved[i]) for i in asked], torch.cat([saved[i] for i in asked]), total)
+        for i, share in zip(asked, shares, strict=True):
+            populations[i] = _with_share(populations[i], limit, share, total)
     for memory in memories:
         bits = _divided_bits(plan, memory, saved)
         populations = [_with_bits(plan.spec, p, memory, b) for p, b in zip(populations, bits, strict=True)]
@@ -58,16 +59,14 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor]) -> Plan:
 
 def _shared_totals(plan: Plan) -> list[Synapses]:
     """Return the limits of the chip that are totals of several populations and could bind."""
-    if len(plan.populations) < 2:
-        return []
-    most = sum(_most(population) for population in plan.populations)
     return [
         limit
         for limit in plan.spec.limits
         if isinstance(limit, Synapses)
         and limit.zeros == "free"
         and limit.scope in ("chip", "network")
-        and plan.spec.total(limit) < most
+        and len(held := [population for population in plan.populations if population.held_by(limit)]) > 1
+        and plan.spec.total(limit) < sum(_most(population) for population in held)
     ]
 
 
@@ -144,7 +143,7 @@ def _savings(population: Population, weights: Mapping[str, Tensor]) -> Tensor:
     """Return what the connections save that real weights would keep without the shared totals, on the CPU."""
     w = population.matrix(weights)
     groups = tuple(replace(g, counts="synapses") for g in population.groups if g.kind in ("row", "block"))
-    problem = ChoiceProblem(w, None, groups)
+    problem = ChoiceProblem(population.targets(w), None, groups, empty=population.empty)
     kept = solve(problem).values(problem)
     squares = kept.double().square().flatten()
     return squares[squares > 0].cpu()
@@ -161,9 +160,11 @@ def _division(sizes: list[int], savings: Tensor, total: int) -> list[int]:
 
 
 def _with_share(population: Population, limit: Synapses, share: int, total: int) -> Population:
+    # Other matrices of a population that the limit is not of are counted there as well; `relaxed` leaves them out.
+    capacity = limit.capacity
     groups = tuple(
-        replace(group, capacity=min(share, limit.capacity), relaxed=total)
-        if group.kind == "all" and group.limit == limit.kind and group.capacity == limit.capacity
+        replace(group, capacity=min(share, limit.capacity), relaxed=total + (group.relaxed or capacity) - capacity)
+        if group.kind == "all" and group.limit == limit.kind and group.capacity == capacity
         else group
         for group in population.groups
     )

@@ -116,7 +116,7 @@ def _require_possible(bound: float, most: float, what: str) -> None:
 
 
 def _violations(problem: ChoiceProblem, claim: Claim, solution: Solution) -> tuple[Violation, ...]:
-    """Count each group's use against its capacity; the worst part of each violated group."""
+    """Count each group's use against its capacity, and what is where nothing may be; the worst part of each."""
     found = []
     for group in problem.groups:
         counted = claim.use if group.counts == "synapses" else (claim.v != 0).long()
@@ -137,4 +137,10 @@ def _violations(problem: ChoiceProblem, claim: Claim, solution: Solution) -> tup
             part = int(excess.argmax())
             name = group.limit or group.kind
             found.append(Violation(name, f"{group.kind} {part}", float(totals[part]), float(capacity[part])))
+    values = solution.values(problem, torch.float64) if problem.empty else claim.v
+    for region in problem.empty:
+        totals = (region.part(values) != 0).sum(dim=1)
+        if len(totals) and int(totals.max()) > 0:
+            part = int(totals.argmax())
+            found.append(Violation(region.limit, f"row {region.rows[part]}", float(totals[part]), 0.0))
     return tuple(found)

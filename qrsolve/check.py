@@ -3,149 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from qrsolve.compile import Plan, Population, layer_shape
-from qrsolve.energy import Energy, memory_energy
+from qrsolve.energy import memory_energy
+from qrsolve.limit_report import LayerReport, LimitRow, Report
 from qrsolve.model_file import require_finite
 from qrsolve.problem import Group
-from qrsolve.spec import LayerShape, LimitKind
+from qrsolve.reach_usage import reach_row
+from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
 from qrsolve.type_usage import TypeUsage
 from qrsolve.usage import Usage, usage_of, with_copies
 
 _LISTED = 4
 """The most values or clashes that one text lists."""
-
-
-@dataclass(frozen=True)
-class LimitRow:
-    """One limit at its worst place.
-
-    Parameters
-    ----------
-    kind : str
-        The limit's word in the chip's file; ``values`` for the alphabet of the weights.
-    where : str
-        The worst place, as ``'fc1.weight', neuron 17``.
-    value, max : int
-        What was counted there, and what is allowed.
-    text : str
-        The arithmetic, in one line.
-    """
-
-    kind: str
-    where: str
-    value: int
-    max: int
-    text: str
-
-    @property
-    def excess(self) -> int:
-        """How much over the limit, >= 0."""
-        return max(0, self.value - self.max)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row as JSON values."""
-        return {
-            "kind": self.kind,
-            "where": self.where,
-            "value": self.value,
-            "max": self.max,
-            "excess": self.excess,
-            "text": self.text,
-        }
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What one population's weights use.
-
-    Parameters
-    ----------
-    rows : tuple of LimitRow
-        One per limit, and one for the values.
-    values : dict of str to list of float
-        The parameters that explain the weights, by their names in the chip's file, one number per scope; empty where
-        there are none.
-    values_from : {"chip", "given", "weights", ""}
-        The chip's file; parameters that the caller gave; recovered from the weights alone; or no values.
-    types : tuple of int
-        The type of each source, by its place among the names of ``values``; empty where sources have none, or none
-        that explain the weights.
-    """
-
-    rows: tuple[LimitRow, ...]
-    values: dict[str, list[float]] = field(default_factory=dict)
-    values_from: str = ""
-    types: tuple[int, ...] = ()
-
-    @property
-    def is_compliant(self) -> bool:
-        """Whether no limit is exceeded."""
-        return all(row.excess == 0 for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return {
-            "compliant": self.is_compliant,
-            "limits": [row.to_dict() for row in self.rows],
-            "values": self.values,
-            "values_from": self.values_from,
-            **({"types": list(self.types)} if self.types else {}),
-        }
-
-
-@dataclass(frozen=True)
-class Report:
-    """What weights use of a chip.
-
-    Parameters
-    ----------
-    layers : dict of str to LayerReport
-        By population.
-    network : tuple of LimitRow
-        Limits that all populations share.
-    not_enforced, remarks : tuple of str
-        As in the plan: what was not checked, and how what was checked is taken.
-    energy : Energy
-        The synapses and their memory.
-    """
-
-    layers: dict[str, LayerReport]
-    network: tuple[LimitRow, ...]
-    not_enforced: tuple[str, ...]
-    remarks: tuple[str, ...]
-    energy: Energy
-
-    @property
-    def is_compliant(self) -> bool:
-        """Whether no limit is exceeded anywhere."""
-        return not self.violations
-
-    @property
-    def rows(self) -> tuple[LimitRow, ...]:
-        """All rows, layer by layer, then those of the network."""
-        return (*(row for layer in self.layers.values() for row in layer.rows), *self.network)
-
-    @property
-    def violations(self) -> tuple[LimitRow, ...]:
-        """The rows that exceed their limit."""
-        return tuple(row for row in self.rows if row.excess > 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values: the object that ``qrsolve check --json`` prints."""
-        return {
-            "compliant": self.is_compliant,
-            "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
-            "network": {"limits": [row.to_dict() for row in self.network]},
-            "not_enforced": list(self.not_enforced),
-            "remarks": list(self.remarks),
-            "energy": self.energy.to_dict(),
-        }
 
 
 def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Report:
@@ -179,7 +53,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     the text says "at least".
     """
     layers: dict[str, LayerReport] = {}
-    totals = [0] * len(plan.spec.limits)
+    totals, n_held = [0] * len(plan.spec.limits), [0] * len(plan.spec.limits)
     family = plan.spec.weights.family()
     usages = []
     for population in plan.populations:
@@ -195,6 +69,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             if (row := _limit_row(usage, limit, layer, synapses)) is not None:
                 rows.append(row)
                 totals[i] += row.value
+                n_held[i] += 1
         if (group := plan.spec.weights.group()) is not None:
             rows.append(_sign_row(usage) if usage.by_type is None else _type_row(usage, usage.by_type, group.limit))
         if population.family is not None:
@@ -203,13 +78,52 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
         layers[population.name] = LayerReport(
             tuple(rows), usage.named_values(), usage.values_from, () if types is None else tuple(types.tolist())
         )
-    shared = (_shared_row(plan, limit, total) for limit, total in zip(plan.spec.limits, totals, strict=True))
+    shared = (_shared_row(plan, *counts) for counts in zip(plan.spec.limits, totals, n_held, strict=True))
     network = tuple(row for row in shared if row is not None)
     return Report(layers, network, plan.not_enforced, plan.remarks, memory_energy(plan, usages))
 
 
 def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> LimitRow | None:
-    """Count one limit for one population; ``None`` for a limit that this version does not count."""
+    """Count one limit for one population; ``None`` for one that this version does not count, or of none of it."""
+    held = usage.population.held_by(limit)
+    if not held:
+        return None
+    if isinstance(limit, Shape):
+        return _shape_row(usage.population, limit, held)
+    if isinstance(limit, Reach):
+        return max((reach_row(usage.population, usage.matrix, limit, i) for i in held), key=lambda row: row.value)
+    return _counted_row(*_of_some(usage, synapses, layer, held), limit)
+
+
+def _of_some(
+    usage: Usage, synapses: Tensor, layer: LayerShape, held: tuple[int, ...]
+) -> tuple[Usage, Tensor, LayerShape]:
+    """Return what is known of some matrices of a population, as if they were all of it."""
+    population = usage.population
+    if len(held) == len(population.names):
+        return usage, synapses, layer
+    names, shapes = tuple(population.names[i] for i in held), tuple(population.shapes[i] for i in held)
+    some = replace(population, names=names, shapes=shapes, roles=(), empty=())
+
+    def part(matrix: Tensor) -> Tensor:
+        pieces = matrix.split(list(population.widths), dim=1)
+        return torch.cat([pieces[i] for i in held], dim=1)
+
+    matrix, use, unreached = part(usage.matrix), part(usage.use), part(usage.unreached)
+    own = replace(usage, population=some, matrix=matrix, use=use, unreached=unreached)
+    return own, part(synapses), layer.only(held)
+
+
+def _shape_row(population: Population, limit: Shape, held: tuple[int, ...]) -> LimitRow:
+    """Say that shapes are made of whole tiles; a plan with another one does not exist."""
+    where = f"'{'+'.join(population.names[i] for i in held)}'"
+    widths = " and ".join(f"{population.widths[i]:,}" for i in held)
+    of = f"multiples of {limit.neurons_multiple:,} and {limit.sources_multiple:,}"
+    return LimitRow(limit.kind, where, 0, 0, f"{where}: {population.n_rows:,} neurons x {widths} sources: {of}")
+
+
+def _counted_row(usage: Usage, synapses: Tensor, layer: LayerShape, limit: LimitKind) -> LimitRow | None:
+    """Count one limit for matrices that it holds; ``None`` for a limit that this version does not count."""
     if (row := _whole_row(usage, limit, layer, synapses)) is not None:
         return row
     population = usage.population
@@ -394,16 +308,16 @@ def _listed(usage: Usage) -> str:
     return f" ({', '.join(listed[:8])}{', ...' if len(listed) > 8 else ''})"
 
 
-def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
+def _shared_row(plan: Plan, limit: LimitKind, total: int, n_held: int) -> LimitRow | None:
     """Count a limit that all populations share; ``None`` where each population has its own."""
-    if not limit.is_shared() or limit.not_enforced():
+    if not limit.is_shared() or limit.not_enforced() or (limit.of and not n_held):
         return None
     capacity = plan.spec.total(limit)
     n_chips = capacity // limit.capacity if limit.capacity else 1
     where = "all layers together"
     chips = f" on each of {n_chips} chips = {capacity:,}" if n_chips > 1 else ""
     over = f" ({total - capacity:,} too many)" if total > capacity else ""
-    layers = _n(len(plan.populations), "layer")
+    layers = _n(n_held if limit.of else len(plan.populations), "layer")
     counted = f"{limit.unit} of {limit.kind}" if limit.unit else limit.kind
     text = f"{layers}: {total:,} {counted} in all; {limit.kind} allows {limit.capacity:,}{chips}{over}"
     return LimitRow(limit.kind, where, total, capacity, text)
@@ -411,3 +325,6 @@ def _shared_row(plan: Plan, limit: LimitKind, total: int) -> LimitRow | None:
 
 def _n(count: int, word: str) -> str:
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+__all__ = ["LayerReport", "LimitRow", "Report", "check"]

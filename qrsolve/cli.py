@@ -21,7 +21,7 @@ from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError, SpecError
 from qrsolve.output_file import write_file
 from qrsolve.report.console import console, print_json
 from qrsolve.report.tables import specs_table
-from qrsolve.spec import bundled_specs, json_schema, load_spec, parse_spec, template
+from qrsolve.spec import ROLES, bundled_specs, json_schema, load_spec, parse_spec, template
 
 INTERRUPTED = 130
 
@@ -45,6 +45,10 @@ LayerOption = Annotated[
 GroupOption = Annotated[
     list[str] | None,
     typer.Option("--group", metavar="NAME,NAME", help="Arrays whose rows are the same neurons (input and recurrent)."),
+]
+RoleOption = Annotated[
+    list[str] | None,
+    typer.Option("--role", metavar="NAME=ROLE", help="What an array is: input, recurrent or output; repeat."),
 ]
 
 
@@ -116,16 +120,17 @@ def explain_command(
         list[str] | None, typer.Option("--shape", metavar="NAME=ROWSxCOLS[xKxK]", help="A layer to explain; repeat.")
     ] = None,
     group: GroupOption = None,
+    role: RoleOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Say what a chip's limits mean, which solver is taken, and why the others refuse."""
     shapes = dict(_parsed_shape(text) for text in shape or [])
     if len(shapes) < len(shape or []):
         raise ShapeError("--shape: a name is given twice; needed each layer once")
-    groups, chip = _parsed_groups(group), load_spec(spec)
+    groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
 
-    return commands.explain_chip(chip, shapes, groups, as_json=as_json)
+    return commands.explain_chip(chip, shapes, groups, roles, as_json=as_json)
 
 
 @app.command(name="check")
@@ -134,13 +139,14 @@ def check_command(
     model: ModelArgument,
     layer: LayerOption = None,
     group: GroupOption = None,
+    role: RoleOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Count what a model's weights use of each limit; no solver involved."""
-    groups, chip = _parsed_groups(group), load_spec(spec)
+    groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
 
-    return commands.check_model(commands.open_model(chip, model, layer or (), groups), as_json=as_json)
+    return commands.check_model(commands.open_model(chip, model, layer or (), groups, roles), as_json=as_json)
 
 
 @app.command()
@@ -154,15 +160,16 @@ def project(
     solver: Annotated[str, typer.Option("--solver", metavar="auto|NAME", help="Use this one or fail.")] = "auto",
     layer: LayerOption = None,
     group: GroupOption = None,
+    role: RoleOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> int:
     """Write the nearest weights that the chip can hold, with a certificate."""
-    groups, chip = _parsed_groups(group), load_spec(spec)
+    groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
 
     commands.require_output(out, force=force)
-    opened = commands.open_model(chip, model, layer or (), groups)
+    opened = commands.open_model(chip, model, layer or (), groups, roles)
     return commands.project_model(opened, out, solver, force=force, as_json=as_json)
 
 
@@ -172,13 +179,14 @@ def compare(
     model: ModelArgument,
     layer: LayerOption = None,
     group: GroupOption = None,
+    role: RoleOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Solve each layer with every solver and heuristic, for the same values, and measure all from the best bound."""
-    groups, chip = _parsed_groups(group), load_spec(spec)
+    groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
 
-    return commands.compare_model(commands.open_model(chip, model, layer or (), groups), as_json=as_json)
+    return commands.compare_model(commands.open_model(chip, model, layer or (), groups, roles), as_json=as_json)
 
 
 @app.command()
@@ -325,6 +333,17 @@ def _parsed_groups(texts: Sequence[str] | None) -> list[list[str]]:
         if len(group) < 2 or not all(group):
             raise ShapeError(f"--group: '{text}'; needed two or more names with commas between them")
     return groups
+
+
+def _parsed_roles(texts: Sequence[str] | None) -> dict[str, str]:
+    roles: dict[str, str] = {}
+    for text in texts or []:
+        name, _, role = text.rpartition("=")
+        if not name or not role:
+            raise ShapeError(f"--role: '{text}'; needed NAME=ROLE, as in w_in=input; roles are {', '.join(ROLES)}")
+        if roles.setdefault(name, role) != role:
+            raise ShapeError(f"--role: '{name}' is {roles[name]} and {role}; needed one role")
+    return roles
 
 
 if __name__ == "__main__":

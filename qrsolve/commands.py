@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from qrsolve.explain import explain
 from qrsolve.model_file import ModelFile, read_model, require_ending, write_weights
 from qrsolve.output_file import require_writable
 from qrsolve.project import Projection, project_population
-from qrsolve.provenance import claimed_parameters, provenance, recorded_groups
+from qrsolve.provenance import claimed_parameters, provenance, recorded_groups, recorded_roles
 from qrsolve.report.console import console, print_json
 from qrsolve.report.progress import progress
 from qrsolve.report.tables import comparison_page, explanation_page, projections_page, report_page, training_page
@@ -36,20 +36,28 @@ class Opened:
     plan: Plan
 
 
-def open_model(chip: HardwareSpec, model: str, select: Sequence[str], groups: Sequence[Sequence[str]]) -> Opened:
-    """Read a model and compile a chip for it; groups are those given, else those that the file records."""
+def open_model(
+    chip: HardwareSpec, model: str, select: Sequence[str], groups: Sequence[Sequence[str]], roles: Mapping[str, str]
+) -> Opened:
+    """Read a model and compile a chip for it; groups and roles are those given, else those that the file records."""
     file = read_model(model)
     weights = file.weights(select)
     populations = groups or recorded_groups(file.metadata, weights)
-    plan = compile_plan(chip, {name: tensor.shape for name, tensor in weights.items()}, populations)
+    known = {**recorded_roles(file.metadata, weights), **roles}
+    plan = compile_plan(chip, {name: tensor.shape for name, tensor in weights.items()}, populations, known)
     return Opened(file, weights, plan)
 
 
 def explain_chip(
-    chip: HardwareSpec, shapes: dict[str, tuple[int, ...]], groups: Sequence[Sequence[str]], *, as_json: bool
+    chip: HardwareSpec,
+    shapes: dict[str, tuple[int, ...]],
+    groups: Sequence[Sequence[str]],
+    roles: Mapping[str, str],
+    *,
+    as_json: bool,
 ) -> int:
     """Print what a chip means for layers of given shapes."""
-    explanation = explain(chip, shapes, groups)
+    explanation = explain(chip, shapes, groups, roles)
     if as_json:
         print_json(explanation.to_dict())
     else:

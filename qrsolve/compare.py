@@ -135,9 +135,20 @@ def compare_population(
     if advance is not None:
         advance("values")
     first = project_population(population, weights)
-    problem = population.choice(population.matrix(weights), first.parameters)
+    w = population.matrix(weights)
+    problem = population.choice(w, first.parameters)
     is_learned = population.family is not None and population.family.is_learned
-    return LayerComparison(first.named_values(), is_learned, compare_solvers(problem, advance))
+    results = compare_solvers(problem, advance)
+    if (lost := population.lost(w)) is not None:
+        results = tuple(_costlier(result, float(lost.sum())) for result in results)
+    return LayerComparison(first.named_values(), is_learned, results)
+
+
+def _costlier(result: Comparison, cost: float) -> Comparison:
+    """Add what is lost where the chip has no connections, whatever a solver does."""
+    if result.objective is None or result.bound is None:
+        return result
+    return replace(result, objective=result.objective + cost, bound=result.bound + cost)
 
 
 def compare_solvers(problem: ChoiceProblem, advance: Advance | None = None) -> tuple[Comparison, ...]:

@@ -16,8 +16,9 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.spec import HardwareSpec, LayerShape, load_spec
-from qrsolve.spec.limits import LimitKind, SynapseMemory
+from qrsolve.region import Region, emptied
+from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles, unknown_roles
+from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
 from qrsolve.spec.packing import ListPacking
 
 
@@ -58,6 +59,10 @@ class Population:
         The limits on its synapses.
     memory : RoundedMemory or None
         The memory for which one of these is a total on the safe side; ``None`` where capacities say all.
+    roles : tuple of Role or None
+        What each of its matrices is; ``None`` where that is not known. Empty where nothing is.
+    empty : tuple of Region
+        Where its matrix has no connections.
     """
 
     names: tuple[str, ...]
@@ -65,6 +70,8 @@ class Population:
     family: AlphabetFamily | None
     groups: tuple[Group, ...]
     memory: RoundedMemory | None = None
+    roles: tuple[Role | None, ...] = ()
+    empty: tuple[Region, ...] = ()
 
     @cached_property
     def name(self) -> str:
@@ -123,17 +130,34 @@ class Population:
             column -= width
         return f"'{self.name}'[{row}, {column}]"
 
+    def held_by(self, limit: LimitKind) -> tuple[int, ...]:
+        """Return the positions of the matrices that a limit holds."""
+        return held_matrices(limit, self.roles or (None,) * len(self.names))
+
+    def targets(self, w: Tensor) -> Tensor:
+        """Return a (neurons, sources) matrix with zeros where there are no connections."""
+        return emptied(w, self.empty)
+
+    def lost(self, w: Tensor, h: Tensor | None = None) -> Tensor | None:
+        """Return what leaving these out costs each neuron, float64, shape (neurons,); ``None`` where nothing is."""
+        if not self.empty:
+            return None
+        # Regions may overlap, so what is left is taken off what was there.
+        lost = w.double().square() - self.targets(w).double().square()
+        return (lost if h is None else lost * h).sum(dim=1)
+
     def choice(self, w: Tensor, parameters: Tensor | None, h: Tensor | None = None) -> ChoiceProblem:
         """Return the choice problem for a (neurons, sources) matrix and given values."""
-        if self.family is None or parameters is None:
-            return ChoiceProblem(w, None, self.groups, h)
-        return ChoiceProblem(w, self.family.alphabet(parameters, self.scope(w.device)), self.groups, h)
+        alphabet = None
+        if self.family is not None and parameters is not None:
+            alphabet = self.family.alphabet(parameters, self.scope(w.device))
+        return ChoiceProblem(self.targets(w), alphabet, self.groups, h, self.empty)
 
     def levels(self, w: Tensor, h: Tensor | None = None) -> LevelsProblem:
         """Return the problem in which the values are chosen too."""
         if self.family is None:
             raise NoSolverError(f"'{self.name}': real weights have no values to choose")
-        return LevelsProblem(w, self.family, self.groups, h, self.scope(w.device))
+        return LevelsProblem(self.targets(w), self.family, self.groups, h, self.scope(w.device))
 
     def with_capacities(self, capacities: Sequence[int | Tensor]) -> Population:
         """Return the same population with other capacities, in the order of its groups."""
@@ -178,6 +202,7 @@ def compile_plan(
     spec: HardwareSpec | str | PathLike[str],
     shapes: Mapping[str, Sequence[int]],
     groups: Sequence[Sequence[str]] = (),
+    roles: Mapping[str, str] | None = None,
 ) -> Plan:
     """Turn a chip and the shapes of weights into problems.
 
@@ -189,6 +214,9 @@ def compile_plan(
         Shape of each afferent matrix, neurons first, two or more dimensions.
     groups : sequence of sequences of str
         Matrices that share a population (input and recurrent weights of the same neurons); each name at most once.
+    roles : mapping of str to str, or None
+        What matrices are: "input", "recurrent" or "output", for limits that are of some of these only (``of``). Others
+        are held to such limits too, except to `reach`, which needs to know.
 
     Returns
     -------
@@ -201,7 +229,8 @@ def compile_plan(
         No such chip or file, or mistakes in it.
     ShapeError
         A shape has fewer than two dimensions, grouped matrices have different numbers of neurons, a group names
-        something unknown or twice, or the sources are no multiple of an n_of_m group.
+        something unknown or twice, a role is unknown or of something unknown, or the sources are no multiple of an
+        n_of_m group.
     InfeasibleError
         Shapes alone break a limit; the message has the arithmetic.
     """
@@ -210,18 +239,36 @@ def compile_plan(
         if len(shape) < 2:
             raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
     family = spec.weights.family()
+    role_of = known_roles(tuple(shapes), roles or {})
     populations, remarks = [], list(spec.remarks())
     for names in _populations(shapes, groups):
         layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
-        asked = (spec.weights.group(), *(limit.group_of(layer) for limit in spec.limits))
+        own = tuple(role_of.get(name) for name in names)
+        asked = (spec.weights.group(), *(group_among(limit, layer, own) for limit in spec.limits))
         limits = tuple(group for group in asked if group is not None)
         memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
         counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
-        population = Population(names, layer.shapes, *counted, memory)
+        population = Population(names, layer.shapes, *counted, memory, own, empty_regions(spec.limits, layer, own))
         _require_possible(spec, population, layer)
         populations.append(population)
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
-    return Plan(spec, tuple(populations), spec.not_enforced(), tuple(remarks))
+        remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := _stricter(population, limit))]
+    unknown = tuple(name for name in shapes if name not in role_of)
+    unheld, held = unknown_roles(spec.limits, unknown)
+    return Plan(spec, tuple(populations), (*spec.not_enforced(), *unheld), (*remarks, *held))
+
+
+def _stricter(population: Population, limit: LimitKind) -> str:
+    """Say that a total of some matrices of a population is held for all of them together."""
+    held = population.held_by(limit)
+    groups = (g for g in population.groups if g.limit == limit.kind and g.kind in ("row", "all"))
+    if not held or len(held) == len(population.names) or all(group.relaxed is None for group in groups):
+        return ""
+    others = ", ".join(f"'{name}'" for i, name in enumerate(population.names) if i not in held)
+    return (
+        f"{limit.kind} is of {' and '.join(limit.of or ())} matrices, but one capacity of the population: a projection "
+        f"counts {others} too, which is stricter (not so if each matrix is a population of its own); check does not"
+    )
 
 
 def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
@@ -274,15 +321,27 @@ def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[
 def _require_possible(spec: HardwareSpec, population: Population, layer: LayerShape) -> None:
     rows, columns = population.n_rows, population.n_columns
     for limit in spec.limits:
-        used = limit.least_usage(layer)
+        held = population.held_by(limit)
+        for i in held:
+            _require_multiples(spec, limit, population.names[i], layer.shapes[i])
+        part = layer.only(held)
+        used = limit.least_usage(part) if held else None
         if used is not None and used > limit.capacity:
-            at_least = "" if limit.usage_of(layer) is not None else "at least "
+            at_least = "" if limit.usage_of(part) is not None else "at least "
             taken = f"{at_least}{used} {limit.unit}".strip()
+            names = "+".join(population.names[i] for i in held)
             raise InfeasibleError(
-                f"'{population.name}': {rows} neurons x {columns} sources take {taken} of {limit.kind}; "
+                f"'{names}': {rows} neurons x {part.columns} sources take {taken} of {limit.kind}; "
                 f"{spec.name} allows {limit.capacity} ({used - limit.capacity} too many)"
             )
     family = population.family
+    if family is not None and population.empty and not family.has_zero:
+        region = population.empty[0]
+        n_empty = len(region.rows) * len(region.columns)
+        raise InfeasibleError(
+            f"{population.place(region.rows.start, region.columns.start)} and {n_empty - 1:,} other weights must be 0 "
+            f"by {region.limit}, and {spec.name} has no weight 0"
+        )
     for group in population.groups:
         if group.kind == "block" and any(width % group.block for width in population.widths):
             widths = ", ".join(f"'{n}' has {w}" for n, w in zip(population.names, population.widths, strict=True))
@@ -292,10 +351,24 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         fewest = 0
         if family is not None:
             fewest = int(not family.has_zero) if group.counts == "sources" else int(family.use.min())
-        size, capacity = group.part_size(rows, columns), int(group.capacities(rows, columns)[0]) if rows else 0
+        size, capacities = group.part_size(rows, columns), group.capacities(rows, columns)
+        capacity = int(capacities.min()) if len(capacities) else 0
         if rows and fewest * size > capacity:
             raise InfeasibleError(
                 f"'{population.name}': {size} connections x at least {fewest} synapse each = {fewest * size} synapses; "
                 f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), "
                 f"and {spec.name} has no weight 0"
             )
+
+
+def _require_multiples(spec: HardwareSpec, limit: LimitKind, name: str, shape: Sequence[int]) -> None:
+    """Refuse a matrix whose neurons or sources are no multiples of what a limit asks for, and say how to pad it."""
+    sizes, multiples = (shape[0], prod(shape[1:])), limit.multiples()
+    missing = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
+    if any(missing):
+        needed = "neurons in multiples of {:,}, sources in multiples of {:,}".format(*multiples)
+        pads = [f"{n:,} {what}" for n, what in zip(missing, ("neurons", "sources"), strict=True) if n]
+        raise InfeasibleError(
+            f"'{name}': {sizes[0]:,} neurons x {sizes[1]:,} sources do not fit {limit.kind} of {spec.name}: {needed}; "
+            f"pad by {' and '.join(pads)} to {sizes[0] + missing[0]:,} x {sizes[1] + missing[1]:,}"
+        )

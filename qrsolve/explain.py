@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isnan, lcm
+from itertools import accumulate
+from math import isnan, lcm, prod
 from os import PathLike
 from typing import Any
 
@@ -15,6 +16,8 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan, layer_shape
 from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.problem import Group
+from qrsolve.region import Region
+from qrsolve.roles import group_among
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.levels import select_method
 from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
@@ -82,6 +85,8 @@ class Explanation:
         Whether that is because they do not fit.
     remarks : tuple of str
         How enforced rules are taken, for these layers; those of the chip alone where there is no plan.
+    not_enforced : tuple of str
+        What is not, for these layers; what the chip alone says where there is no plan.
     """
 
     spec: HardwareSpec
@@ -90,10 +95,18 @@ class Explanation:
     problem: str = ""
     is_infeasible: bool = field(default=False)
     remarks: tuple[str, ...] = ()
+    not_enforced: tuple[str, ...] = ()
 
     def limits(self) -> list[dict[str, Any]]:
         """Return each limit as in the chip's file, with its source in full and whether it is enforced."""
-        return [_limit_facts(self.spec, limit) for limit in self.spec.limits]
+        return [
+            {**_limit_facts(self.spec, limit), "enforced": not (limit.not_enforced() or self._is_waiting(limit))}
+            for limit in self.spec.limits
+        ]
+
+    def _is_waiting(self, limit: LimitKind) -> bool:
+        """Whether a limit holds none of the layers, because their roles are not known."""
+        return limit.needs_roles and any(text.startswith(f"{limit.kind} (") for text in self.not_enforced)
 
     def parts(self) -> dict[str, dict[str, Any]]:
         """Return the weights, the parts inside them, and the hierarchy, by name, each with a source of its own.
@@ -121,7 +134,7 @@ class Explanation:
             "is_example": self.is_example,
             "problem": self.problem,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
-            "not_enforced": list(self.spec.not_enforced()),
+            "not_enforced": list(self.not_enforced or self.spec.not_enforced()),
             "remarks": list(self.remarks or self.spec.remarks()),
             "notes": list(self.spec.notes),
         }
@@ -131,6 +144,7 @@ def explain(
     spec: HardwareSpec | str | PathLike[str],
     shapes: Mapping[str, Sequence[int]] | None = None,
     groups: Sequence[Sequence[str]] = (),
+    roles: Mapping[str, str] | None = None,
 ) -> Explanation:
     """Compile a chip for some shapes and ask every solver about each problem; nothing is solved.
 
@@ -142,6 +156,8 @@ def explain(
         As in `compile_plan`; ``None`` takes an example layer.
     groups : sequence of sequences of str
         Matrices that share a population.
+    roles : mapping of str to str, or None
+        What matrices are, as in `compile_plan`.
 
     Returns
     -------
@@ -161,11 +177,11 @@ def explain(
     """
     spec, is_example = load_spec(spec), not shapes
     try:
-        plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups)
+        plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups, roles)
     except (InfeasibleError, NoSolverError) as error:
         return Explanation(spec, {}, is_example, str(error), isinstance(error, InfeasibleError))
     layers = {population.name: _layer(spec, population) for population in plan.populations}
-    return Explanation(spec, layers, is_example, remarks=plan.remarks)
+    return Explanation(spec, layers, is_example, remarks=plan.remarks, not_enforced=plan.not_enforced)
 
 
 def _layer(spec: HardwareSpec, population: Population) -> LayerExplanation:
@@ -208,14 +224,46 @@ def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, .
     parts = {"row": "per neuron", "column": "per source", "all": "in all"}
     limits = []
     layer = layer_shape(spec, population.shapes)
-    asked = [group for limit in spec.limits if (group := limit.group_of(layer)) is not None]
+    known = population.roles or (None,) * len(population.names)
+    asked = [group for limit in spec.limits if (group := group_among(limit, layer, known)) is not None]
     for group in population.groups:
         if group.counts_classes:
             limits.append(f"{group.limit}: one for all weights of a source")
             continue
         where = parts.get(group.kind, f"in each {group.block} sources")
-        limits.append(f"{group.limit}: at most {group.capacity:,} {_counted(group, asked, family, layer)} {where}")
-    return "; ".join([what, *limits]) if limits else f"{what}; no limit on their number"
+        capacity = group.capacity
+        if isinstance(capacity, Tensor):
+            capacity, where = int(capacity.min()), f"{where} of {_tightest(population, group)}"
+        limits.append(f"{group.limit}: at most {capacity:,} {_counted(group, asked, family, layer)} {where}")
+    if not limits:
+        what += "; no limit on their number"
+    reached = [f"{region.limit}: nothing for {_said(population, region)}" for region in population.empty]
+    return "; ".join([what, *limits, *reached])
+
+
+def _tightest(population: Population, group: Group) -> str:
+    """Name the matrices of a population whose parts have the least capacity."""
+    capacity = group.capacities(population.n_rows, population.n_columns)
+    least, starts = int(capacity.min()), accumulate(population.widths, initial=0)
+    per_row = capacity if group.kind == "column" else capacity[: population.n_columns // group.block]
+    step = group.block or 1
+    named = zip(population.names, population.widths, starts, strict=False)
+    return ", ".join(
+        f"'{n}'" for n, width, at in named if int(per_row[at // step : (at + width) // step].min()) == least
+    )
+
+
+def _said(population: Population, region: Region) -> str:
+    """Name a region as users know it: the neurons, or the sources, and of which matrix."""
+    start = 0
+    for name, shape, width in zip(population.names, population.shapes, population.widths, strict=True):
+        if region.columns.start < start + width:
+            kernel = prod(shape[2:])
+            if len(region.rows) < population.n_rows:
+                return f"neurons {region.rows.start:,} to {region.rows.stop - 1:,} of '{name}'"
+            return f"sources 0 to {(region.columns.stop - start) // kernel - 1:,} of '{name}'"
+        start += width
+    raise AssertionError("a region lies in one of the matrices")
 
 
 def _counted(group: Group, asked: Sequence[Group], family: AlphabetFamily | None, layer: LayerShape) -> str:
@@ -251,18 +299,19 @@ def _n_scopes(population: Population) -> int:
 
 
 def _example(spec: HardwareSpec) -> tuple[int, int]:
-    """Return neurons and sources of a layer that every n_of_m limit can divide."""
-    multiple = 1
+    """Return neurons and sources of a layer that every n_of_m limit can divide, in whole tiles of every shape limit."""
+    multiples = [1, 1]
     for limit in spec.limits:
         group = limit.group()  # blocks are the same for all shapes
-        multiple = lcm(multiple, group.block or 1) if group is not None else multiple
-    rows, columns = EXAMPLE
-    return rows, max(multiple, columns // multiple * multiple)
+        blocks = (1, 1 if group is None else group.block or 1)
+        multiples = [lcm(*each) for each in zip(multiples, limit.multiples(), blocks, strict=True)]
+    rows, columns = (max(m, size // m * m) for size, m in zip(EXAMPLE, multiples, strict=True))
+    return rows, columns
 
 
 def _limit_facts(spec: HardwareSpec, limit: LimitKind) -> dict[str, Any]:
     stated = _stated(limit.model_dump(mode="json", exclude_none=True), spec)
-    return {**stated, "capacity": limit.capacity, "enforced": not limit.not_enforced()}
+    return {**stated, "capacity": limit.capacity}
 
 
 def _stated(facts: dict[str, Any], spec: HardwareSpec) -> dict[str, Any]:

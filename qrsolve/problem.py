@@ -12,6 +12,7 @@ from torch import Tensor
 from qrsolve.alphabet import Alphabet, AlphabetFamily
 from qrsolve.errors import ModelError, ShapeError
 from qrsolve.group import Group
+from qrsolve.region import Region
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,15 @@ class ChoiceProblem:
         The capacities; empty when every entry is on its own.
     h : Tensor or None
         Importance of each entry, > 0, same shape as ``w``; ``None`` means 1 everywhere.
+    empty : tuple of Region
+        Where every value must be 0. The targets are 0 there already, so that 0 is the best option as well: solvers need
+        not know of it, and `certify` counts what is there all the same.
 
     Raises
     ------
     ShapeError
-        ``w`` is not a matrix, ``h`` has another shape, a scope is missing, there are several groups of classes, or a
-        block does not divide the columns.
+        ``w`` is not a matrix, ``h`` has another shape, a scope is missing, there are several groups of classes, a
+        block does not divide the columns, or a target where the values must be 0 is not.
     ModelError
         NaN or inf in ``w``, or an importance that is not positive and finite; the message gives the position.
     """
@@ -42,6 +46,7 @@ class ChoiceProblem:
     alphabet: Alphabet | None
     groups: tuple[Group, ...] = ()
     h: Tensor | None = None
+    empty: tuple[Region, ...] = ()
     binding: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
     """What `binding_groups` found, once a solver has asked."""
 
@@ -65,6 +70,9 @@ class ChoiceProblem:
             ):
                 raise ShapeError(f"{group.limit}: {tuple(group.capacity.shape)} capacities for {n_parts} parts")
         _require_finite("weights", self.w)
+        for region in self.empty:
+            if n_targets := int(torch.count_nonzero(region.part(self.w))):
+                raise ShapeError(f"{region.limit}: {n_targets} targets are not 0 where every value must be")
         if self.h is not None:
             # Where all rows are one, as `expand` makes them, that one tells.
             h = self.h[:1] if self.h.stride(0) == 0 else self.h

@@ -113,6 +113,7 @@ def project(
     weights: Mapping[str, Tensor],
     *,
     groups: Sequence[Sequence[str]] = (),
+    roles: Mapping[str, str] | None = None,
     importance: Mapping[str, Tensor] | None = None,
     solver: Solver | str | None = None,
 ) -> dict[str, Projection]:
@@ -128,6 +129,8 @@ def project(
         others are left alone.
     groups : sequence of sequences of str
         Matrices that share a population, as in `compile_plan`; a plan has its own.
+    roles : mapping of str to str, or None
+        What matrices are, as in `compile_plan`; a plan has its own.
     importance : mapping of str to Tensor or None
         Positive weight of each squared error, same shapes; 1 where missing.
     solver : Solver, str or None
@@ -145,26 +148,31 @@ def project(
     ModelError
         NaN or inf in a weight, with its name and position.
     ShapeError
-        A weight does not have the compiled shape, or has no sources; or ``groups`` beside a plan.
+        A weight does not have the compiled shape, or has no sources; or ``groups`` or ``roles`` beside a plan.
     InfeasibleError
         No weights fit, with the arithmetic.
     NoSolverError
         No solver accepts the problem, or the chosen one refuses; with the reasons.
     """
-    plan = allotted(_plan(chip, weights, groups), weights)
+    plan = allotted(_plan(chip, weights, groups, roles), weights)
     return {
         population.name: project_population(population, weights, importance, solver) for population in plan.populations
     }
 
 
 def _plan(
-    chip: Plan | HardwareSpec | str | PathLike[str], weights: Mapping[str, Tensor], groups: Sequence[Sequence[str]]
+    chip: Plan | HardwareSpec | str | PathLike[str],
+    weights: Mapping[str, Tensor],
+    groups: Sequence[Sequence[str]],
+    roles: Mapping[str, str] | None,
 ) -> Plan:
     if isinstance(chip, Plan):
         if groups:
             raise ShapeError("'groups' beside a plan, which has populations of its own; give them to compile_plan")
+        if roles:
+            raise ShapeError("'roles' beside a plan, which has roles of its own; give them to compile_plan")
         return chip
-    return compile_plan(chip, {name: w.shape for name, w in weights.items()}, groups)
+    return compile_plan(chip, {name: w.shape for name, w in weights.items()}, groups, roles)
 
 
 def project_population(
@@ -231,6 +239,10 @@ def projection_of(
         if proof is not None and relaxed is problem:
             proved = certify_levels(population.levels(w, problem.h), certificate, proof)
             overall = proved if proved.bound >= overall.bound else overall
+    is_given = overall is certificate
+    if (lost := population.lost(w, problem.h)) is not None:
+        certificate = certificate.plus(lost)
+        overall = certificate if is_given else overall.plus(lost)
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
@@ -270,7 +282,7 @@ def _as_it_stands(
     """
     if population.family is None or not any(group.kind == "type" for group in population.groups):
         return None
-    values = deployed_values(population.family, w.detach().cpu())
+    values = deployed_values(population.family, population.targets(w).detach().cpu())
     if values is None:
         return None
     problem = population.choice(w, values.to(w.device), h)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qrsolve.compile import Plan
 from qrsolve.project import Projection
-from qrsolve.spec import spec_hash
+from qrsolve.spec import ROLES, spec_hash
 
 _PROOF = ("solver", "status", "objective", "bound", "gap", "types")
 
@@ -22,6 +22,7 @@ def provenance(plan: Plan, projections: Mapping[str, Projection]) -> dict[str, A
         family, parameters = projection.population.family, projection.parameters
         layers[name] = {
             "names": list(projection.population.names),
+            "roles": list(projection.population.roles),
             "parameter_names": [] if family is None else list(family.names),
             "parameters": None if parameters is None else parameters.tolist(),
             **{key: value for key, value in projection.to_dict().items() if key in _PROOF},
@@ -52,6 +53,16 @@ def recorded_groups(metadata: Mapping[str, Any], names: Collection[str]) -> list
             groups.append(group)
             taken |= set(group)
     return groups
+
+
+def recorded_roles(metadata: Mapping[str, Any], names: Collection[str]) -> dict[str, str]:
+    """Return the roles of matrices that a file names, as far as they are in ``names`` and the roles are known ones."""
+    found: dict[str, str] = {}
+    for layer in _layers(metadata).values():
+        own, roles = layer.get("names"), layer.get("roles")
+        if isinstance(own, list) and isinstance(roles, list) and len(own) == len(roles):
+            found |= {n: r for n, r in zip(own, roles, strict=True) if isinstance(n, str) and r in ROLES}
+    return {name: role for name, role in found.items() if name in names}
 
 
 def _layers(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

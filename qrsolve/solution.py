@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import torch
@@ -161,6 +161,18 @@ class Certificate:
     tolerance: float
     row_objective: Tensor = field(repr=False)
     row_bound: Tensor = field(repr=False)
+
+    def plus(self, cost: Tensor) -> Certificate:
+        """Return the same for a problem in which every choice costs so much more, float64, shape (rows,)."""
+        total = float(cost.sum())
+        by_row = len(self.row_objective) == self.rows
+        return replace(
+            self,
+            objective=self.objective + total,
+            bound=self.bound + total,
+            row_objective=self.row_objective + cost if by_row else self.row_objective,
+            row_bound=self.row_bound + cost if by_row else self.row_bound,
+        )
 
     @property
     def is_compliant(self) -> bool:

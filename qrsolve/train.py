@@ -124,7 +124,8 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
         blank = make_model()
     afferents = find_afferents(blank)
     shapes = {name: tuple(blank.get_parameter(name).shape) for name in afferents.names}
-    compile_plan(spec, shapes, afferents.groups)  # a chip that cannot hold the network is told before the training
+    # A chip that cannot hold the network is told before the training.
+    compile_plan(spec, shapes, afferents.groups, afferents.roles)
     recipe = Recipe(
         epochs=_EPOCHS[options.data] if options.epochs is None else options.epochs,
         batch_size=_BATCH[options.data],

@@ -119,7 +119,7 @@ def test_input_and_recurrent_weights_share_a_budget() -> None:
 
 
 def test_two_of_four_names_the_sources() -> None:
-    weights = {"a": torch.zeros(2, 8), "hidden": torch.zeros(2, 8)}
+    weights = {"a": torch.zeros(32, 64), "hidden": torch.zeros(32, 64)}
     weights["hidden"][1, 4:7] = 1
     report = checked("nvidia_2_4", weights, (("a", "hidden"),))
     assert report.violations[0].text == (
@@ -219,7 +219,8 @@ def test_values_of_a_neuron_each() -> None:
 @pytest.mark.parametrize("name", ["dynap_se", "dynap_se2", "xylo_audio_2", "tianjic", "fpga_lut", "nvidia_2_4"])
 def test_projected_weights_are_compliant(name: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(1)
-    weights = {"hidden": torch.randn(6, 300, generator=generator).to(dtype)}
+    shape = (32, 320) if name == "nvidia_2_4" else (6, 300)
+    weights = {"hidden": torch.randn(shape, generator=generator).to(dtype)}
     plan = plan_of(name, weights)
     projections = project(plan, weights)
     projected = {n: t.to(dtype) for p in projections.values() for n, t in p.weights.items()}

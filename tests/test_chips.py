@@ -6,12 +6,15 @@ Placement does not exist yet, so examples about cores and partitions are worked 
 from __future__ import annotations
 
 from math import ceil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from qrsolve import HardwareSpec, InfeasibleError, compile_plan, load_spec, project
 from qrsolve.check import check
+from qrsolve.cli import main
 from qrsolve.spec import LayerShape, Synapses
 from qrsolve.spec.packing import Blocks, PerProcessor, PowersOfTwo
 
@@ -141,8 +144,32 @@ class TestWorkedExamples:
 
     @pytest.mark.parametrize("name", ["xylo_audio_3", "xylo_imu"])
     def test_xylo_input_expansion(self, name: str) -> None:
-        # Which neurons an input may reach is not a number of anything: the language has only a note for it.
-        assert any("the first 128 hidden neurons" in note for note in load_spec(name).notes)
+        weights = {"w_in": torch.full((200, 16), 0.5), "w_out": torch.full((4, 200), 0.25)}
+        weights["w_in"][128:] = 0
+        weights["w_in"][128, 3] = 0.5  # of the 129th hidden neuron
+        weights["w_in"][5] = 0
+        weights["w_out"][:, :72] = 0
+        plan = compile_plan(name, {n: w.shape for n, w in weights.items()}, roles={"w_in": "input", "w_out": "output"})
+        report = check(plan, weights)
+        (row,) = report.violations
+        assert (row.kind, row.where, row.excess) == ("reach", "'w_in', neuron 128", 1)
+        assert row.text == (
+            "'w_in'[128, 3] is 0.5; inputs reach only the first 128 neurons; 1 weight lies beyond; "
+            "128 neurons have inputs: number the hidden neurons so that these come first"
+        )
+        projected = {n: w for p in project(plan, weights).values() for n, w in p.weights.items()}
+        weights["w_in"][128, 3] = 0
+        assert all(torch.equal(projected[n], w) for n, w in weights.items())
+        assert check(plan, projected).is_compliant
+        weights["w_in"][[5, 128]] = weights["w_in"][[128, 5]]
+        assert check(plan, weights).is_compliant  # what was advised
+        weights["w_out"][2, 71] = -0.25
+        (row,) = check(plan, weights).violations
+        assert row.where == "'w_out', source 71"
+        assert row.text == (
+            "'w_out'[2, 71] is -0.25; outputs read only the last 128 neurons; 1 weight lies beyond; "
+            "129 neurons are read, so no order of them fits (1 too many)"
+        )
 
     @pytest.mark.parametrize(("n_bits", "luts"), [(6, 1), (8, 5), (10, 21), (12, 85), (14, 341), (15, 683)])
     def test_logicnets_look_up_tables(self, n_bits: int, luts: int) -> None:
@@ -160,9 +187,28 @@ class TestWorkedExamples:
         assert rule.dense_bits((64, channels, 3, 3)) == kernels * 72
         assert memory.capacity == 768 * 72
 
-    def test_nvidia_shapes(self) -> None:
-        # Multiples of a shape are no number of anything either.
-        assert any("(32, 128) in int8" in note for note in load_spec("nvidia_2_4").notes)
+    @pytest.mark.parametrize(("name", "sources"), [("nvidia_2_4_int8", 128), ("nvidia_2_4", 64)])
+    def test_nvidia_shapes(self, name: str, sources: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        smallest = torch.ones(32, sources)
+        smallest[:, 2::4] = smallest[:, 3::4] = 0
+        report = check(compile_plan(name, {"w": smallest.shape}), {"w": smallest})
+        assert report.is_compliant
+        assert report.rows[1].text == f"'w': 32 neurons x {sources} sources: multiples of 32 and {sources}"
+        for rows, columns in ((16, sources), (32, sources // 2), (48, sources), (0, sources), (64, 3 * sources)):
+            fits = rows % 32 == 0 and columns % sources == 0
+            file = tmp_path / f"{rows}x{columns}.npz"
+            np.savez(file, w=np.ones((rows, columns)))
+            assert main(["project", name, str(file), "-o", str(file) + ".out.npz"]) == int(not fits)
+            assert main(["check", name, str(file)]) == int(not fits or rows > 0)  # all ones are not 2:4
+            if not fits:
+                with pytest.raises(InfeasibleError, match="do not fit shape of"):
+                    compile_plan(name, {"w": (rows, columns)})
+        capsys.readouterr()
+        assert main(["explain", name, "--shape", f"w=16x{sources}"]) == 1
+        assert (
+            f"'w': 16 neurons x {sources} sources do not fit shape of {name}: neurons in multiples of 32, sources in "
+            f"multiples of {sources}; pad by 16 neurons to 32 x {sources}"
+        ) in " ".join(capsys.readouterr().out.split())
 
 
 class TestTraps:
@@ -204,8 +250,8 @@ class TestTraps:
     def test_padding(self) -> None:
         kinds = {n: limit(n, "synapse_memory").packing for n in ("speck", "loihi_1", "max78000", "spinnaker_1")}
         assert list(kinds.values()) == ["powers_of_two", "blocks", "per_processor", "none"]
-        # Shapes that are multiples are no number of anything: lines of the chips' files, which `explain` prints.
-        assert any("(32, 128) in int8" in note for note in load_spec("nvidia_2_4").notes)
+        assert limit("nvidia_2_4", "shape").multiples() == (32, 64)
+        assert limit("nvidia_2_4_int8", "shape").multiples() == (32, 128)
         assert any("PE x SIMD" in note for note in load_spec("fpga_lut").notes)
 
     @pytest.mark.parametrize(

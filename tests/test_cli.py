@@ -358,7 +358,8 @@ def test_bad_models(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_shapes_that_do_not_fit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("odd.npz", w=np.ones((2, 6)))
-    assert complaint(capsys, "check", "nvidia_2_4", "odd.npz") == (
+    Path("pruned.yaml").write_text(CHIP.replace("{kind: axons, max: 9}", "{kind: n_of_m, n: 2, m: 4}"))
+    assert complaint(capsys, "check", "pruned.yaml", "odd.npz") == (
         "n_of_m: the sources must be a multiple of 4; 'w' has 6"
     )
 

@@ -61,22 +61,27 @@ def test_every_note_of_a_chip_is_printed(name: str) -> None:
 
 
 def test_what_the_language_cannot_say_is_printed() -> None:
-    assert "note: synapses: Recurrent weights only." in page("xylo_imu")
-    assert "note: fan_out: Of a hidden neuron." in page("xylo_imu")
+    assert "note: 16 inputs and 16 outputs." in page("xylo_imu")
     assert "note: weights.scale: One left shift for each synapse type of a core." in page("spinnaker_1")
-    assert [line for line in page("nvidia_2_4") if line.startswith("note: Shapes are multiples of (32, 64)")]
+    assert "note: nvidia_2_4_int8 has the shapes of int8. fp32 is 1:2." in page("nvidia_2_4")
     shift = "not enforced: weights.scale: exponents {} of the shift, since the unit of the chip's weights is not known"
     assert shift.format("-7..7") in page("loihi_1")
     assert shift.format("0..7") in page("reckon")
 
 
 def test_fan_out_says_that_it_holds_inputs_too() -> None:
-    """Inputs of Xylo reach all hidden neurons, which its limit on hidden neurons does not mean; it cannot say so."""
+    """Inputs of Xylo reach all hidden neurons: its limit on hidden neurons holds them where they are not called so."""
     held = "every matrix is held to it, those of inputs too, unless it is left out (--layer names the matrices to take"
-    assert [line for line in page("xylo_audio_2") if line.startswith("remark: fan_out: ") and held in line]
-    report = check(compile_plan("xylo_audio_2", {"w_in": (200, 16)}), {"w_in": torch.ones(200, 16)})
+    assert [line for line in page("morphic") if line.startswith("remark: fan_out: ") and held in line]
+    assert not [line for line in page("xylo_audio_2") if held in line]
+    weights = {"w_in": torch.ones(200, 16)}
+    report = check(compile_plan("xylo_audio_2", {"w_in": (200, 16)}), weights)
     assert report.violations[0].text == "'w_in', source 0: 200 targets; fan_out allows 64 (136 too many)"
-    assert [text for text in report.remarks if held in text]
+    assert [text for text in report.remarks if text.startswith("the role of 'w_in' is not known, ")]
+    report = check(compile_plan("xylo_audio_2", {"w_in": (200, 16)}, roles={"w_in": "input"}), weights)
+    assert report.is_compliant
+    assert [row.kind for row in report.rows] == ["fan_in", "neurons", "values"]
+    assert not [text for text in report.remarks if text.startswith("the role of ")]
 
 
 def test_a_limit_of_sources_is_not_said_to_count_synapses() -> None:

@@ -14,18 +14,19 @@ _ORDER = [
     {"output_file", "model_format", "model_file", "parallel"},
     {"intervals"},
     {"savings"},
-    {"alphabet", "group"},
+    {"alphabet", "group", "region"},
     {"problem", "places"},
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
+    {"roles"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
     {"allotment", "memory_fill"},
     {"recovery"},
     {"type_recovery"},
     {"type_usage"},
     {"project"},
-    {"check", "energy", "usage"},
+    {"check", "energy", "usage", "limit_report", "reach_usage"},
     {"explain", "compare", "provenance"},
     {"training"},
     {"report"},
@@ -43,7 +44,9 @@ ALLOWED["certify"] |= {"claim", "price_bound", "class_bound"}
 ALLOWED["price_bound"] |= {"claim", "gap_table"}
 ALLOWED["gap_table"] |= {"claim"}
 ALLOWED["energy"] |= {"usage"}
-ALLOWED["check"] |= {"usage", "energy"}
+ALLOWED["limit_report"] |= {"energy"}
+ALLOWED["reach_usage"] |= {"limit_report"}
+ALLOWED["check"] |= {"usage", "energy", "limit_report", "reach_usage"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
@@ -56,6 +59,8 @@ for _part in (
     "certify_levels",
     "check",
     "energy",
+    "limit_report",
+    "reach_usage",
     "usage",
     "recovery",
     "type_recovery",

@@ -139,8 +139,8 @@ def test_project_takes_a_plan_a_chip_a_name_or_a_file(tmp_path: Path, weights: d
         for name, projection in found.items():
             assert torch.equal(projection.weights[name], wanted[name].weights[name])
             assert projection.status is Status.OPTIMAL
-    bundled = qrsolve.project("nvidia_2_4", {"w": weights["a"][:, :8]})["w"]
-    assert (bundled.weights["w"] != 0).sum() == 16
+    bundled = qrsolve.project("nvidia_2_4", {"w": torch.cat([weights["a"][:, :8]] * 8, dim=1).repeat(8, 1)})["w"]
+    assert (bundled.weights["w"] != 0).sum() == 32 * 32
     assert qrsolve.load_spec(spec) is spec
 
 

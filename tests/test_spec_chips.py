@@ -125,6 +125,7 @@ SIZES = {
     "loihi_2": (128, 1),
     "max78000": (255, 1),
     "morphic": (2, 1),
+    "nvidia_2_4_int8": (255, 1),
     "odin": (15, 1),
     "reckon": (255, 1),
     "speck": (255, 1),
@@ -189,8 +190,10 @@ def test_tianjic_fpga_and_nvidia():
     assert [limit.capacity for limit in tianjic.limits] == [256, 256]
     assert [limit.group().kind for limit in fpga.limits] == ["row"]
     assert fpga.limits[0].counts == "sources"
-    (n_of_m,) = nvidia.limits
+    n_of_m, shape = nvidia.limits
     assert (n_of_m.n, n_of_m.m) == (2, 4)
+    assert shape.multiples() == (32, 64)
+    assert load_spec("nvidia_2_4_int8").limits[1].multiples() == (32, 128)
     assert fpga.not_enforced() == nvidia.not_enforced() == ()
 
 

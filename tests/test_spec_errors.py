@@ -11,7 +11,7 @@ import pytest
 from qrsolve.errors import SpecError
 from qrsolve.spec import bundled_specs, load_spec, parse_spec
 
-LIMIT_WORDS = "fan_in, fan_out, n_of_m, synapses, synapse_memory, axons, tags, neurons"
+LIMIT_WORDS = "fan_in, fan_out, n_of_m, synapses, synapse_memory, axons, tags, shape, reach, neurons"
 WEIGHT_WORDS = "real, grid, codebook, synapse_types, base_mask, axon_types"
 COUNT = "an integer from 0 to 10^12"
 HEAD = "schema: 1\nname: mychip\ntitle: My chip\nsources: {a: b}\n"
@@ -32,11 +32,11 @@ LIMIT_ERRORS = [
     ("{kind: fan_out, maximum: 64}", "limits[1] (fan_out): unknown field 'maximum'. Did you mean 'max'?"),
     (
         "{kind: axons, max: 1, foo: 64}",
-        "limits[1] (axons): unknown field 'foo'; known: kind, max, reserved, scope, source, confidence, note",
+        "limits[1] (axons): unknown field 'foo'; known: kind, of, max, reserved, scope, source, confidence, note",
     ),
     (
         "{kind: n_of_m, n: 1, m: 4, n_of_m: 3}",
-        "limits[1] (n_of_m): unknown field 'n_of_m'; known: kind, n, m, source, confidence, note",
+        "limits[1] (n_of_m): unknown field 'n_of_m'; known: kind, of, n, m, source, confidence, note",
     ),
     ("{kind: axons}", f"limits[1] (axons): 'max' is missing; needed {COUNT}"),
     ("{kind: axons, max: true}", f"limits[1] (axons): 'max' is true; needed {COUNT}"),
@@ -343,7 +343,7 @@ def test_all_mistakes_are_listed_in_the_order_of_the_file():
         "mychip.yaml:14: limits[0] (fan_in): unknown field 'maximum'. Did you mean 'max'?",
         (
             "mychip.yaml:15: limits[0] (fan_in): unknown field 'foo'; "
-            "known: kind, max, reserved, counts, scope, source, confidence, note"
+            "known: kind, of, max, reserved, counts, scope, source, confidence, note"
         ),
         f"mychip.yaml:16: limits[1] (axons): 'max' is -1; needed {COUNT}",
     ]

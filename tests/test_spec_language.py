@@ -14,6 +14,7 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.problem import Group
 from qrsolve.spec import (
     LIMIT_KINDS,
+    ROLES,
     WEIGHT_KINDS,
     Axons,
     AxonTypeWeights,
@@ -29,8 +30,10 @@ from qrsolve.spec import (
     LimitKind,
     Neurons,
     NOfM,
+    Reach,
     RealWeights,
     Scale,
+    Shape,
     SynapseMemory,
     Synapses,
     SynapseType,
@@ -294,6 +297,7 @@ COLUMNS = (
     "(channel, kernel row and column); every matrix is held to it, those of inputs too, unless it is left out "
     "(--layer names the matrices to take, and no limit holds the others)"
 )
+OWN_COLUMNS = COLUMNS.partition("; every matrix")[0]
 LIMITS = [
     (FanIn(max=64, reserved=4), Group("row", 60, limit="fan_in"), None, "", ""),
     (FanIn(max=0, counts="sources"), Group("row", 0, counts="sources", limit="fan_in"), None, "", ""),
@@ -377,6 +381,9 @@ LIMITS = [
         "",
         FLATTENED,
     ),
+    (FanOut(max=4, of="recurrent"), Group("column", 4, counts="sources", limit="fan_out"), None, "", OWN_COLUMNS),
+    (Shape(neurons_multiple=3, sources_multiple=1), None, None, "", ""),
+    (Reach(neurons=2, of="input"), None, None, "", ""),
 ]
 
 
@@ -388,7 +395,8 @@ def test_what_a_limit_means(limit, group, usage, not_enforced, remark):
     assert limit.not_enforced() == not_enforced
     assert limit.remark() == remark
     # A limit is held to, by weights or by shape, or says why not: never neither, never both.
-    assert bool(not_enforced) == (group is None and usage is None)
+    by_shape = limit.multiples() != (1, 1) or any(limit.unreached(role, (3, 3)) for role in ROLES)
+    assert bool(not_enforced) == (group is None and usage is None and not by_shape)
 
 
 def test_every_limit_is_in_the_table():

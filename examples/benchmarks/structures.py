@@ -9,7 +9,8 @@ solved and certified once, then `--repeats` times. Seconds are of the process, w
 are Gaussian float32 weights of deviation 0.1.
 
 Where a layer does not fit a chip because of its shape alone (neurons, memory that stores zeros), that limit is left out
-and named in "without": it changes nothing about the problem.
+and named in "without": it changes nothing about the problem. Where a chip asks for multiples, the layer is padded
+(256x784 becomes 256x832 for 2:4), and "shape" is the padded one.
 """
 
 from __future__ import annotations
@@ -54,6 +55,15 @@ def fitted(spec: HardwareSpec, shape: tuple[int, int]) -> tuple[HardwareSpec, li
         else:
             kept.append(limit)
     return spec.model_copy(update={"limits": kept}), left_out
+
+
+def padded(spec: HardwareSpec, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return the next shape that a chip takes."""
+    rows, columns = shape
+    for limit in spec.limits:
+        of_rows, of_columns = limit.multiples()
+        rows, columns = -(-rows // of_rows) * of_rows, -(-columns // of_columns) * of_columns
+    return rows, columns
 
 
 def without_facts(stated: dict[str, Any]) -> dict[str, Any]:
@@ -124,23 +134,24 @@ def main() -> None:
     without_solver = []
     for text in arguments.shapes:
         rows, columns = map(int, text.split("x"))
-        found: dict[str, list[tuple[HardwareSpec, list[str]]]] = {}
+        found: dict[tuple[str, tuple[int, int]], list[tuple[HardwareSpec, list[str]]]] = {}
         structures: dict[str, dict[str, Any]] = {}
         for chip in arguments.chips:
-            spec, left_out = fitted(load_spec(chip), (rows, columns))
-            structure = structure_of(spec, (rows, columns))
+            shape = padded(load_spec(chip), (rows, columns))
+            spec, left_out = fitted(load_spec(chip), shape)
+            structure = structure_of(spec, shape)
             key = json.dumps(structure)
             structures[key] = structure
-            found.setdefault(key, []).append((spec, left_out))
-        for key, specs in found.items():
-            row = {"shape": text, "chips": [spec.name for spec, _ in specs], **structures[key]}
+            found.setdefault((key, shape), []).append((spec, left_out))
+        for (key, shape), specs in found.items():
+            row = {"shape": "x".join(map(str, shape)), "chips": [spec.name for spec, _ in specs], **structures[key]}
             row["without"] = {spec.name: left_out for spec, left_out in specs if left_out}
             try:
-                row |= measure(specs[0][0], (rows, columns), arguments.repeats, arguments.seed)
+                row |= measure(specs[0][0], shape, arguments.repeats, arguments.seed)
             except NoSolverError as error:
                 row["error"] = str(error)
             if row.get("solver") is None or "error" in row:
-                without_solver.append((text, row["chips"]))
+                without_solver.append((row["shape"], row["chips"]))
             print(json.dumps(row), flush=True)
     print(json.dumps({"chips": len(arguments.chips), "without_solver": without_solver}))
 

@@ -38,13 +38,12 @@ def explanation_page(explanation: Explanation) -> Group:
     parts: list[RenderableType] = [Text(f"{spec.name}: {spec.title}", style="bold")]
     parts.extend(Text(f"{name}: {_fields(part)}") for name, part in explanation.parts().items())
     if explanation.limits():
-        table = _table("limit", "allows", "counts", "scope", "enforced")
+        table = _table("limit", "allows", "of", "counts", "scope", "enforced")
         for limit in explanation.limits():
-            reserved = f" ({limit['max']:,} less {limit['reserved']:,})" if limit.get("reserved") else ""
-            n_of_m = f" in each {limit['m']}" if "m" in limit else ""
             table.add_row(
                 limit["kind"],
-                f"{limit['capacity']:,}{reserved}{n_of_m}",
+                _allows(limit),
+                ", ".join(limit.get("of", ())),
                 limit.get("counts", ""),
                 limit.get("scope", ""),
                 "yes" if limit["enforced"] else "no",
@@ -59,6 +58,14 @@ def explanation_page(explanation: Explanation) -> Group:
     notes = (*spec.notes_of_parts(), *facts["notes"])
     parts.append(_sentences(not_enforced=facts["not_enforced"], remarks=facts["remarks"], notes=notes))
     return Group(*parts)
+
+
+def _allows(limit: Mapping[str, Any]) -> str:
+    if "neurons_multiple" in limit:
+        return f"multiples of {limit['neurons_multiple']:,} x {limit['sources_multiple']:,}"
+    reserved = f" ({limit['max']:,} less {limit['reserved']:,})" if limit.get("reserved") else ""
+    n_of_m = f" in each {limit['m']}" if "m" in limit else ""
+    return f"{limit['capacity']:,}{reserved}{n_of_m}"
 
 
 def report_page(report: Report) -> Group:

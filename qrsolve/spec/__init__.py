@@ -3,22 +3,24 @@
 from qrsolve.spec.facts import Fact
 from qrsolve.spec.hardware import HardwareSpec, Hierarchy
 from qrsolve.spec.layer_shape import LayerShape
+from qrsolve.spec.limit_kind import ROLES, LimitKind, Role
 from qrsolve.spec.limits import (
     LIMIT_KINDS,
     Axons,
     FanIn,
     FanOut,
     Limit,
-    LimitKind,
     Neurons,
     NOfM,
-    SynapseMemory,
+    Reach,
+    Shape,
     Synapses,
     Tags,
 )
 from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
 from qrsolve.spec.override import Setting, locate, parse_setting, with_values
 from qrsolve.spec.schema import json_schema
+from qrsolve.spec.synapse_memory import SynapseMemory
 from qrsolve.spec.template import template
 from qrsolve.spec.weights import (
     WEIGHT_KINDS,
@@ -37,6 +39,7 @@ from qrsolve.spec.weights import (
 
 __all__ = [
     "LIMIT_KINDS",
+    "ROLES",
     "WEIGHT_KINDS",
     "AxonTypeWeights",
     "Axons",
@@ -54,9 +57,12 @@ __all__ = [
     "LimitKind",
     "NOfM",
     "Neurons",
+    "Reach",
     "RealWeights",
+    "Role",
     "Scale",
     "Setting",
+    "Shape",
     "SynapseMemory",
     "SynapseType",
     "SynapseTypeWeights",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -187,6 +189,12 @@ def one_line(text: str) -> str:
 def short(text: str) -> str:
     """Return ``text`` as messages show it: never long."""
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return ``. Did you mean 'max'?`` for a word near a known one, "" for any other."""
+    near = get_close_matches(word, list(known), n=1) if isinstance(word, str) else []
+    return f". Did you mean '{near[0]}'?" if near else ""
 
 
 def where(path: Path) -> str:

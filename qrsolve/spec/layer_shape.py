@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 
@@ -26,6 +27,10 @@ class LayerShape:
     weight_bits: int = 32
     max_synapses: int = 1
     min_synapses: int = 0
+
+    def only(self, positions: Sequence[int]) -> LayerShape:
+        """Return the same population with some of its matrices."""
+        return replace(self, shapes=tuple(self.shapes[i] for i in positions))
 
     @property
     def rows(self) -> int:

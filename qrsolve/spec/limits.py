@@ -4,117 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from qrsolve.group import Group
-from qrsolve.lazy import DeferredModule
-from qrsolve.spec.facts import Conflict, Count, Fact, PositiveCount, refusal
+from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
-from qrsolve.spec.packing import (
-    Blocks,
-    Budget,
-    ListPacking,
-    Packing,
-    PerProcessor,
-    Plain,
-    PowersOfTwo,
-    synapses_per_list,
-)
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
-
-
-class LimitKind(Fact):
-    """Base of all limits: something that the chip has only so many of."""
-
-    unit: ClassVar[str] = ""
-    """What is counted, where the word of the limit does not say it."""
-    kind: str
-    """The word by which users know the limit."""
-
-    @property
-    def capacity(self) -> int:
-        """How many there are to use."""
-        raise NotImplementedError
-
-    def identity(self) -> tuple[str, ...]:
-        """Return what no two limits of a chip may have in common."""
-        return tuple(self.model_dump(include={"kind", "scope", "counts"}).values())
-
-    def group(self) -> Group | None:
-        """Return the capacities that the limit means for one population's matrix (neurons, sources), or ``None``."""
-        return None
-
-    def shape_usage(self, rows: int, columns: int) -> int | None:
-        """Return how many a (rows, columns) matrix takes whatever its weights are; ``None`` where weights decide."""
-        return None
-
-    def group_of(self, layer: LayerShape) -> Group | None:
-        """Return the capacities that the limit means for a population, or ``None``; `group` unless shapes matter."""
-        return self.group()
-
-    def usage_of(self, layer: LayerShape) -> int | None:
-        """Return how many a population takes whatever its weights are; ``None`` where weights decide."""
-        return self.shape_usage(layer.rows, layer.columns)
-
-    def least_usage(self, layer: LayerShape) -> int | None:
-        """Return what a population takes at the least, whatever its weights are; ``None`` where that is not known."""
-        return self.usage_of(layer)
-
-    def is_shared(self) -> bool:
-        """Whether all layers of a network together are held to the limit, besides each of them."""
-        return False
-
-    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
-        """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
-
-        Parameters
-        ----------
-        layer : LayerShape
-            The population.
-        synapses : sequence of Tensor
-            int64: the synapses of each weight, one array per matrix in its own shape.
-        """
-        return None
-
-    def remark_of(self, layer: LayerShape) -> str:
-        """Return one sentence on what the limit costs a population beyond what the chip asks; "" where nothing."""
-        return ""
-
-    def not_enforced(self) -> str:
-        """Return one sentence on why this version does not hold weights to the limit; "" where it does."""
-        return ""
-
-    def remark(self) -> str:
-        """Return one sentence on how an enforced limit is taken where it leaves a choice; "" where it does not."""
-        return ""
-
-
-class CountedLimit(LimitKind):
-    """Base of the limits that are a maximum, some of which may be reserved."""
-
-    max: Count
-    """How many there are."""
-    reserved: Count = 0
-    """How many of these are taken by something else, such as a monitor."""
-
-    @property
-    def capacity(self) -> int:
-        """How many there are to use: ``max - reserved``."""
-        return self.max - self.reserved
-
-    @model_validator(mode="after")
-    def _leaves_something(self) -> Self:
-        if self.reserved > self.max:
-            text = f"'reserved' is {self.reserved}, above 'max', which is {self.max}"
-            raise refusal(Conflict(("reserved",), text))
-        return self
+from qrsolve.spec.limit_kind import CountedLimit, LimitKind, Role, Roles, how_shared
+from qrsolve.spec.synapse_memory import SynapseMemory
 
 
 class FanIn(CountedLimit):
@@ -162,12 +60,17 @@ class FanOut(CountedLimit):
         return f"fan_out (at most {self.capacity} {counted} for {scope}) waits for a placement"
 
     def remark(self) -> str:
-        """Say what a source is, and that the sources of every matrix are meant: no field says whose they are."""
+        """Say what a source is, and that the sources of every matrix are meant where no field says whose they are."""
         if self._waits():
             return ""
-        return (
+        source = (
             "fan_out: a source is one column of one matrix; of a convolution, one position of its filters "
-            "(channel, kernel row and column); every matrix is held to it, those of inputs too, unless it is left out "
+            "(channel, kernel row and column)"
+        )
+        if self.of is not None:
+            return source
+        return (
+            f"{source}; every matrix is held to it, those of inputs too, unless it is left out "
             "(--layer names the matrices to take, and no limit holds the others)"
         )
 
@@ -229,156 +132,11 @@ class Synapses(CountedLimit):
 
     def remark(self) -> str:
         """Say how a total over more, or less, than a layer is held."""
-        return _how_shared(self, self.scope, is_divided=self.zeros == "free")
+        return how_shared(self, self.scope, is_divided=self.zeros == "free")
 
     def is_shared(self) -> bool:
         """Whether a chip or a network has the total."""
         return self.scope in ("chip", "network")
-
-
-class SynapseMemory(CountedLimit):
-    """Bits that the packed weights of a layer, core or chip take; ``max`` and ``reserved`` are in bits.
-
-    Zeros that are stored cost memory (dense rows, kernels, crossbars), so shapes decide and a layer fits or does not.
-    Where zeros are free, the cheaper of two formats is taken: all weights in order, or only the nonzero ones, each with
-    an index of ``index_bits``. If the first does not fit, the number of synapses is limited. It follows from ``max``
-    exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, to which
-    `project` adds what fits in fact, and `remark_of` says how many could at best. `packed_usage` always counts the
-    bits themselves.
-
-    Where a weight can take several synapses, each takes its bits; a zero that is stored takes those of one.
-    """
-
-    unit: ClassVar[str] = "bits"
-    kind: Literal["synapse_memory"] = "synapse_memory"
-    scope: Literal["layer", "core", "chip"] = "core"
-    """What shares the memory."""
-    zeros: Literal["free", "stored"] = "stored"
-    """Whether a weight of 0 takes memory."""
-    packing: Literal["none", "blocks", "powers_of_two", "per_processor"] = "none"
-    """How bits are rounded up: blocks of 64 bits; sizes to powers of two; each processor its own memory."""
-    synapse_bits: PositiveCount | None = None
-    """Bits of one synapse, delay and tag included; as many as its values need unless given."""
-    index_bits: Count | None = None
-    """Bits of the index that a synapse has beside it where zeros are left out (0 unless given)."""
-    block_synapses: PositiveCount | None = None
-    """Packing blocks: the most synapses of one block (64 unless given)."""
-    header_bits: Count | None = None
-    """Packing blocks: what a block takes beside its synapses (10 unless given)."""
-    word_bits: PositiveCount | None = None
-    """Blocks, or the kernels of a processor, are rounded up to multiples of this (64 and 72 unless given)."""
-    processors: PositiveCount | None = None
-    """Packing per_processor: how many there are (64 unless given); ``max`` is the memory of one."""
-
-    @model_validator(mode="after")
-    def _fields_belong_to_the_packing(self) -> Self:
-        known = {"blocks": ("block_synapses", "header_bits", "word_bits"), "per_processor": ("word_bits", "processors")}
-        for field in ("block_synapses", "header_bits", "word_bits", "processors"):
-            if getattr(self, field) is not None and field not in known.get(self.packing, ()):
-                owners = " or ".join(f"'{packing}'" for packing, fields in known.items() if field in fields)
-                text = f"'{field}' is only for packing {owners}; 'packing' is '{self.packing}'"
-                raise refusal(Conflict((field,), text))
-        if self.zeros == "free" and self.packing in ("powers_of_two", "per_processor"):
-            raise refusal(Conflict(("zeros",), f"'zeros' is 'free'; packing '{self.packing}' stores every weight"))
-        if self.zeros == "stored" and self.index_bits is not None:
-            raise refusal(Conflict(("index_bits",), "'index_bits' is only for zeros 'free'; 'zeros' is 'stored'"))
-        return self
-
-    def packs_copies(self) -> bool:
-        """Whether a weight can have several synapses."""
-        return self.packing not in ("powers_of_two", "per_processor")
-
-    def rule(self, weight_bits: int) -> Packing:
-        """Return the packing as arithmetic, for weights of so many bits."""
-        bits = self.synapse_bits or weight_bits
-        if self.packing == "powers_of_two":
-            return PowersOfTwo(bits)
-        if self.packing == "per_processor":
-            return PerProcessor(bits, self.processors or 64, self.word_bits or 72)
-        if self.packing == "none":
-            return Plain(bits, self.index_bits or 0)
-        header = 10 if self.header_bits is None else self.header_bits
-        return Blocks(bits, self.index_bits or 0, self.block_synapses or 64, header, self.word_bits or 64)
-
-    def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the bits of all weights, where they are all there, as single synapses."""
-        return self.least_usage(layer) if layer.max_synapses <= 1 else None
-
-    def least_usage(self, layer: LayerShape) -> int | None:
-        """Return the bits of one synapse for each weight, where zeros are stored or there are none."""
-        if self.zeros == "free" and layer.min_synapses < 1:
-            return None
-        if self.zeros == "stored" or layer.max_synapses <= 1:
-            return self._dense_bits(layer)
-        rule = self.rule(layer.weight_bits)
-        assert isinstance(rule, ListPacking)  # the others store zeros
-        return rule.sparse_bits(torch.tensor(_full_lists(layer), dtype=torch.int64))
-
-    def group_of(self, layer: LayerShape) -> Group | None:
-        """Return one capacity for all synapses, unless all weights fit in order, or shapes alone decide."""
-        if self.usage_of(layer) is not None or self._all_fits(layer):
-            return None
-        budget = self._budget(layer)
-        relaxed = budget.most if budget.most > budget.synapses else None
-        counts: Literal["synapses", "places"] = "places" if self.zeros == "stored" else "synapses"
-        return Group("all", budget.synapses, counts=counts, limit=self.kind, relaxed=relaxed)
-
-    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int:
-        """Return the bits of the weights, packed; where zeros are free, in the cheaper format."""
-        rule, dense = self.rule(layer.weight_bits), self._dense_bits(layer)
-        if not isinstance(rule, ListPacking) or (self.zeros == "stored" and layer.max_synapses <= 1):
-            return dense
-        # Without an index, a zero in its place takes what a synapse does.
-        places = [part.clamp(min=1) if self.zeros == "stored" else part for part in synapses]
-        lists = [synapses_per_list(part) for part in places]
-        sparse = rule.sparse_bits(torch.cat(lists)) if lists else 0
-        return min(dense, sparse) if layer.max_synapses == 1 else sparse
-
-    def remark(self) -> str:
-        """Say how memory of more, or less, than a layer is held, and what a matrix is taken for."""
-        text = _how_shared(self, self.scope, is_divided=self.zeros == "free")
-        texts = [text] if text else []
-        if self.packing in ("powers_of_two", "per_processor"):
-            flattened = "give a flattened layer as (neurons, channels, height, width)"
-            texts.append(f"{self.kind}: a matrix is taken as kernels of 1 x 1; {flattened}")
-        return "; ".join(texts)
-
-    def is_shared(self) -> bool:
-        """Whether a chip has the memory."""
-        return self.scope == "chip"
-
-    def remark_of(self, layer: LayerShape) -> str:
-        """Say how many synapses at most are given up where a total stands for a staircase of blocks."""
-        group = self.group_of(layer)
-        if group is None or group.relaxed is None:
-            return ""
-        budget = self._budget(layer)
-        return (
-            f"{self.kind}: {budget.synapses:,} synapses fit {self.capacity:,} bits wherever they lie, and a training "
-            "holds this total; a projection then adds what its blocks have room for, and no more than "
-            f"{budget.most:,} could fit"
-        )
-
-    def _dense_bits(self, layer: LayerShape) -> int:
-        rule = self.rule(layer.weight_bits)
-        return sum(rule.dense_bits(shape) for shape in layer.shapes)
-
-    def _all_fits(self, layer: LayerShape) -> bool:
-        # Weights in order have one place per connection; parallel synapses need lists.
-        return layer.max_synapses == 1 and self._dense_bits(layer) <= self.capacity
-
-    def _budget(self, layer: LayerShape) -> Budget:
-        rule = self.rule(layer.weight_bits)
-        assert isinstance(rule, ListPacking)  # the others store zeros
-        n_lists = sum(shape[1] for shape in layer.shapes)
-        longest = max(shape[0] * prod(shape[2:]) for shape in layer.shapes) * layer.max_synapses
-        budget = rule.budget(self.capacity, n_lists, longest)
-        least = self.least_usage(layer)
-        if least is None or least > self.capacity:
-            return budget
-        # One synapse for each weight is known to fit, where it is the least that there can be.
-        fewest = max(budget.synapses, sum(_full_lists(layer)))
-        return Budget(fewest, max(budget.most, fewest))
 
 
 class Axons(CountedLimit):
@@ -430,24 +188,88 @@ class Neurons(CountedLimit):
 
     def remark(self) -> str:
         """Say how a total over more than a layer is held."""
-        return "" if self.scope == "core" else _how_shared(self, self.scope)
+        return "" if self.scope == "core" else how_shared(self, self.scope)
+
+
+class Shape(LimitKind):
+    """The numbers of neurons and of sources of each matrix must be multiples of these.
+
+    Kernels that work on tiles ask for it (sparse tensor cores), and layers that are folded onto parallel units (FINN:
+    neurons by PE, sources by SIMD). The neurons of a convolution are its filters, its sources the channels times the
+    places of the kernel: the columns of the matrix as which it is multiplied. Each matrix of a population counts alone.
+    """
+
+    kind: Literal["shape"] = "shape"
+    neurons_multiple: PositiveCount
+    """What the number of neurons must be a multiple of."""
+    sources_multiple: PositiveCount
+    """What the number of sources must be a multiple of."""
+
+    @property
+    def capacity(self) -> int:
+        """How many neurons and sources may be missing to the next multiples: none."""
+        return 0
+
+    def multiples(self) -> tuple[int, int]:
+        """Return what is asked."""
+        return self.neurons_multiple, self.sources_multiple
+
+
+class Reach(LimitKind):
+    """Inputs reach only the first of the neurons, and outputs read only the last.
+
+    All other weights of such a matrix are 0. Which matrices these are must be known: nothing else is held. Sources of
+    a convolution are its channels.
+    """
+
+    needs_roles: ClassVar[bool] = True
+    kind: Literal["reach"] = "reach"
+    neurons: Count
+    """How many neurons inputs reach, and outputs read."""
+    of: Roles
+    """input: only the first neurons have inputs; output: only the last sources are read; or a list of both."""
+
+    @property
+    def capacity(self) -> int:
+        """How many neurons inputs reach, and outputs read."""
+        return self.neurons
+
+    @model_validator(mode="after")
+    def _has_ends(self) -> Self:
+        if "recurrent" in self.of:
+            text = "'of' has recurrent; needed input or output, whose neurons stand first or last"
+            raise refusal(Conflict(("of",), text))
+        return self
+
+    def unreached(self, role: Role, shape: Sequence[int]) -> tuple[range, range] | None:
+        """Return later neurons with all inputs, or all outputs with earlier sources."""
+        rows, channels, kernel = shape[0], shape[1], prod(shape[2:])
+        if role == "input":
+            neurons, sources = range(self.neurons, rows), range(channels * kernel)
+        else:
+            neurons, sources = range(rows), range((channels - self.neurons) * kernel)
+        return (neurons, sources) if self.holds(role) and neurons and sources else None
+
+    def text_of(self, role: Role) -> str:
+        """Say what is asked of a matrix."""
+        if role == "input":
+            return f"inputs reach only the first {self.neurons:,} neurons"
+        return f"outputs read only the last {self.neurons:,} neurons"
+
+    def not_enforced_for(self, names: Sequence[str]) -> str:
+        """Say that such matrices are not held."""
+        if not names:
+            return ""
+        asked = " and ".join(self.text_of(role) for role in self.of)
+        which = " and ".join(f"{role}s" for role in self.of)
+        return (
+            f"{self.kind} ({asked}) of {', '.join(map(repr, names))}: say which matrices are {which}: "
+            f"--role NAME={self.of[0]}"
+        )
 
 
 Limit = Annotated[
-    FanIn | FanOut | NOfM | Synapses | SynapseMemory | Axons | Tags | Neurons, Field(discriminator="kind")
+    FanIn | FanOut | NOfM | Synapses | SynapseMemory | Axons | Tags | Shape | Reach | Neurons,
+    Field(discriminator="kind"),
 ]
 LIMIT_KINDS: tuple[type[LimitKind], ...] = get_args(get_args(Limit)[0])
-
-
-def _full_lists(layer: LayerShape) -> list[int]:
-    """Return the length of the list of each source or channel, one synapse for each weight."""
-    return [shape[0] * prod(shape[2:]) for shape in layer.shapes for _ in range(shape[1])]
-
-
-def _how_shared(limit: LimitKind, scope: str, *, is_divided: bool = False) -> str:
-    """Say how a limit of more, or less, than a layer is held."""
-    if limit.is_shared() and is_divided:
-        return f"{limit.kind}: the total of the {scope} is divided among the layers by what their weights save"
-    if limit.is_shared():
-        return f"{limit.kind}: each layer is held to the total of the {scope}; all together are only counted, by check"
-    return "" if scope == "layer" else f"{limit.kind}: scope {scope} is taken as the layer until a placement exists"

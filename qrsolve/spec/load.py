@@ -10,9 +10,9 @@ from pathlib import Path as FilePath
 from pydantic import ValidationError
 
 from qrsolve.errors import SpecError
-from qrsolve.spec.document import DocumentError, parse_document
+from qrsolve.spec.document import DocumentError, did_you_mean, parse_document
 from qrsolve.spec.hardware import HardwareSpec
-from qrsolve.spec.mistakes import Mistakes, did_you_mean
+from qrsolve.spec.mistakes import Mistakes
 
 PACKAGE = FilePath(__file__).resolve().parents[1]
 MAX_BYTES = 2**20

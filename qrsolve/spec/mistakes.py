@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
-
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from qrsolve.spec.document import Document, one_line, short, where
+from qrsolve.spec.document import Document, did_you_mean, one_line, short, where
 from qrsolve.spec.facts import Fact, Path
 from qrsolve.spec.schema import Node, child, json_schema, kinds, needed, resolve
 
 MAX_LINES = 20
 """The most mistakes that one error lists."""
 Mistake = tuple[Path, str]
-
-
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return ``. Did you mean 'max'?`` for a word near a known one, "" for any other."""
-    near = get_close_matches(word, list(known), n=1) if isinstance(word, str) else []
-    return f". Did you mean '{near[0]}'?" if near else ""
 
 
 class Mistakes:

@@ -10,10 +10,10 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from qrsolve.errors import SpecError
-from qrsolve.spec.document import Document, DocumentError, Value, parse_document, short, where
+from qrsolve.spec.document import Document, DocumentError, Value, did_you_mean, parse_document, short, where
 from qrsolve.spec.facts import Path
 from qrsolve.spec.hardware import HardwareSpec
-from qrsolve.spec.mistakes import Mistakes, did_you_mean
+from qrsolve.spec.mistakes import Mistakes
 
 Scalar = None | bool | int | float | str
 

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from qrsolve.spec.document import one_line
 from qrsolve.spec.facts import Fact
 from qrsolve.spec.hardware import HardwareSpec, Hierarchy
-from qrsolve.spec.limits import LIMIT_KINDS, CountedLimit
+from qrsolve.spec.limit_kind import CountedLimit
+from qrsolve.spec.limits import LIMIT_KINDS
 from qrsolve.spec.weights import WEIGHT_KINDS
 
 CHOSEN = ("grid", "fan_in")
@@ -33,6 +34,10 @@ EXAMPLES: dict[str, Any] = {
     "max": 64,
     "n": 2,
     "m": 4,
+    "neurons_multiple": 32,
+    "sources_multiple": 64,
+    "neurons": 128,
+    "of": "input",
 }
 """A value for each field that has no default, and for some that may be left out."""
 _WRITTEN = ("n_values", "n_bases", "zero")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 from torch.nn.parameter import Parameter, UninitializedParameter
 
 from qrsolve.errors import ModelError
+from qrsolve.spec import Role
+from qrsolve.training.found_roles import found_roles
 from qrsolve.training.recurrent import declared_groups, norse_matrices, snntorch_recurrences
 
 Selector = str | type[nn.Module]
@@ -29,11 +31,14 @@ class Afferents:
         Those that share a population: input and recurrent weights of the same neurons.
     left_out : tuple of str
         Other parameters of two or more dimensions, which nothing will project.
+    roles : dict of str to Role
+        What is certain of them.
     """
 
     names: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     left_out: tuple[str, ...]
+    roles: dict[str, Role] = field(default_factory=dict)
 
 
 def find_afferents(
@@ -47,7 +52,8 @@ def find_afferents(
         ``nn.Linear``, ``nn.Conv1d/2d/3d`` and torch's recurrent layers and cells are known. In an LSTM or GRU each
         gate's row counts as a neuron, with its input and recurrent weights together. Norse's recurrent cells, and
         snnTorch's with the layer that feeds them, are populations too (`qrsolve.training.recurrent`); a module of
-        your own can declare its groups as ``afferent_groups``, tuples of parameter names within it.
+        your own can declare its groups as ``afferent_groups``, tuples of parameter names within it. Roles
+        that are certain are found too (`qrsolve.training.found_roles`).
     select : sequence of str or module types, or None
         Parameter names, ``:regex`` over parameter names, or module types; ``None`` takes all that are known.
     groups : sequence of sequences of str
@@ -93,7 +99,8 @@ def find_afferents(
         for group in (tuple(n for n in group if n in chosen and n not in in_groups) for group in found)
         if len(group) > 1
     ]
-    return Afferents(tuple(names), tuple(kept), tuple(name for name in order if name not in chosen))
+    roles = {name: role for name, role in found_roles(model).items() if name in chosen}
+    return Afferents(tuple(names), tuple(kept), tuple(name for name in order if name not in chosen), roles)
 
 
 def _known(model: nn.Module) -> tuple[list[str], list[tuple[str, ...]]]:

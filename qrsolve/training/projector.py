@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
@@ -46,6 +46,8 @@ class Projector:
         Parameter names, ``:regex``, or module types; ``None`` takes all known layers.
     groups : sequence of sequences of str
         Parameters that share a population, beside those that are found.
+    roles : mapping of str to str, or None
+        What parameters are, as in `compile_plan`, beside those that are certain.
     method : Method or None
         How latent weights move; `StraightThrough` by default.
     compliant : {"always", "at_end"}
@@ -83,6 +85,7 @@ class Projector:
         *,
         select: Sequence[Selector] | None = None,
         groups: Sequence[Sequence[str]] = (),
+        roles: Mapping[str, str] | None = None,
         method: Method | None = None,
         compliant: Compliant = "always",
         total_steps: int | None = None,
@@ -95,7 +98,8 @@ class Projector:
         afferents = find_afferents(model, select, groups)
         weights = {name: model.get_parameter(name) for name in afferents.names}
         self.model = model
-        self._whole = compile_plan(spec, {n: tuple(p.shape) for n, p in weights.items()}, afferents.groups)
+        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+        self._whole = compile_plan(spec, shapes, afferents.groups, {**afferents.roles, **(roles or {})})
         self.plan: Plan = allotted(self._whole, weights)
         self.left_out = afferents.left_out
         self._owners = {name: _owner(model, name) for name in afferents.names}

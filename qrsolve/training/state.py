@@ -174,22 +174,24 @@ class PopulationState:
     def _explored(self, stage: Stage) -> Tensor:
         """Return the latent weights that are projected at a stage: with noise while wirings are explored."""
         if self.seed is None or stage.temperature <= 0 or not self.method.explores:
-            return self.matrix()
+            return self.population.targets(self.matrix())
         # A large prime keeps the noise of neighbouring seeds apart at all steps.
         seed = self.seed * 2_147_483_647 + stage.step
-        return explored(self.matrix(), self.population.groups, stage.temperature, seed)
+        noisy = explored(self.matrix(), self.population.groups, stage.temperature, seed)
+        return self.population.targets(noisy)
 
     def problem(self, matrix: Tensor) -> ChoiceProblem:
         """Return the choice problem of a matrix for the current values."""
-        family, h = self.population.family, self._importance(matrix)
+        family, h, empty = self.population.family, self._importance(matrix), self.population.empty
+        matrix = self.population.targets(matrix)
         if family is None:
-            return ChoiceProblem(matrix, None, self.population.groups, h)
+            return ChoiceProblem(matrix, None, self.population.groups, h, empty)
         if self.parameters is None:
             levels = solve_levels(self.population.levels(matrix), _choose, max_rounds=_FIRST_ROUNDS)
             self.parameters, self.solution, self._alphabet = levels.parameters, levels.solution, None
         if self._alphabet is None:
             self._alphabet = family.alphabet(self.parameters, self.population.scope(matrix.device))
-        return ChoiceProblem(matrix, self._alphabet, self.population.groups, h)
+        return ChoiceProblem(matrix, self._alphabet, self.population.groups, h, empty)
 
     def _importance(self, matrix: Tensor) -> Tensor | None:
         if self.importance is None or self.wiring is not None:

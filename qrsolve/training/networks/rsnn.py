@@ -141,6 +141,11 @@ class RecurrentSpikingClassifier(nn.Module):
     """
 
     afferent_groups: ClassVar[tuple[tuple[str, ...], ...]] = (("input.weight", "recurrent.weight"),)
+    afferent_roles: ClassVar[dict[str, str]] = {
+        "input.weight": "input",
+        "recurrent.weight": "recurrent",
+        "readout.weight": "output",
+    }
 
     def __init__(self, code: RowCode | CrossingCode, n_steps: int, n_classes: int) -> None:
         super().__init__()

@@ -1,0 +1,135 @@
+"""What a check found: one row per limit with its worst place, by population and for the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from qrsolve.energy import Energy
+
+
+@dataclass(frozen=True)
+class LimitRow:
+    """One limit at its worst place.
+
+    Parameters
+    ----------
+    kind : str
+        The limit's word in the chip's file; ``values`` for the alphabet of the weights.
+    where : str
+        The worst place, as ``'fc1.weight', neuron 17``.
+    value, max : int
+        What was counted there, and what is allowed.
+    text : str
+        The arithmetic, in one line.
+    """
+
+    kind: str
+    where: str
+    value: int
+    max: int
+    text: str
+
+    @property
+    def excess(self) -> int:
+        """How much over the limit, >= 0."""
+        return max(0, self.value - self.max)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return {
+            "kind": self.kind,
+            "where": self.where,
+            "value": self.value,
+            "max": self.max,
+            "excess": self.excess,
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What one population's weights use.
+
+    Parameters
+    ----------
+    rows : tuple of LimitRow
+        One per limit, and one for the values.
+    values : dict of str to list of float
+        The parameters that explain the weights, by their names in the chip's file, one number per scope; empty where
+        there are none.
+    values_from : {"chip", "given", "weights", ""}
+        The chip's file; parameters that the caller gave; recovered from the weights alone; or no values.
+    types : tuple of int
+        The type of each source, by its place among the names of ``values``; empty where sources have none, or none
+        that explain the weights.
+    """
+
+    rows: tuple[LimitRow, ...]
+    values: dict[str, list[float]] = field(default_factory=dict)
+    values_from: str = ""
+    types: tuple[int, ...] = ()
+
+    @property
+    def is_compliant(self) -> bool:
+        """Whether no limit is exceeded."""
+        return all(row.excess == 0 for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "compliant": self.is_compliant,
+            "limits": [row.to_dict() for row in self.rows],
+            "values": self.values,
+            "values_from": self.values_from,
+            **({"types": list(self.types)} if self.types else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What weights use of a chip.
+
+    Parameters
+    ----------
+    layers : dict of str to LayerReport
+        By population.
+    network : tuple of LimitRow
+        Limits that all populations share.
+    not_enforced, remarks : tuple of str
+        As in the plan: what was not checked, and how what was checked is taken.
+    energy : Energy
+        The synapses and their memory.
+    """
+
+    layers: dict[str, LayerReport]
+    network: tuple[LimitRow, ...]
+    not_enforced: tuple[str, ...]
+    remarks: tuple[str, ...]
+    energy: Energy
+
+    @property
+    def is_compliant(self) -> bool:
+        """Whether no limit is exceeded anywhere."""
+        return not self.violations
+
+    @property
+    def rows(self) -> tuple[LimitRow, ...]:
+        """All rows, layer by layer, then those of the network."""
+        return (*(row for layer in self.layers.values() for row in layer.rows), *self.network)
+
+    @property
+    def violations(self) -> tuple[LimitRow, ...]:
+        """The rows that exceed their limit."""
+        return tuple(row for row in self.rows if row.excess > 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values: the object that ``qrsolve check --json`` prints."""
+        return {
+            "compliant": self.is_compliant,
+            "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
+            "network": {"limits": [row.to_dict() for row in self.network]},
+            "not_enforced": list(self.not_enforced),
+            "remarks": list(self.remarks),
+            "energy": self.energy.to_dict(),
+        }

@@ -1,0 +1,175 @@
+"""What all limits have in common: what they ask of a population, and whose matrices they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
+
+from pydantic import BeforeValidator, WithJsonSchema, model_validator
+
+from qrsolve.group import Group
+from qrsolve.spec.document import did_you_mean, short
+from qrsolve.spec.facts import Conflict, Count, Fact, refusal
+from qrsolve.spec.layer_shape import LayerShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Role = Literal["input", "recurrent", "output"]
+"""What a matrix carries: what comes from outside, what the neurons send each other, or what is read from them."""
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def _as_roles(value: object) -> object:
+    """Take one role for a list of it, and refuse what is neither."""
+    if value is None:
+        return None
+    words = list(value) if isinstance(value, list | tuple) else [value]
+    for word in words:
+        if word not in ROLES:
+            hint = did_you_mean(word, ROLES)
+            text = f"'of' has {short(str(word))}; needed {', '.join(ROLES)}, or a list of these{hint}"
+            raise refusal(Conflict((), text))
+    if not words or len(set(words)) < len(words):
+        raise refusal(Conflict((), f"'of' is a list with {'a role twice' if words else 'nothing in it'}"))
+    return tuple(words)
+
+
+Roles = Annotated[
+    tuple[Role, ...],
+    BeforeValidator(_as_roles),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(ROLES)},
+                {
+                    "type": "array",
+                    "items": {"type": "string", "enum": list(ROLES)},
+                    "minItems": 1,
+                    "uniqueItems": True,
+                },
+            ]
+        }
+    ),
+]
+"""One role or several."""
+
+
+class LimitKind(Fact):
+    """Base of all limits: something that the chip has only so many of."""
+
+    unit: ClassVar[str] = ""
+    """What is counted, where the word of the limit does not say it."""
+    needs_roles: ClassVar[bool] = False
+    """Whether a matrix of unknown role is left alone; elsewhere it is held, which is stricter."""
+    kind: str
+    """The word by which users know the limit."""
+    of: Roles | None = None
+    """Whose matrices it is of: input, recurrent or output, or a list of these; of every matrix unless given."""
+
+    @property
+    def capacity(self) -> int:
+        """How many there are to use."""
+        raise NotImplementedError
+
+    def identity(self) -> tuple[str, ...]:
+        """Return what no two limits of a chip may have in common."""
+        stated = self.model_dump(include={"kind", "scope", "counts"}).values()
+        return (*(str(value) for value in stated), *sorted(self.of or ()))
+
+    def holds(self, role: Role | None) -> bool:
+        """Return whether a matrix of this role, or of none that is known, is held to the limit."""
+        if role is None:
+            return not self.needs_roles
+        return self.of is None or role in self.of
+
+    def multiples(self) -> tuple[int, int]:
+        """Return what the neurons and the sources of a matrix must be multiples of."""
+        return 1, 1
+
+    def unreached(self, role: Role, shape: Sequence[int]) -> tuple[range, range] | None:
+        """Return the neurons and the sources of a matrix between which there is nothing; ``None`` where all can be."""
+        return None
+
+    def not_enforced_for(self, names: Sequence[str]) -> str:
+        """Return one sentence on why matrices whose role is not known are left alone; "" where they are held."""
+        return ""
+
+    def group(self) -> Group | None:
+        """Return the capacities that the limit means for one population's matrix (neurons, sources), or ``None``."""
+        return None
+
+    def shape_usage(self, rows: int, columns: int) -> int | None:
+        """Return how many a (rows, columns) matrix takes whatever its weights are; ``None`` where weights decide."""
+        return None
+
+    def group_of(self, layer: LayerShape) -> Group | None:
+        """Return the capacities that the limit means for a population, or ``None``; `group` unless shapes matter."""
+        return self.group()
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return how many a population takes whatever its weights are; ``None`` where weights decide."""
+        return self.shape_usage(layer.rows, layer.columns)
+
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return what a population takes at the least, whatever its weights are; ``None`` where that is not known."""
+        return self.usage_of(layer)
+
+    def is_shared(self) -> bool:
+        """Whether all layers of a network together are held to the limit, besides each of them."""
+        return False
+
+    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
+        """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
+
+        Parameters
+        ----------
+        layer : LayerShape
+            The population.
+        synapses : sequence of Tensor
+            int64: the synapses of each weight, one array per matrix in its own shape.
+        """
+        return None
+
+    def remark_of(self, layer: LayerShape) -> str:
+        """Return one sentence on what the limit costs a population beyond what the chip asks; "" where nothing."""
+        return ""
+
+    def not_enforced(self) -> str:
+        """Return one sentence on why this version does not hold weights to the limit; "" where it does."""
+        return ""
+
+    def remark(self) -> str:
+        """Return one sentence on how an enforced limit is taken where it leaves a choice; "" where it does not."""
+        return ""
+
+
+class CountedLimit(LimitKind):
+    """Base of the limits that are a maximum, some of which may be reserved."""
+
+    max: Count
+    """How many there are."""
+    reserved: Count = 0
+    """How many of these are taken by something else, such as a monitor."""
+
+    @property
+    def capacity(self) -> int:
+        """How many there are to use: ``max - reserved``."""
+        return self.max - self.reserved
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        if self.reserved > self.max:
+            text = f"'reserved' is {self.reserved}, above 'max', which is {self.max}"
+            raise refusal(Conflict(("reserved",), text))
+        return self
+
+
+def how_shared(limit: LimitKind, scope: str, *, is_divided: bool = False) -> str:
+    """Say how a limit of more, or less, than a layer is held."""
+    if limit.is_shared() and is_divided:
+        return f"{limit.kind}: the total of the {scope} is divided among the layers by what their weights save"
+    if limit.is_shared():
+        return f"{limit.kind}: each layer is held to the total of the {scope}; all together are only counted, by check"
+    return "" if scope == "layer" else f"{limit.kind}: scope {scope} is taken as the layer until a placement exists"

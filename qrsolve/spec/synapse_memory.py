@@ -1,0 +1,183 @@
+"""The memory that packed synapses take, with the chip's way of packing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from qrsolve.group import Group
+from qrsolve.lazy import DeferredModule
+from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
+from qrsolve.spec.layer_shape import LayerShape
+from qrsolve.spec.limit_kind import CountedLimit, how_shared
+from qrsolve.spec.packing import (
+    Blocks,
+    Budget,
+    ListPacking,
+    Packing,
+    PerProcessor,
+    Plain,
+    PowersOfTwo,
+    synapses_per_list,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
+
+
+class SynapseMemory(CountedLimit):
+    """Bits that the packed weights of a layer, core or chip take; ``max`` and ``reserved`` are in bits.
+
+    Zeros that are stored cost memory (dense rows, kernels, crossbars), so shapes decide and a layer fits or does not.
+    Where zeros are free, the cheaper of two formats is taken: all weights in order, or only the nonzero ones, each with
+    an index of ``index_bits``. If the first does not fit, the number of synapses is limited. It follows from ``max``
+    exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, to which
+    `project` adds what fits in fact, and `remark_of` says how many could at best. `packed_usage` always counts the
+    bits themselves.
+
+    Where a weight can take several synapses, each takes its bits; a zero that is stored takes those of one.
+    """
+
+    unit: ClassVar[str] = "bits"
+    kind: Literal["synapse_memory"] = "synapse_memory"
+    scope: Literal["layer", "core", "chip"] = "core"
+    """What shares the memory."""
+    zeros: Literal["free", "stored"] = "stored"
+    """Whether a weight of 0 takes memory."""
+    packing: Literal["none", "blocks", "powers_of_two", "per_processor"] = "none"
+    """How bits are rounded up: blocks of 64 bits; sizes to powers of two; each processor its own memory."""
+    synapse_bits: PositiveCount | None = None
+    """Bits of one synapse, delay and tag included; as many as its values need unless given."""
+    index_bits: Count | None = None
+    """Bits of the index that a synapse has beside it where zeros are left out (0 unless given)."""
+    block_synapses: PositiveCount | None = None
+    """Packing blocks: the most synapses of one block (64 unless given)."""
+    header_bits: Count | None = None
+    """Packing blocks: what a block takes beside its synapses (10 unless given)."""
+    word_bits: PositiveCount | None = None
+    """Blocks, or the kernels of a processor, are rounded up to multiples of this (64 and 72 unless given)."""
+    processors: PositiveCount | None = None
+    """Packing per_processor: how many there are (64 unless given); ``max`` is the memory of one."""
+
+    @model_validator(mode="after")
+    def _fields_belong_to_the_packing(self) -> Self:
+        known = {"blocks": ("block_synapses", "header_bits", "word_bits"), "per_processor": ("word_bits", "processors")}
+        for field in ("block_synapses", "header_bits", "word_bits", "processors"):
+            if getattr(self, field) is not None and field not in known.get(self.packing, ()):
+                owners = " or ".join(f"'{packing}'" for packing, fields in known.items() if field in fields)
+                text = f"'{field}' is only for packing {owners}; 'packing' is '{self.packing}'"
+                raise refusal(Conflict((field,), text))
+        if self.zeros == "free" and self.packing in ("powers_of_two", "per_processor"):
+            raise refusal(Conflict(("zeros",), f"'zeros' is 'free'; packing '{self.packing}' stores every weight"))
+        if self.zeros == "stored" and self.index_bits is not None:
+            raise refusal(Conflict(("index_bits",), "'index_bits' is only for zeros 'free'; 'zeros' is 'stored'"))
+        if self.zeros == "free" and self.of is not None:
+            raise refusal(Conflict(("of",), "'of' is only for zeros 'stored'; 'zeros' is 'free'"))
+        return self
+
+    def packs_copies(self) -> bool:
+        """Whether a weight can have several synapses."""
+        return self.packing not in ("powers_of_two", "per_processor")
+
+    def rule(self, weight_bits: int) -> Packing:
+        """Return the packing as arithmetic, for weights of so many bits."""
+        bits = self.synapse_bits or weight_bits
+        if self.packing == "powers_of_two":
+            return PowersOfTwo(bits)
+        if self.packing == "per_processor":
+            return PerProcessor(bits, self.processors or 64, self.word_bits or 72)
+        if self.packing == "none":
+            return Plain(bits, self.index_bits or 0)
+        header = 10 if self.header_bits is None else self.header_bits
+        return Blocks(bits, self.index_bits or 0, self.block_synapses or 64, header, self.word_bits or 64)
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return the bits of all weights, where they are all there, as single synapses."""
+        return self.least_usage(layer) if layer.max_synapses <= 1 else None
+
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return the bits of one synapse for each weight, where zeros are stored or there are none."""
+        if self.zeros == "free" and layer.min_synapses < 1:
+            return None
+        if self.zeros == "stored" or layer.max_synapses <= 1:
+            return self._dense_bits(layer)
+        rule = self.rule(layer.weight_bits)
+        assert isinstance(rule, ListPacking)  # the others store zeros
+        return rule.sparse_bits(torch.tensor(_full_lists(layer), dtype=torch.int64))
+
+    def group_of(self, layer: LayerShape) -> Group | None:
+        """Return one capacity for all synapses, unless all weights fit in order, or shapes alone decide."""
+        if self.usage_of(layer) is not None or self._all_fits(layer):
+            return None
+        budget = self._budget(layer)
+        relaxed = budget.most if budget.most > budget.synapses else None
+        counts: Literal["synapses", "places"] = "places" if self.zeros == "stored" else "synapses"
+        return Group("all", budget.synapses, counts=counts, limit=self.kind, relaxed=relaxed)
+
+    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int:
+        """Return the bits of the weights, packed; where zeros are free, in the cheaper format."""
+        rule, dense = self.rule(layer.weight_bits), self._dense_bits(layer)
+        if not isinstance(rule, ListPacking) or (self.zeros == "stored" and layer.max_synapses <= 1):
+            return dense
+        # Without an index, a zero in its place takes what a synapse does.
+        places = [part.clamp(min=1) if self.zeros == "stored" else part for part in synapses]
+        lists = [synapses_per_list(part) for part in places]
+        sparse = rule.sparse_bits(torch.cat(lists)) if lists else 0
+        return min(dense, sparse) if layer.max_synapses == 1 else sparse
+
+    def remark(self) -> str:
+        """Say how memory of more, or less, than a layer is held, and what a matrix is taken for."""
+        text = how_shared(self, self.scope, is_divided=self.zeros == "free")
+        texts = [text] if text else []
+        if self.packing in ("powers_of_two", "per_processor"):
+            flattened = "give a flattened layer as (neurons, channels, height, width)"
+            texts.append(f"{self.kind}: a matrix is taken as kernels of 1 x 1; {flattened}")
+        return "; ".join(texts)
+
+    def is_shared(self) -> bool:
+        """Whether a chip has the memory."""
+        return self.scope == "chip"
+
+    def remark_of(self, layer: LayerShape) -> str:
+        """Say how many synapses at most are given up where a total stands for a staircase of blocks."""
+        group = self.group_of(layer)
+        if group is None or group.relaxed is None:
+            return ""
+        budget = self._budget(layer)
+        return (
+            f"{self.kind}: {budget.synapses:,} synapses fit {self.capacity:,} bits wherever they lie, and a training "
+            "holds this total; a projection then adds what its blocks have room for, and no more than "
+            f"{budget.most:,} could fit"
+        )
+
+    def _dense_bits(self, layer: LayerShape) -> int:
+        rule = self.rule(layer.weight_bits)
+        return sum(rule.dense_bits(shape) for shape in layer.shapes)
+
+    def _all_fits(self, layer: LayerShape) -> bool:
+        # Weights in order have one place per connection; parallel synapses need lists.
+        return layer.max_synapses == 1 and self._dense_bits(layer) <= self.capacity
+
+    def _budget(self, layer: LayerShape) -> Budget:
+        rule = self.rule(layer.weight_bits)
+        assert isinstance(rule, ListPacking)  # the others store zeros
+        n_lists = sum(shape[1] for shape in layer.shapes)
+        longest = max(shape[0] * prod(shape[2:]) for shape in layer.shapes) * layer.max_synapses
+        budget = rule.budget(self.capacity, n_lists, longest)
+        least = self.least_usage(layer)
+        if least is None or least > self.capacity:
+            return budget
+        # One synapse for each weight is known to fit, where it is the least that there can be.
+        fewest = max(budget.synapses, sum(_full_lists(layer)))
+        return Budget(fewest, max(budget.most, fewest))
+
+
+def _full_lists(layer: LayerShape) -> list[int]:
+    """Return the length of the list of each source or channel, one synapse for each weight."""
+    return [shape[0] * prod(shape[2:]) for shape in layer.shapes for _ in range(shape[1])]
