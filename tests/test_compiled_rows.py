@@ -59,8 +59,7 @@ def problems(name: str, seed: int) -> ChoiceProblem:
     group = Group("row", capacity, limit="fan_in")
     if seed % 7 == 3:
         group = Group("block", min(int(torch.as_tensor(capacity).max()), 9), block=20, limit="n_of_m")
-    problem = ChoiceProblem(w.float() if seed % 3 else w, alphabet, (group,), h)
-    return problem
+    return ChoiceProblem(w.float() if seed % 3 else w, alphabet, (group,), h)
 
 
 def with_tensors(problem: ChoiceProblem, monkeypatch: pytest.MonkeyPatch) -> Solution:
@@ -146,12 +145,13 @@ def test_rows_whose_table_would_be_too_large_are_left_open(monkeypatch: pytest.M
     monkeypatch.setattr(compiled_rows, "compiled_rows", counting)
     generator = torch.Generator().manual_seed(9)
     # Options of many synapses, of no order: what is left over is large, and so are the changes that can fill it.
-    use = torch.randint(5, 60, (30,), generator=generator).sort().values.tolist()
-    alphabet = Alphabet.of([0.0, *(2 * torch.rand(30, generator=generator, dtype=torch.float64)).tolist()], [0, *use])
-    w = torch.randn(12, 300, generator=generator, dtype=torch.float64) + 1
-    problem = ChoiceProblem(w, alphabet, (Group("row", 500, limit="fan_in"),))
-    assert certify(problem, Prices().solve(problem)).is_optimal
-    assert 0 < counted[0]
+    for capacity in (300, 500, 900, 1500):
+        use = torch.randint(5, 60, (20,), generator=generator).sort().values.tolist()
+        values = (2 * torch.rand(20, generator=generator, dtype=torch.float64)).tolist()
+        w = torch.randn(4, 300, generator=generator, dtype=torch.float64) + 1
+        problem = ChoiceProblem(w, Alphabet.of([0.0, *values], [0, *use]), (Group("row", capacity, limit="fan_in"),))
+        assert certify(problem, Prices().solve(problem)).is_optimal
+    assert sum(counted) > 0
 
 
 def test_several_threads_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
