@@ -197,7 +197,7 @@ def test_half_precision_and_views(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_folder_for_machine_code(tmp_path: object) -> None:
-    from qrsolve.solvers.compiled import compiled
+    from qrsolve.solvers.row_loops import compiled
 
     scope: dict[str, object] = {}
     exec("def twice(x):\n    return 2 * x\n", scope)  # numba keeps nothing of what is in no file

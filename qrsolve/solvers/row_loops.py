@@ -1,0 +1,640 @@
+"""One row after the other, priced and closed in loops that numba compiles: what `compiled_rows` shares among threads.
+
+All compiled functions are in this one file: numba keeps machine code on disk until the file of a function changes, and
+does not see when what it calls does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from qrsolve.alphabet import Alphabet
+from qrsolve.intervals import FloatArray, IntArray
+
+Function = TypeVar("Function", bound=Callable[..., object])
+Numbers = NDArray[np.float32] | NDArray[np.float64]
+
+SETTLED, OPEN, DEEPER = 0, 1, 2
+"""What is known of a row: its best choice; not all; that some connection may take more synapses than were looked at."""
+
+_NEAR_SHARE = 0.9
+"""Entries that save this share of the last price with a synapse are looked at first."""
+_ROUNDING = 1e-12
+_FEW = 12
+"""Boundaries up to which a number is compared with each."""
+_MAX_TABLE = 1 << 16
+"""Cells of the table over the deviations of a row; a row that needs more is left open."""
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function for the types of its first call; the machine code is kept on disk where a folder allows it."""
+    try:
+        return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # no folder can be written to
+        return cast("Function", numba.njit(nogil=True, error_model="numpy")(function))
+
+
+class Table(NamedTuple):
+    """`SavingsTable.arrays`, its values (n_lines, depth + 1), and more of the alphabet.
+
+    ``leave_slope``, ``leave_offset``: `Alphabet.leaving_zero`. ``is_last``: whether no option takes more synapses.
+    """
+
+    boundaries: FloatArray
+    slopes: FloatArray
+    offsets: FloatArray
+    option: IntArray
+    value: FloatArray
+    leave_slope: FloatArray
+    leave_offset: FloatArray
+    is_last: bool
+
+
+class _Room(NamedTuple):
+    """Place for the work on a row, used again for the next: to ask for new memory takes as long as the work."""
+
+    x: FloatArray
+    first: FloatArray
+    line: IntArray
+    several: IntArray
+    item: FloatArray
+    larger: FloatArray
+    smaller: FloatArray
+    level: IntArray
+    option: IntArray
+
+
+class _Savings(NamedTuple):
+    """What further synapses save on some columns.
+
+    ``first``: shape (n,), the slope of the first; ``line``: the columns' lines in the table of one synapse.
+    ``several``: shape (m,), the places of those that may be worth several; ``slope``: (m, depth), what each is worth;
+    ``deep_line``: (m,). ``left``: the largest error that is left after these.
+    """
+
+    first: FloatArray
+    line: IntArray
+    several: IntArray
+    slope: FloatArray
+    deep_line: IntArray
+    left: float
+
+
+class _Found(NamedTuple):
+    """What is known of a row, its price, and columns with their options, all others being left out."""
+
+    state: int
+    price: float
+    column: IntArray
+    option: IntArray
+
+
+class _Deviations(NamedTuple):
+    """The cheapest changes of single entries: a line for each change in synapses, from giving most back to taking most.
+
+    ``cost`` and ``entry``: shape (2 * depth + 1, length), reduced costs ascending and whose they are; ``n``: how many
+    each line has.
+    """
+
+    cost: FloatArray
+    entry: IntArray
+    n: IntArray
+
+
+class Out(NamedTuple):
+    """Where results are written, row by row."""
+
+    choice: IntArray
+    columns: IntArray
+    price: FloatArray
+    state: IntArray
+
+
+@compiled
+def solve_rows(
+    w: Numbers,
+    h: FloatArray,
+    capacity: IntArray,
+    near: FloatArray,
+    some: IntArray,
+    one: Table,
+    table: Table,
+    scope: IntArray,
+    out: Out,
+) -> None:
+    """Solve some rows one after the other; a row without a price nearby starts from that of the row before it."""
+    last, column, room = 0.0, np.empty(w.shape[1] + 1, dtype=np.int64), _room_for(w.shape[1])
+    for row in some:
+        targets = w[row]
+        weight = h[min(row, len(h) - 1)] if len(h) else h[:0].ravel()
+        of = scope[row] if len(scope) else 0
+        bound = out.price[row] if out.state[row] == DEEPER else 0.0
+        floor = max(bound, _NEAR_SHARE * (near[row] if near[row] > 0 else last))
+        found = _solve_row(targets, weight, capacity[row], bound, floor, one, table, of, column, room)
+        out.state[row], out.price[row], last = found.state, found.price, found.price
+        if found.state != DEEPER:
+            _write(found, len(targets), out.columns[row], out.choice[row])
+
+
+@compiled
+def _write(found: _Found, n_columns: int, index: IntArray, choice: IntArray) -> None:
+    """Write columns and their options, those in use for certain, until there are as many as asked for."""
+    column, option, zero = found.column, found.option, choice[0]
+    keeps_all = len(column) <= len(index)
+    n = 0
+    for i in range(len(column)):
+        index[n], choice[n] = column[i], option[i]
+        n += keeps_all or option[i] != zero
+    if not keeps_all:
+        choice[n] = zero  # the last one may have been written without being kept
+        for i in range(len(column)):
+            if n < len(index) and option[i] == zero:
+                index[n] = column[i]
+                n += 1
+    elif n < len(index):
+        is_in = np.zeros(n_columns, dtype=np.bool_)
+        for i in range(n):
+            is_in[index[i]] = True
+        j = 0
+        while n < len(index):
+            index[n] = j
+            n += not is_in[j]
+            j += 1
+
+
+@compiled
+def _solve_row(
+    w: Numbers,
+    h: FloatArray,
+    capacity: int,
+    bound: float,
+    floor: float,
+    one: Table,
+    table: Table,
+    scope: int,
+    columns: IntArray,
+    room: _Room,
+) -> _Found:
+    """Solve one row.
+
+    ``bound`` is a price that the row's is not below; ``floor``, not below it, is a guess at one. ``one``: the table of
+    one synapse per connection; ``table``: of several.
+    """
+    column = _worth(w, h, floor, table, scope, columns)
+    savings = _savings_on(w, h, column, floor, one, table, scope, room)
+    n, price = _price_of(savings, capacity, floor, floor / _NEAR_SHARE, room)
+    if n <= capacity and floor > bound:
+        floor = max(bound, _first_price(w, h, capacity, table, scope, room))
+        column = _worth(w, h, floor, table, scope, columns)
+        savings = _savings_on(w, h, column, floor, one, table, scope, room)
+        n, price = _price_of(savings, capacity, floor, floor / _NEAR_SHARE, room)
+    level, option = room.level[: len(column)], room.option[: len(column)]
+    slack = capacity
+    for i in range(len(column)):
+        is_worth = savings.first[i] > price
+        level[i] = is_worth
+        option[i] = one.option[2 * savings.line[i] + is_worth]
+        slack -= is_worth
+    for k in range(len(savings.several)):
+        i, n_levels = savings.several[k], 0
+        for slope in savings.slope[k]:
+            n_levels += slope > price
+        slack -= n_levels - level[i]
+        level[i] = n_levels
+        option[i] = table.option[savings.deep_line[k] * table.value.shape[1] + n_levels]
+    if savings.left > price and not table.is_last:
+        return _Found(DEEPER, price, column, option)
+    if slack and price > 0:
+        return _closed(w, h, _Found(SETTLED, price, column, option), level, slack, table, scope)
+    return _Found(SETTLED, price, column, option)
+
+
+def table_of(alphabet: Alphabet, depth: int) -> Table:
+    """Return what the first ``depth`` synapses save on any target."""
+    table = alphabet.savings(depth)
+    leave_slope, leave_offset = alphabet.leaving_zero
+    return Table(
+        table.boundaries.numpy(),
+        *table.arrays,
+        table.value.numpy(),
+        leave_slope.numpy(),
+        leave_offset.numpy(),
+        depth == alphabet.max_use,
+    )
+
+
+@compiled
+def _room_for(n: int) -> _Room:
+    """Return place for n columns, and one more that is written without being kept."""
+    return _Room(
+        np.empty(n + 1),
+        np.empty(n + 1),
+        np.empty(n + 1, dtype=np.int64),
+        np.empty(n + 1, dtype=np.int64),
+        np.empty(n + 1),
+        np.empty(n + 1),
+        np.empty(n + 1),
+        np.empty(n + 1, dtype=np.int64),
+        np.empty(n + 1, dtype=np.int64),
+    )
+
+
+@compiled
+def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, column: IntArray) -> IntArray:
+    """Return the columns, ascending, in which a synapse saves ``floor`` or more, and perhaps a few others."""
+    slope, offset = table.leave_slope[scope], table.leave_offset[scope]
+    floor *= 1 - _ROUNDING
+    n = 0
+    if not len(h):
+        # What a synapse saves grows with the target on each side of zero.
+        low, high = -np.inf, np.inf
+        for k in range(len(slope)):
+            if slope[k] > 0:
+                high = min(high, (floor - offset[k]) / slope[k])
+            elif slope[k] < 0:
+                low = max(low, (floor - offset[k]) / slope[k])
+        low *= 1 - _ROUNDING
+        high *= 1 - _ROUNDING
+        for j in range(len(w)):
+            # Written always, kept if it counts: a branch that cannot be foretold takes longer.
+            column[n] = j
+            n += (w[j] <= low) | (w[j] >= high)
+        return column[:n]
+    for j in range(len(w)):
+        x = np.float64(w[j])
+        # All synapses of a connection save no more than its whole squared error.
+        if h[j] * x * x >= floor:
+            most = 0.0
+            for k in range(len(slope)):
+                most = max(most, slope[k] * x + offset[k])
+            column[n] = j
+            n += most * h[j] >= floor
+    return column[:n]
+
+
+@compiled
+def _first_price(w: Numbers, h: FloatArray, capacity: int, table: Table, scope: int, room: _Room) -> float:
+    """Return the price if every connection had one synapse, saving what its best does: no more than the row's."""
+    if capacity >= len(w):
+        return 0.0
+    most = room.item[: len(w)]
+    for j in range(len(w)):
+        most[j] = 0.0
+    for k in range(table.leave_slope.shape[1]):
+        slope, offset = table.leave_slope[scope, k], table.leave_offset[scope, k]
+        for j in range(len(w)):
+            most[j] = max(most[j], slope * w[j] + offset)
+    for j in range(len(h)):
+        most[j] *= h[j]
+    return _largest(most, capacity, most[0], room)
+
+
+@compiled
+def _savings_on(
+    w: Numbers,
+    h: FloatArray,
+    column: IntArray,
+    floor: float,
+    one: Table,
+    table: Table,
+    scope: int,
+    room: _Room,
+) -> _Savings:
+    """Return what synapses save on some columns, so far as it can be above the floor.
+
+    All synapses after the first save no more than the error that it leaves.
+    """
+    n, depth = len(column), len(table.slopes)
+    x, first, line, several = room.x, room.first[:n], room.line[:n], room.several
+    m = 0
+    for i in range(n):
+        x[i], line[i] = w[column[i]], _first_line(one, scope)
+    if one.boundaries.shape[1] <= _FEW:
+        # Counting takes less long than branches that cannot be foretold.
+        for boundary in one.boundaries[scope]:
+            for i in range(n):
+                line[i] += boundary < x[i]
+    else:
+        for i in range(n):
+            line[i] = _line_of(one, scope, x[i])
+    for i in range(n):
+        first[i] = one.slopes[0, line[i]] * x[i] + one.offsets[0, line[i]]
+        left = x[i] - one.value[line[i], 1]
+        left *= left
+        if len(h):
+            first[i] *= h[column[i]]
+            left *= h[column[i]]
+        several[m] = i
+        m += left > floor
+    if one.is_last:
+        m = 0
+    slope, deep_line = np.empty((m, depth)), np.empty(m, dtype=np.int64)
+    largest = 0.0
+    for k in range(m):
+        i = several[k]
+        at = deep_line[k] = _line_of(table, scope, x[i])
+        weight = h[column[i]] if len(h) else 1.0
+        for step in range(depth):
+            slope[k, step] = weight * (table.slopes[step, at] * x[i] + table.offsets[step, at])
+        _flatten_to_hull(slope[k])
+        first[i] = slope[k, 0]
+        left = x[i] - table.value[at, depth]
+        largest = max(largest, weight * left * left)
+    return _Savings(first, line, several[:m], slope, deep_line, largest)
+
+
+@compiled
+def _first_line(table: Table, scope: int) -> int:
+    """Return the first line of a scope."""
+    return int(scope * (table.boundaries.shape[1] + 1))
+
+
+@compiled
+def _line_of(table: Table, scope: int, x: float) -> int:
+    """Return the line of a target: how many ascending boundaries of its scope are below it."""
+    boundaries = table.boundaries[scope]
+    low, high = 0, len(boundaries)
+    while low < high:
+        middle = (low + high) // 2
+        if boundaries[middle] < x:
+            low = middle + 1
+        else:
+            high = middle
+    return _first_line(table, scope) + low
+
+
+@compiled
+def _flatten_to_hull(marginal: FloatArray) -> None:
+    """Replace marginals by the slopes of the least concave function above their running sums (see `hull_slopes`)."""
+    start = 0
+    while start < len(marginal):
+        # From each vertex the steepest way on, the furthest of several, leads to the next one.
+        total = most = marginal[start]
+        end = start + 1
+        for step in range(start + 1, len(marginal)):
+            total += marginal[step]
+            if total >= most * (step + 1 - start):
+                most, end = total / (step + 1 - start), step + 1
+        for step in range(start, end):
+            marginal[step] = most
+        start = end
+
+
+@compiled
+def _price_of(savings: _Savings, capacity: int, floor: float, guess: float, room: _Room) -> tuple[int, float]:
+    """Return how many slopes are above the floor, and the one after the ``capacity`` largest, or the floor."""
+    most = len(savings.first) + savings.slope.size + 1
+    if most > len(room.item):
+        room = _room_for(most)
+    item = room.item
+    n = 0
+    for slope in savings.first:
+        item[n] = slope
+        n += slope > floor
+    for k in range(len(savings.several)):
+        for slope in savings.slope[k, 1:]:
+            item[n] = slope
+            n += slope > floor
+    return n, _largest(item[:n], capacity, guess, room) if n > capacity else floor
+
+
+@compiled
+def _largest(number: FloatArray, k: int, pivot: float, room: _Room) -> float:
+    """Return the number after the k largest: parted by ``pivot``, then by the middle one of three of what is left."""
+    left, n, larger, smaller = number, len(number), room.larger, room.smaller
+    while True:
+        n_larger = n_smaller = 0
+        # Written always, kept if it counts: branches that cannot be foretold take longer.
+        for i in range(n):
+            x = left[i]
+            larger[n_larger] = x
+            n_larger += x > pivot
+            smaller[n_smaller] = x
+            n_smaller += x < pivot
+        n_equal = n - n_larger - n_smaller
+        if k < n_larger:
+            left, larger, n = larger, left, n_larger
+        elif k >= n_larger + n_equal:
+            k -= n_larger + n_equal
+            left, smaller, n = smaller, left, n_smaller
+        else:
+            return pivot
+        a, b, c = left[0], left[n // 2], left[n - 1]
+        pivot = max(min(a, b), min(max(a, b), c))
+
+
+@compiled
+def _no_deviations(depth: int, slack: int) -> _Deviations:
+    """Return empty lists with room for as many of each change as a best set can have members (see `close_rows`)."""
+    length = max(depth, slack) + depth - 1
+    shape = (2 * depth + 1, length)
+    return _Deviations(np.empty(shape), np.empty(shape, dtype=np.int64), np.zeros(2 * depth + 1, dtype=np.int64))
+
+
+@compiled
+def _offer(deviations: _Deviations, change: int, cost: float, entry: int) -> None:
+    """Put one deviation into the list of its change, if it is among the cheapest there."""
+    costs, entries = deviations.cost[change], deviations.entry[change]
+    n = deviations.n[change]
+    if n == len(costs):
+        if cost >= costs[n - 1]:
+            return
+        n -= 1
+    at = n
+    while at and costs[at - 1] > cost:
+        costs[at], entries[at] = costs[at - 1], entries[at - 1]
+        at -= 1
+    costs[at], entries[at] = cost, entry
+    deviations.n[change] = n + 1
+
+
+@compiled
+def _offer_all(deviations: _Deviations, saved: FloatArray, level: int, price: float, gap: float, entry: int) -> None:
+    """Offer every useful level of an entry but its own.
+
+    ``saved``: shape (depth + 1,), what it saves at each level; one that saves no more than a lower one is in no better
+    set.
+    """
+    depth = len(saved) - 1
+    best = saved[level] - price * level
+    most = -1.0
+    for to in range(depth + 1):
+        if saved[to] > most:
+            most = saved[to]
+            cost = max(0.0, best - (saved[to] - price * to))
+            if to != level and cost < gap:
+                _offer(deviations, depth + to - level, cost, entry)
+
+
+@compiled
+def _listed(deviations: _Deviations, gap: float, slack: int) -> tuple[FloatArray, IntArray, IntArray]:
+    """Return cost, entry and change of all deviations that can be in a better set; those of one entry together."""
+    depth = (len(deviations.n) - 1) // 2
+    # What gives synapses back needs others that take them; what takes more than are left over needs the contrary.
+    least_down = least_up = np.inf
+    for line in range(2 * depth + 1):
+        if deviations.n[line] and line < depth:
+            least_down = min(least_down, deviations.cost[line, 0])
+        elif deviations.n[line] and line > depth:
+            least_up = min(least_up, deviations.cost[line, 0])
+    n = 0
+    cost = np.empty(deviations.cost.size)
+    entry, change = np.empty(len(cost), dtype=np.int64), np.empty(len(cost), dtype=np.int64)
+    for line in range(2 * depth + 1):
+        step = line - depth
+        others = least_up if step < 0 else (least_down if step > slack else 0.0)
+        for i in range(deviations.n[line]):
+            if deviations.cost[line, i] + others < gap:
+                at = n
+                while at and entry[at - 1] > deviations.entry[line, i]:
+                    cost[at], entry[at], change[at] = cost[at - 1], entry[at - 1], change[at - 1]
+                    at -= 1
+                cost[at], entry[at], change[at] = deviations.cost[line, i], deviations.entry[line, i], step
+                n += 1
+    return cost[:n], entry[:n], change[:n]
+
+
+@compiled
+def _best_set(deviations: _Deviations, price: float, slack: int) -> tuple[bool, IntArray, IntArray]:
+    """Minimise ``sum cost + price * (slack - sum change)`` over sets of deviations, one of each entry.
+
+    Returns
+    -------
+    is_best : bool
+        False where the table would be too large; then nothing is in the set.
+    entry, change : array
+        int64, shape (n_taken,): the best set; the empty one wins ties.
+    """
+    cost, entry, change = _listed(deviations, price * slack, slack)
+    n, down = len(cost), 0
+    for step in change:
+        down += max(0, -step)
+    width = 2 * down + slack + 1
+    if n * width > _MAX_TABLE:
+        return False, entry[:0], change[:0]
+    # ``table[t]``: the least cost of deviations that together take ``t - down`` more synapses.
+    table, before = np.empty(width), np.empty(width)
+    for t in range(width):
+        table[t] = 0.0 if t == down else np.inf
+    took = np.zeros((n, width), dtype=np.bool_)
+    for j in range(n):
+        if not j or entry[j] != entry[j - 1]:
+            for t in range(width):
+                before[t] = table[t]
+        step = change[j]
+        for t in range(max(0, step), min(width, width + step)):
+            if before[t - step] + cost[j] < table[t]:
+                table[t] = before[t - step] + cost[j]
+                took[j, t] = True
+    at, least = down, price * slack
+    for t in range(down + slack + 1):
+        total = table[t] + price * (slack - (t - down))
+        if total < least:
+            at, least = t, total
+    n_taken, done = 0, np.int64(-1)
+    for j in range(n - 1, -1, -1):
+        if took[j, at] and entry[j] != done:
+            at -= change[j]
+            done = entry[j]
+            # Nothing behind this place is read any more.
+            n_taken += 1
+            entry[n - n_taken], change[n - n_taken] = entry[j], change[j]
+    return True, entry[n - n_taken :], change[n - n_taken :]
+
+
+@compiled
+def _closed(w: Numbers, h: FloatArray, found: _Found, level: IntArray, slack: int, table: Table, scope: int) -> _Found:
+    """Close a row whose price leaves synapses over: look at all deviations whose reduced cost is below the gap."""
+    price, column, depth = found.price, found.column, len(table.slopes)
+    # Level l of a connection costs ``price * l`` less all of its squared error at least, and no more than the gap.
+    if not table.is_last and _largest_error(w, h) / price + slack > depth:
+        return _Found(DEEPER, price, column, found.option)
+    saved = np.zeros(depth + 1)
+    # Synapses go first where one more is worth just the price.
+    for i in range(len(column)):
+        _save(w, h, column[i], table, scope, saved)
+        while slack and level[i] < depth and saved[level[i] + 1] - saved[level[i]] == price:
+            level[i] += 1
+            slack -= 1
+    deviations = _no_deviations(depth, slack)
+    for i in range(len(column)):
+        _save(w, h, column[i], table, scope, saved)
+        _offer_all(deviations, saved, level[i], price, price * slack, i)
+    _offer_others(deviations, w, h, column, price, price * slack, table, scope)
+    is_best, entry, change = _best_set(deviations, price, slack)
+    n = len(column)
+    columns, option = np.empty(n + len(entry), dtype=np.int64), np.empty(n + len(entry), dtype=np.int64)
+    for k in range(len(entry)):
+        if entry[k] < len(column):
+            level[entry[k]] += change[k]
+        else:
+            j = entry[k] - len(column)
+            columns[n], option[n] = j, _option(w[j], change[k], table, scope)
+            n += 1
+    for i in range(len(column)):
+        columns[i], option[i] = column[i], _option(w[column[i]], level[i], table, scope)
+    return _Found(SETTLED if is_best else OPEN, price, columns[:n], option[:n])
+
+
+@compiled
+def _largest_error(w: Numbers, h: FloatArray) -> float:
+    """Return the largest squared error of a column that is left out."""
+    most = 0.0
+    for j in range(len(w)):
+        x = np.float64(w[j])
+        most = max(most, x * x * h[j] if len(h) else x * x)
+    return most
+
+
+@compiled
+def _offer_others(
+    deviations: _Deviations,
+    w: Numbers,
+    h: FloatArray,
+    column: IntArray,
+    price: float,
+    gap: float,
+    table: Table,
+    scope: int,
+) -> None:
+    """Offer the columns that are not in ``column``, as entries after these.
+
+    All synapses of one save no more than its squared error; that alone rules out most, once the lists are full.
+    """
+    depth, length = len(table.slopes), deviations.cost.shape[1]
+    saved, is_in = np.zeros(depth + 1), np.zeros(len(w), dtype=np.bool_)
+    for j in column:
+        is_in[j] = True
+    needed = -np.inf
+    for j in range(len(w)):
+        x = np.float64(w[j])
+        if is_in[j] or (h[j] * x * x if len(h) else x * x) <= needed:
+            continue
+        _save(w, h, j, table, scope, saved)
+        _offer_all(deviations, saved, 0, price, gap, len(column) + j)
+        needed = np.inf
+        for step in range(1, depth + 1):
+            is_full = deviations.n[depth + step] == length
+            worst = deviations.cost[depth + step, length - 1] if is_full else gap
+            needed = min(needed, price * step - min(worst, gap))
+
+
+@compiled
+def _save(w: Numbers, h: FloatArray, j: int, table: Table, scope: int, saved: FloatArray) -> None:
+    """Write what a column saves at each level, from 0 at the lowest."""
+    x = np.float64(w[j])
+    at = _line_of(table, scope, x)
+    weight = h[j] if len(h) else 1.0
+    for step in range(len(table.slopes)):
+        saved[step + 1] = saved[step] + weight * (table.slopes[step, at] * x + table.offsets[step, at])
+
+
+@compiled
+def _option(x: float, level: int, table: Table, scope: int) -> int:
+    """Return the best option of a target at a level."""
+    return int(table.option[_line_of(table, scope, np.float64(x)) * table.value.shape[1] + level])
