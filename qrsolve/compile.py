@@ -251,6 +251,11 @@ def compile_plan(
         population = Population(names, layer.shapes, *counted, memory, own, empty_regions(spec.limits, layer, own))
         _require_possible(spec, population, layer)
         populations.append(population)
+        if len(names) > 1 and family is not None and family.is_learned and spec.weights.value_scope() == "layer":
+            remarks.append(
+                f"'{population.name}': its matrices share their values; a chip with values for each matrix allows more "
+                "than the bound says (give each matrix as a population of its own)"
+            )
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := _stricter(population, limit))]
     unknown = tuple(name for name in shapes if name not in role_of)

@@ -543,3 +543,12 @@ def test_xylo_holds_each_limit_where_the_chip_means_it() -> None:
     assert int((alone["w_in"].weights["w_in"] != 0).sum()) > 128 * 16 * 0.9
     assert not alone["w_in"].weights["w_in"][128:].any()
     assert not alone["w_out"].weights["w_out"][:, :368].any()
+
+
+def test_matrices_of_one_population_that_share_a_scale_are_named() -> None:
+    shapes = {"w_in": (8, 4), "w_rec": (8, 8)}
+    together = compile_plan("xylo_imu", shapes, [("w_in", "w_rec")]).remarks
+    assert any("'w_in+w_rec': its matrices share their values" in text for text in together)
+    # Alone, or with values of a core, nothing is shared that the chip has apart.
+    for chip, groups in (("xylo_imu", []), ("dynap_se", [("w_in", "w_rec")])):
+        assert not any("share their values" in text for text in compile_plan(chip, shapes, groups).remarks)
