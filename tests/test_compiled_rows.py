@@ -154,6 +154,18 @@ def test_rows_whose_table_would_be_too_large_are_left_open(monkeypatch: pytest.M
     assert sum(counted) > 0
 
 
+def test_a_synapse_left_over_goes_deeper_than_the_price_does(way: str) -> None:
+    # The price is 0.03, what four synapses on 1.3 are worth each beyond the first. The last synapse saves 0.0225 as the
+    # fifth on 1.45; the first four levels, in which the price is found, do not show it.
+    alphabet = Alphabet.of([0.0, 1.0, 1.3, 1.45], [0, 1, 4, 5])
+    w = torch.zeros(2, 40, dtype=torch.float64)
+    w[:, :4] = torch.tensor([1.45, 1.3, 1.3, 1.3])
+    problem = ChoiceProblem(w, alphabet, (Group("row", 8, limit="fan_in"),))
+    found = Prices().solve(problem)
+    assert found.values(problem)[:, :4].tolist() == [[1.45, 1.0, 1.0, 1.0]] * 2
+    assert certify(problem, found).is_optimal
+
+
 def test_several_threads_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from qrsolve.solvers import compiled_rows
 
