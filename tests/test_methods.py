@@ -194,6 +194,28 @@ def test_published_removal_takes_the_excess_from_the_latents_and_values_stay() -
     assert torch.equal(values[0], values[-1])
 
 
+def test_published_removal_waits_until_weights_are_deployable() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(100, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    projector = Projector("dynap_se", model, method=QRewiring(projection="published"), compliant="at_end", total_steps=50)
+    projector.attach(optimizer)
+    weight = model[0].weight
+    for step in range(50):
+        optimizer.zero_grad()
+        model(torch.ones(2, 100)).square().sum().backward()
+        (state,) = projector.state_dict()["populations"].values()
+        expected = state["latent"]["0.weight"] - 0.1 * weight.grad
+        stage = projector.stage
+        optimizer.step()
+        if not stage.is_snapped:
+            # Wider limits leave nothing of the chip's synapses to count.
+            (state,) = projector.state_dict()["populations"].values()
+            torch.testing.assert_close(state["latent"]["0.weight"], expected)
+        assert bool(torch.isfinite(weight).all()), step
+    assert projector.check().is_compliant
+
+
 def test_published_decomposition_by_hand() -> None:
     # Bases 1.0 and 0.3; 2.5 = 2 x 1.0 + 0.5, of which 0.5 / 0.3 = 1.67 rounds to 2: 2.6 for 4 synapses.
     alphabet = Alphabet.of(

@@ -121,8 +121,18 @@ class PopulationState:
 
     def _step(self, latent: Tensor, moved: Tensor, gradient: Tensor | None, learning_rate: float) -> Step:
         projected = self.population.matrix(self.projected)
-        is_limited = bool(self.population.groups)
-        return Step(latent, moved, projected, gradient, learning_rate, self.memory, self.generator, is_limited)
+        is_deployable = self.solution is not None and self.solution.solver != RELAXED
+        return Step(
+            latent,
+            moved,
+            projected,
+            gradient,
+            learning_rate,
+            self.memory,
+            self.generator,
+            is_limited=bool(self.population.groups),
+            is_deployable=is_deployable,
+        )
 
     def _set_latent(self, matrix: Tensor) -> None:
         """Write a matrix back; that of a single parameter is a view of it already."""

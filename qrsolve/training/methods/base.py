@@ -34,6 +34,8 @@ class Step:
         The source of all that is random, on the CPU; saved and restored.
     is_limited : bool
         Whether a limit leaves connections out; otherwise only the values differ from the latents.
+    is_deployable : bool
+        Whether the projected weights are the chip's; while limits are still wider than its, they take any value.
     """
 
     latent: Tensor
@@ -44,6 +46,7 @@ class Step:
     memory: dict[str, Tensor]
     generator: torch.Generator
     is_limited: bool = True
+    is_deployable: bool = True
 
     def normal(self) -> Tensor:
         """Return standard normal numbers in the shape of the latents."""

@@ -30,7 +30,7 @@ class QRewiring(Method):
         ``exact``: the nearest deployable weights. ``published``: values decomposed greedily onto the bases, rounded at
         random, and random connections removed until the limit holds (`GreedyDecomposition`); the latents of a neuron
         over its limit lose its excess, divided at random, where a synapse counts as the least weight in use; values
-        stay as they are at the start.
+        stay as they are at the start. While limits are still wider than the chip's, nothing is lost.
     temperature : float
         Of a random walk ``sqrt(2 lr temperature) normal`` that is added to the gradient of connections in use.
     fewest : int
@@ -71,7 +71,8 @@ class QRewiring(Method):
     def update(self, step: Step) -> None:
         """Take over the optimizer's step; grow random connections where a neuron has too few."""
         in_use = step.projected != 0
-        step.latent.copy_(step.moved if "capacity" not in step.memory else step.moved - _removed(step))
+        removes = "capacity" in step.memory and step.is_deployable
+        step.latent.copy_(step.moved - _removed(step) if removes else step.moved)
         missing = (self.fewest - in_use.sum(dim=1)).clamp(min=0, max=step.latent.shape[1])
         if not self.fewest or not bool(missing.any()):
             return
