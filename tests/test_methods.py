@@ -198,7 +198,8 @@ def test_published_removal_waits_until_weights_are_deployable() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(100, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    projector = Projector("dynap_se", model, method=QRewiring(projection="published"), compliant="at_end", total_steps=50)
+    method = QRewiring(projection="published")
+    projector = Projector("dynap_se", model, method=method, compliant="at_end", total_steps=50)
     projector.attach(optimizer)
     weight = model[0].weight
     for step in range(50):
