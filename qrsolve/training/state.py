@@ -92,6 +92,7 @@ class PopulationState:
         self.memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
         self.solution = None
         self._alphabet = None
+        self._solver = None
 
     def matrix(self) -> Tensor:
         """Return what is projected as one (neurons, sources) matrix, zero where the wiring has nothing."""
