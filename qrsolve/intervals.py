@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -121,3 +122,9 @@ def looked_up(table: Tensor, index: Tensor) -> Tensor:
     if table.is_cpu and index.dtype == torch.int64:
         return torch.from_numpy(table.numpy().take(index.numpy()))
     return table.index_select(0, index.reshape(-1)).view(index.shape)
+
+
+@cache
+def has_numba() -> bool:
+    """Whether numba is installed, which compiles loops that are slow in any other way."""
+    return find_spec("numba") is not None

@@ -8,8 +8,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from qrsolve.alphabet import Alphabet
 from qrsolve.errors import InfeasibleError
-from qrsolve.intervals import looked_up
+from qrsolve.intervals import has_numba, looked_up
 from qrsolve.problem import ChoiceProblem
 
 
@@ -63,11 +64,14 @@ class Solution:
         """Return the chosen values as a dense (n_rows, n_columns) matrix, in the dtype of the targets by default."""
         if self.choice is None:
             raise InfeasibleError(self.reason or f"{self.solver} found no deployable weights")
-        chosen = chosen_values(problem, self.choice, self.index).to(dtype or problem.w.dtype)
+        dtype = dtype or problem.w.dtype
         if self.index is None:
-            return chosen
-        dense = torch.zeros(problem.w.shape, dtype=chosen.dtype, device=chosen.device)
-        return dense.scatter_(1, self.index, chosen)
+            return chosen_values(problem, self.choice, self.index).to(dtype)
+        dense = torch.zeros(problem.w.shape, dtype=dtype, device=self.choice.device)
+        if problem.alphabet is not None and dense.is_cpu and dtype.itemsize >= 4 and has_numba():
+            _scatter(problem.alphabet, self.choice, self.index, dense)
+            return dense
+        return dense.scatter_(1, self.index, chosen_values(problem, self.choice, self.index).to(dtype))
 
     def synapses(self, problem: ChoiceProblem) -> Tensor:
         """Return how many synapses each connection takes, as a dense int64 (n_rows, n_columns) matrix."""
@@ -77,6 +81,15 @@ class Solution:
         if self.index is None:
             return use
         return torch.zeros(problem.w.shape, dtype=torch.int64, device=use.device).scatter_(1, self.index, use)
+
+
+def _scatter(alphabet: Alphabet, choice: Tensor, index: Tensor, dense: Tensor) -> None:
+    """Do what `Tensor.scatter_` does with `chosen_values`, in a fraction of the time."""
+    from qrsolve.scatter_loop import scatter
+
+    scope = index.new_empty(0) if alphabet.scope is None else alphabet.scope
+    values = alphabet.values.to(dense.dtype)
+    scatter(*(array.numpy() for array in (values, scope, choice, index, dense)))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.certify import certify
+from qrsolve.intervals import IntArray
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution
 from qrsolve.solvers import prices
@@ -109,22 +110,28 @@ def test_the_columns_of_a_row_are_different_ones() -> None:
             assert int(ordered.max()) < 60
 
 
-def test_rows_that_stay_open_are_solved_with_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qrsolve.solvers import compiled_rows
+def count_open_rows(monkeypatch: pytest.MonkeyPatch, spoilt: slice = slice(0)) -> list[int]:
+    """Note how many rows each solution leaves open, and spoil some rows and call them open too."""
+    from qrsolve.solvers.compiled_rows import CompiledRows
+    from qrsolve.solvers.row_loops import OPEN
 
     counted: list[int] = []
-    original = compiled_rows.compiled_rows
+    original = CompiledRows.solve
 
-    def spied(*arguments: object) -> compiled_rows.Compiled:
-        found = original(*arguments)  # type: ignore[arg-type]  # handed on as they came
-        spoilt = found._replace(choice=torch.zeros_like(found.choice), open_rows=torch.arange(0, 16, 3).numpy())
-        spoilt.choice[1::3], spoilt.choice[2::3] = found.choice[1::3], found.choice[2::3]
-        counted.append(len(spoilt.open_rows))
-        return spoilt
+    def counting(self: CompiledRows, *arguments: Tensor | None) -> IntArray:
+        state = original(self, *arguments)
+        self.choice[spoilt], state[spoilt] = 0, OPEN
+        counted.append(int((state == OPEN).sum()))
+        return state
 
+    monkeypatch.setattr(CompiledRows, "solve", counting)
+    return counted
+
+
+def test_rows_that_stay_open_are_solved_with_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problems("types", 0)
     best = row_objectives(problem, Prices().solve(problem))
-    monkeypatch.setattr(compiled_rows, "compiled_rows", spied)
+    counted = count_open_rows(monkeypatch, slice(0, 16, 3))
     found = Prices().solve(problem)
     assert counted == [6]
     assert certify(problem, found).is_optimal
@@ -132,17 +139,7 @@ def test_rows_that_stay_open_are_solved_with_tensors(monkeypatch: pytest.MonkeyP
 
 
 def test_rows_whose_table_would_be_too_large_are_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qrsolve.solvers import compiled_rows
-
-    counted: list[int] = []
-    original = compiled_rows.compiled_rows
-
-    def counting(*arguments: object) -> compiled_rows.Compiled:
-        found = original(*arguments)  # type: ignore[arg-type]  # handed on as they came
-        counted.append(len(found.open_rows))
-        return found
-
-    monkeypatch.setattr(compiled_rows, "compiled_rows", counting)
+    counted = count_open_rows(monkeypatch)
     generator = torch.Generator().manual_seed(9)
     # Options of many synapses, of no order: what is left over is large, and so are the changes that can fill it.
     for capacity in (300, 500, 900, 1500):

@@ -10,9 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors", "lazy"},
+    {"errors", "lazy", "compiled"},
     {"output_file", "model_format", "model_file", "parallel"},
     {"intervals"},
+    {"scatter_loop"},
     {"savings"},
     {"alphabet", "group", "region"},
     {"problem", "places"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver
+from qrsolve.solvers.base import Prepared, Solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
@@ -135,4 +135,14 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
     return solution
 
 
-__all__ = ["HEURISTICS", "SOLVERS", "Solver", "named_solver", "quick_solver", "refusals", "select_solver", "solve"]
+__all__ = [
+    "HEURISTICS",
+    "SOLVERS",
+    "Prepared",
+    "Solver",
+    "named_solver",
+    "quick_solver",
+    "refusals",
+    "select_solver",
+    "solve",
+]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from qrsolve.option_class import EVERY, option_classes
 from qrsolve.problem import ChoiceProblem, Group
@@ -29,6 +30,36 @@ class Solver(ABC):
     @abstractmethod
     def solve(self, problem: ChoiceProblem) -> Solution:
         """Solve a problem that was not refused."""
+
+    def prepared(self, problem: ChoiceProblem, start: Solution) -> Prepared | None:
+        """Return what solves the problem for other targets with less ado, from a solution of it; ``None``: nothing."""
+        return None
+
+
+class Prepared(ABC):
+    """A problem made ready to be solved for new targets again and again, with the same values and capacities."""
+
+    @abstractmethod
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, copy: Tensor | None = None) -> Solution | None:
+        """Solve for other targets, as the solver would.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (n_rows, n_columns).
+        h : Tensor or None
+            Importance, > 0: same shape, or (1, n_columns), one for all rows.
+        into : Tensor
+            Contiguous, like ``w``: where the chosen values are written.
+        copy : Tensor or None
+            The same: where they are written a second time.
+
+        Returns
+        -------
+        Solution or None
+            It is the same object each time, with other contents; ``None`` where the solver itself has to be asked,
+            which also says what is wrong with the targets, if something is.
+        """
 
 
 def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:

@@ -5,106 +5,190 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from typing import NamedTuple
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.compiled import Addresses, fork, threads
 from qrsolve.intervals import IntArray
-from qrsolve.solvers.row_loops import DEEPER, OPEN, Out, solve_rows, table_of
-from qrsolve.solvers.row_problem import RowProblem
+from qrsolve.solution import Solution, Status
+from qrsolve.solvers.base import Prepared
+from qrsolve.solvers.row_loops import DEEPER, UNSEEN, Sizes, solving
 
 _FIRST_DEPTH = 4
 """Synapses per connection that are looked at first."""
-_ENTRIES_PER_THREAD = 1 << 18
-"""Fewer are not worth a thread, which has to share the cores with those of torch that wait for work."""
+_ENTRIES_PER_THREAD = 1 << 13
+"""Fewer are not worth another thread."""
+_NOTHING = np.empty((0, 0))
+_W, _DENSE, _COPY, _H, _TODO = 1, 2, 3, 4, 7
+_N_DENSE, _N_COPIED, _N_WEIGHED, _N_TODO, _N_PARTS = map(
+    Sizes._fields.index, ("n_dense", "n_copied", "n_weighed", "n_todo", "n_parts")
+)
+"""Places among what `solving` is given, and among its sizes."""
 
 
-class Compiled(NamedTuple):
-    """Rows in the form of `Solution`: choice and columns (n_rows, width), price (n_rows,), and the rows left open."""
-
-    choice: Tensor
-    columns: Tensor
-    price: Tensor
-    open_rows: IntArray
-
-
-def compiled_rows(
-    rows: RowProblem, alphabet: Alphabet, scope: Tensor | None, width: int, near: Tensor | None
-) -> Compiled:
-    """Find the price of each row and its best choice.
+class CompiledRows:
+    """Rows of one shape, values and capacities, to be solved for any targets, again and again.
 
     Parameters
     ----------
-    rows : RowProblem
-        On the CPU; a connection can be left out.
+    n_columns : int
+        How many targets a row has.
     alphabet : Alphabet
-        Its options.
+        The options, on the CPU; a connection can be left out.
+    capacity : Tensor
+        int64, shape (n_rows,), synapses.
     scope : Tensor or None
         int64, shape (n_rows,): the scope of each row; ``None`` where all rows share values.
     width : int
-        How many columns of each row are returned, those in use among them; no more than there are, no fewer than
-        synapses.
-    near : Tensor or None
-        float64, shape (n_rows,): prices of a nearby problem. They decide nothing but how long it takes.
+        How many columns of each row are kept, those in use among them; no more than there are, no fewer than synapses.
+
+    Attributes
+    ----------
+    choice, columns : array
+        int64, shape (n_rows, width): the last solution, in the form of `Solution`.
+    price : array
+        float64, shape (n_rows,): its prices, with which the next one starts. They decide nothing but how long it takes.
 
     Notes
     -----
     Per row one pass over the columns and a partial sort of about ``capacity`` of them; without a price nearby a partial
-    sort of all.
+    sort of all. Rows are shared among the threads of torch.
     """
-    n_rows = rows.n_rows
-    w = (rows.w.float() if rows.w.element_size() < 4 else rows.w).contiguous().numpy()
-    h = np.empty((0, 0))
-    if rows.h is not None:
-        # Where all rows are one, as `expand` makes them, that one is enough.
-        h = (rows.h[:1] if rows.h.stride(0) == 0 else rows.h).double().contiguous().numpy()
-    scopes = np.empty(0, dtype=np.int64) if scope is None else scope.contiguous().numpy()
-    last = np.zeros(n_rows) if near is None else near.numpy()
-    out = Out(
-        np.full((n_rows, width), alphabet.free_zero, dtype=np.int64),
-        np.empty((n_rows, width), dtype=np.int64),
-        np.zeros(n_rows),
-        np.zeros(n_rows, dtype=np.int64),
-    )
-    capacity = rows.capacity.contiguous().numpy()
-    todo, depth = np.arange(n_rows), min(_FIRST_DEPTH, alphabet.max_use)
-    one = table_of(alphabet, 1)
-    while len(todo):
-        table = table_of(alphabet, depth)
-        _over_threads(
-            partial(solve_rows, w, h, capacity, last, one=one, table=table, scope=scopes, out=out), todo, w.shape[1]
-        )
-        todo = todo[out.state[todo] == DEEPER]
-        depth = min(2 * depth, alphabet.max_use)
-    return Compiled(
-        torch.from_numpy(out.choice),
-        torch.from_numpy(out.columns),
-        torch.from_numpy(out.price),
-        np.flatnonzero(out.state == OPEN),
-    )
+
+    def __init__(self, n_columns: int, alphabet: Alphabet, capacity: Tensor, scope: Tensor | None, width: int) -> None:
+        zero, n_rows = alphabet.free_zero, len(capacity)
+        assert zero is not None  # a connection can be left out
+        self.choice = np.full((n_rows, width), zero, dtype=np.int64)
+        self.columns = np.empty((n_rows, width), dtype=np.int64)
+        self.price, self._state = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
+        self._made_from = n_columns, alphabet, capacity, scope, width
+        self._shape, self._alphabet, self._todo = (n_rows, n_columns), alphabet, np.arange(n_rows)
+        scopes = _NOTHING if scope is None else scope.contiguous().numpy()
+        sizes = Sizes(n_rows, 0, 0, n_columns, 0, len(scopes), alphabet.n_options, width, zero, n_rows, 1)
+        self._sizes = np.array(sizes, dtype=np.int64)
+        # What has an address stays as long as this object.
+        self._kept = (capacity.contiguous().numpy(), scopes, alphabet.values.contiguous().numpy())
+        limits, scopes, values = self._kept
+        own = (self._sizes, *[_NOTHING] * 4, limits, self.price, self._todo, scopes)
+        own = (*own, self.choice, self.columns, self.price, self._state, values)
+        one, first = _table(alphabet, 1), _table(alphabet, min(_FIRST_DEPTH, alphabet.max_use))
+        self._addresses = np.concatenate([_addresses(*own), one.addresses, first.addresses])
+
+    def __reduce__(self) -> tuple[type[CompiledRows], tuple[object, ...]]:
+        """Make a copy, deep or in another process, anew: its arrays have addresses of their own."""
+        return CompiledRows, self._made_from
+
+    def solve(
+        self, w: Tensor, h: Tensor | None = None, into: Tensor | None = None, copy: Tensor | None = None
+    ) -> IntArray:
+        """Find the price of each row and its best choice.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (n_rows, n_columns), on the CPU.
+        h : Tensor or None
+            Importance, same shape.
+        into : Tensor or None
+            Contiguous, like ``w``: where the chosen values are written, of all rows that are settled.
+        copy : Tensor or None
+            The same, a second time; only beside ``into``.
+
+        Returns
+        -------
+        array
+            int64, shape (n_rows,): `SETTLED`, or `OPEN`: not proved best, or `NOT_FINITE`: there is a NaN or inf.
+        """
+        assert w.is_cpu
+        assert w.shape == self._shape
+        targets = (w.float() if w.element_size() < 4 else w).contiguous()
+        if h is not None:
+            # Where all rows are one, as `expand` makes them, that one is enough.
+            h = (h[:1] if h.stride(0) == 0 else h).double().contiguous()
+        sizes, addresses = self._sizes, self._addresses
+        addresses[_W] = targets.data_ptr()
+        for array, n_rows, at in ((into, _N_DENSE, _DENSE), (copy, _N_COPIED, _COPY), (h, _N_WEIGHED, _H)):
+            sizes[n_rows], addresses[at] = (0, 0) if array is None else (len(array), array.data_ptr())
+        state, most, todo = self._state, threads(), self._todo
+        depth = min(_FIRST_DEPTH, self._alphabet.max_use)
+        state.fill(UNSEEN)
+        while len(todo):
+            n_threads = max(1, min(most, todo.size * targets.shape[1] // _ENTRIES_PER_THREAD))
+            sizes[_N_TODO], sizes[_N_PARTS] = len(todo), n_threads
+            fork(solving(targets.element_size() == 4), addresses, n_threads)
+            if not state.any():
+                break
+            if (state == UNSEEN).any():
+                most = 1  # there were fewer threads than were asked for
+            todo = ((state == DEEPER) | (state == UNSEEN)).nonzero()[0]
+            depth = min(2 * depth, self._alphabet.max_use)
+            table = _table(self._alphabet, depth)
+            addresses = np.concatenate([self._addresses[: -len(table.addresses)], table.addresses])
+            addresses[_TODO] = _address(todo)
+        return self._state
 
 
-def _over_threads(solve: Callable[[IntArray], None], rows: IntArray, n_columns: int) -> None:
-    """Share rows among as many threads as torch uses, where there is enough to do."""
-    n_threads = min(torch.get_num_threads(), len(rows) * n_columns // _ENTRIES_PER_THREAD)
-    if n_threads < 2:
-        solve(rows)
-        return
-    first, *others = np.array_split(rows, n_threads)
-    waiting = [_threads(os.getpid(), n_threads - 1).submit(solve, some) for some in others]
-    solve(first)
-    for one in waiting:
-        one.result()
+class PreparedRows(Prepared):
+    """The rows of a problem whose only group that binds is the rows.
+
+    Parameters
+    ----------
+    rows : CompiledRows
+        For the values and the capacities of the problem.
+    idle : tuple of Tensor or None
+        The prices of all groups, which are 0; ``None`` for the rows.
+    solver : str
+        Whose solutions they are.
+    """
+
+    def __init__(self, rows: CompiledRows, idle: tuple[Tensor | None, ...], solver: str) -> None:
+        self._rows, self._idle, self._solver = rows, idle, solver
+
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, copy: Tensor | None = None) -> Solution | None:
+        """Solve for other targets; parameters and result as in `Prepared`."""
+        rows = self._rows
+        if rows.solve(w, h, into, copy).any():
+            return None
+        choice, columns, price = map(torch.from_numpy, (rows.choice, rows.columns, rows.price))
+        prices = tuple(price if idle is None else idle for idle in self._idle)
+        return Solution(Status.OPTIMAL, self._solver, choice, columns, prices)
 
 
-@cache
-def _threads(process: int, n: int) -> ThreadPoolExecutor:
-    """Return threads that wait for work; a forked process, which has none of its parent's, makes its own."""
-    return ThreadPoolExecutor(n, thread_name_prefix="qrsolve")
+class _Table:
+    """What the first synapses save, as `solving` takes it."""
+
+    def __init__(self, alphabet: Alphabet, depth: int) -> None:
+        table = alphabet.savings(depth)
+        slope, offset = (line.numpy() for line in alphabet.leaving_zero)
+        n_scopes, n_boundaries = table.boundaries.shape
+        sizes = np.array([n_scopes, n_boundaries, depth, slope.shape[1], depth == alphabet.max_use], dtype=np.int64)
+        arrays = (sizes, table.boundaries.numpy(), *table.arrays, table.value.numpy(), slope, offset)
+        # They have to stay as long as their addresses.
+        self._arrays = [np.ascontiguousarray(array) for array in arrays]
+        self.addresses = _addresses(*self._arrays)
+
+
+_tables: WeakKeyDictionary[Alphabet, dict[int, _Table]] = WeakKeyDictionary()
+"""Of each alphabet that is still in use, by depth."""
+
+
+def _table(alphabet: Alphabet, depth: int) -> _Table:
+    made = _tables.setdefault(alphabet, {})
+    if depth not in made:
+        made[depth] = _Table(alphabet, depth)
+    return made[depth]
+
+
+def _addresses(*arrays: NDArray[Any]) -> Addresses:
+    return np.array([_address(array) for array in arrays], dtype=np.uintp)
+
+
+def _address(array: NDArray[Any]) -> int:
+    # A third of the time that `array.ctypes` takes.
+    return int(array.__array_interface__["data"][0])

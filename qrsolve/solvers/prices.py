@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -11,9 +9,10 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.group import Group
+from qrsolve.intervals import has_numba
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
+from qrsolve.solvers.base import Prepared, Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.near_rows import near_rows
 from qrsolve.solvers.priced_rows import Outside, close_priced, price_rows
 from qrsolve.solvers.row_problem import RowProblem
@@ -61,6 +60,22 @@ class Prices(Solver):
         if problem.alphabet.n_scopes > 1 and problem.groups[binding[0]].kind in ("column", "all"):
             return "values differ between the rows of one part"
         return ""
+
+    def prepared(self, problem: ChoiceProblem, start: Solution) -> Prepared | None:
+        """Return rows for compiled loops, where the group is the rows and they are solved so; otherwise ``None``."""
+        alphabet, (position, *others) = problem.alphabet, binding_groups(problem)
+        if alphabet is None or others or problem.groups[position].kind != "row" or problem.w.element_size() < 4:
+            return None
+        rows = RowProblem.of(problem, problem.groups[position])
+        if not is_compiled(rows, alphabet):
+            return None
+        from qrsolve.solvers.compiled_rows import CompiledRows, PreparedRows
+
+        width = min(_width(rows), problem.n_columns)
+        compiled = CompiledRows(problem.n_columns, alphabet, rows.capacity, alphabet.scope, width)
+        compiled.price[:] = start.prices[position].numpy()
+        idle = (None if i == position else price for i, price in enumerate(start.prices))
+        return PreparedRows(compiled, tuple(idle), self.name)
 
     def solve(self, problem: ChoiceProblem, start: Solution | None = None) -> Solution:
         """Solve every row exactly.
@@ -119,12 +134,6 @@ def is_compiled(rows: RowProblem, alphabet: Alphabet) -> bool:
     )
 
 
-@cache
-def has_numba() -> bool:
-    """Whether numba is installed."""
-    return find_spec("numba") is not None
-
-
 def _scope_of(problem: ChoiceProblem, group: Group) -> Tensor | None:
     """Return the scope of each part of a group, or ``None`` where all share values."""
     assert problem.alphabet is not None
@@ -155,16 +164,20 @@ def _solve_rows(rows: RowProblem, alphabet: Alphabet, zero: int | None, start: S
 
 def _solve_compiled(rows: RowProblem, alphabet: Alphabet, scope: Tensor | None, start: Solution | None) -> _Rows:
     """Solve in compiled loops; rows that stay open there are solved over all their columns."""
-    from qrsolve.solvers.compiled_rows import compiled_rows
+    from qrsolve.solvers.compiled_rows import CompiledRows
+    from qrsolve.solvers.row_loops import SETTLED
 
-    width, zero = min(_width(rows), rows.w.shape[1]), alphabet.free_zero
-    assert zero is not None  # is_compiled() has asked
-    prices = () if start is None else [price for price in start.prices if len(price) == rows.n_rows]
-    choice, index, price, open_rows = compiled_rows(rows, alphabet, scope, width, prices[0] if prices else None)
-    if len(open_rows):
-        left = torch.from_numpy(open_rows)
+    width = min(_width(rows), rows.w.shape[1])
+    compiled = CompiledRows(rows.w.shape[1], alphabet, rows.capacity, scope, width)
+    near = () if start is None else [price for price in start.prices if len(price) == rows.n_rows]
+    if near:
+        compiled.price[:] = near[0].numpy()
+    state = compiled.solve(rows.w, rows.h)
+    choice, index, price = (torch.from_numpy(found) for found in (compiled.choice, compiled.columns, compiled.price))
+    left = torch.from_numpy((state != SETTLED).nonzero()[0])
+    if len(left):
         full = _solve_all_columns(rows.rows(left), alphabet)
-        kept = torch.topk(torch.ne(full.choice, zero).float(), width, dim=1).indices
+        kept = torch.topk(torch.ne(full.choice, alphabet.free_zero or 0).float(), width, dim=1).indices
         index[left], choice[left], price[left] = kept, full.choice.gather(1, kept), full.price
     if width < rows.w.shape[1]:
         return _Rows(choice, index, price)

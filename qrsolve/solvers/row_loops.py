@@ -6,21 +6,21 @@ does not see when what it calls does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from functools import cache
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from qrsolve.alphabet import Alphabet
+from qrsolve.compiled import Addresses, carray, compiled, entry, thread
 from qrsolve.intervals import FloatArray, IntArray
 
-Function = TypeVar("Function", bound=Callable[..., object])
 Numbers = NDArray[np.float32] | NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
-SETTLED, OPEN, DEEPER = 0, 1, 2
-"""What is known of a row: its best choice; not all; that some connection may take more synapses than were looked at."""
+SETTLED, OPEN, DEEPER, NOT_FINITE, UNSEEN = range(5)
+"""What is known of a row: its best choice; not all; that some connection may take more synapses than were looked at;
+that a target or its importance is NaN or inf; nothing yet."""
 
 _NEAR_SHARE = 0.9
 """Entries that save this share of the last price with a synapse are looked at first."""
@@ -29,14 +29,6 @@ _FEW = 12
 """Boundaries up to which a number is compared with each."""
 _MAX_TABLE = 1 << 16
 """Cells of the table over the deviations of a row; a row that needs more is left open."""
-
-
-def compiled(function: Function) -> Function:
-    """Compile a function for the types of its first call; the machine code is kept on disk where a folder allows it."""
-    try:
-        return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:  # no folder can be written to
-        return cast("Function", numba.njit(nogil=True, error_model="numpy")(function))
 
 
 class Table(NamedTuple):
@@ -55,8 +47,32 @@ class Table(NamedTuple):
     is_last: bool
 
 
+class Sizes(NamedTuple):
+    """How large the arrays of `solving` are, all int64.
+
+    ``n_dense``, ``n_copied``: rows of dense values, or 0: none are written. ``n_weighed``: rows of importance, 1 if it
+    is that of all rows, 0 if there is none. ``n_scoped``: rows with a scope of their own, or 0. ``width``: columns to
+    return. ``zero``: the option that leaves out. ``n_parts``: threads.
+    """
+
+    n_rows: int
+    n_dense: int
+    n_copied: int
+    n_columns: int
+    n_weighed: int
+    n_scoped: int
+    n_options: int
+    width: int
+    zero: int
+    n_todo: int
+    n_parts: int
+
+
 class _Room(NamedTuple):
-    """Place for the work on a row, used again for the next: to ask for new memory takes as long as the work."""
+    """Place for the work on a row, used again for the next: to ask for new memory takes as long as the work.
+
+    ``is_in`` is False everywhere whenever nobody uses it.
+    """
 
     x: FloatArray
     first: FloatArray
@@ -67,6 +83,10 @@ class _Room(NamedTuple):
     smaller: FloatArray
     level: IntArray
     option: IntArray
+    no_slope: FloatArray
+    is_in: BoolArray
+    column: IntArray
+    is_worth: BoolArray
 
 
 class _Savings(NamedTuple):
@@ -106,65 +126,121 @@ class _Deviations(NamedTuple):
     n: IntArray
 
 
-class Out(NamedTuple):
-    """Where results are written, row by row."""
+@cache
+def solving(is_single: bool) -> int:
+    """Return the address of a function that solves rows, for weights in single or double precision.
 
-    choice: IntArray
-    columns: IntArray
-    price: FloatArray
-    state: IntArray
+    It works on the part of the rows that is its thread's. The addresses that it is given are of `Sizes`; of ``w``, of
+    dense values and their copy; then of ``h``, ``capacity``, ``near``, ``todo``, ``scope``, ``choice``, ``columns``,
+    ``price``, ``state`` and the options' values (see `CompiledRows`); then of two tables: for one synapse per
+    connection, and for several. A table is ``sizes``: how many scopes, boundaries, levels, lines of
+    `Alphabet.leaving_zero`, and whether no option takes more synapses; boundaries, slopes and offsets of
+    `SavingsTable`, its options and values, and those lines.
+    """
+    return entry(_solve_single if is_single else _solve_double)
+
+
+def _solve_single(arrays: Addresses) -> None:
+    size = _sizes(arrays)
+    w = carray(arrays[1], (size.n_rows, size.n_columns), np.float32)
+    dense = carray(arrays[2], (size.n_dense, size.n_columns), np.float32)
+    _solve_rows(w, dense, carray(arrays[3], (size.n_copied, size.n_columns), np.float32), arrays)
+
+
+def _solve_double(arrays: Addresses) -> None:
+    size = _sizes(arrays)
+    w = carray(arrays[1], (size.n_rows, size.n_columns), np.float64)
+    dense = carray(arrays[2], (size.n_dense, size.n_columns), np.float64)
+    _solve_rows(w, dense, carray(arrays[3], (size.n_copied, size.n_columns), np.float64), arrays)
 
 
 @compiled
-def solve_rows(
-    w: Numbers,
-    h: FloatArray,
-    capacity: IntArray,
-    near: FloatArray,
-    some: IntArray,
-    one: Table,
-    table: Table,
-    scope: IntArray,
-    out: Out,
-) -> None:
-    """Solve some rows one after the other; a row without a price nearby starts from that of the row before it."""
-    last, column, room = 0.0, np.empty(w.shape[1] + 1, dtype=np.int64), _room_for(w.shape[1])
-    for row in some:
-        targets = w[row]
-        weight = h[min(row, len(h) - 1)] if len(h) else h[:0].ravel()
-        of = scope[row] if len(scope) else 0
-        bound = out.price[row] if out.state[row] == DEEPER else 0.0
+def _sizes(arrays: Addresses) -> Sizes:
+    """Return the sizes of what is at the addresses."""
+    n = carray(arrays[0], 11, np.intp)
+    return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10])
+
+
+@compiled
+def _solve_rows(w: Numbers, dense: Numbers, copy: Numbers, arrays: Addresses) -> None:
+    """Solve a part of the rows one after the other; one without a price nearby starts from that of the row before."""
+    size = _sizes(arrays)
+    shape = (size.n_rows, size.width)
+    h = carray(arrays[4], (size.n_weighed, size.n_columns), np.float64)
+    capacity, near = carray(arrays[5], size.n_rows, np.int64), carray(arrays[6], size.n_rows, np.float64)
+    todo, scope = carray(arrays[7], size.n_todo, np.int64), carray(arrays[8], size.n_scoped, np.int64)
+    choice, columns = carray(arrays[9], shape, np.int64), carray(arrays[10], shape, np.int64)
+    price, state = carray(arrays[11], size.n_rows, np.float64), carray(arrays[12], size.n_rows, np.int64)
+    one, table = _table(arrays, 14), _table(arrays, 22)
+    values = carray(arrays[13], (len(one.boundaries), size.n_options), np.float64)
+    part = thread() if size.n_parts > 1 else 0
+    last, room = 0.0, _room_for(size.n_columns)
+    for row in todo[part * size.n_todo // size.n_parts : (part + 1) * size.n_todo // size.n_parts]:
+        weight = h[min(row, size.n_weighed - 1)] if size.n_weighed else h[:0].ravel()
+        of = scope[row] if size.n_scoped else 0
+        bound = price[row] if state[row] == DEEPER else 0.0
         floor = max(bound, _NEAR_SHARE * (near[row] if near[row] > 0 else last))
-        found = _solve_row(targets, weight, capacity[row], bound, floor, one, table, of, column, room)
-        out.state[row], out.price[row], last = found.state, found.price, found.price
-        if found.state != DEEPER:
-            _write(found, len(targets), out.columns[row], out.choice[row])
+        found = _solve_row(w[row], weight, capacity[row], bound, floor, one, table, of, room)
+        state[row], price[row], last = found.state, found.price, found.price
+        if found.state in (SETTLED, OPEN):
+            _write(found, size.zero, columns[row], choice[row], room.is_in)
+            if size.n_dense:
+                _scatter(values[of], columns[row], choice[row], dense[row])
+            if size.n_copied:
+                copy[row] = dense[row]
 
 
 @compiled
-def _write(found: _Found, n_columns: int, index: IntArray, choice: IntArray) -> None:
+def _table(arrays: Addresses, at: int) -> Table:
+    """Return the table whose sizes are at this place, and the arrays behind it."""
+    n_scopes, n_boundaries, depth, n_leaving, is_last = carray(arrays[at], 5, np.int64)
+    n_lines = n_scopes * (n_boundaries + 1)
+    return Table(
+        carray(arrays[at + 1], (n_scopes, n_boundaries), np.float64),
+        carray(arrays[at + 2], (depth, n_lines), np.float64),
+        carray(arrays[at + 3], (depth, n_lines), np.float64),
+        carray(arrays[at + 4], n_lines * (depth + 1), np.int64),
+        carray(arrays[at + 5], (n_lines, depth + 1), np.float64),
+        carray(arrays[at + 6], (n_scopes, n_leaving), np.float64),
+        carray(arrays[at + 7], (n_scopes, n_leaving), np.float64),
+        is_last != 0,
+    )
+
+
+@compiled
+def _write(found: _Found, zero: int, index: IntArray, choice: IntArray, is_in: BoolArray) -> None:
     """Write columns and their options, those in use for certain, until there are as many as asked for."""
-    column, option, zero = found.column, found.option, choice[0]
+    column, option = found.column, found.option
     keeps_all = len(column) <= len(index)
     n = 0
     for i in range(len(column)):
         index[n], choice[n] = column[i], option[i]
         n += keeps_all or option[i] != zero
+    # The last one may have been written without being kept.
+    choice[n:] = zero
     if not keeps_all:
-        choice[n] = zero  # the last one may have been written without being kept
         for i in range(len(column)):
             if n < len(index) and option[i] == zero:
                 index[n] = column[i]
                 n += 1
     elif n < len(index):
-        is_in = np.zeros(n_columns, dtype=np.bool_)
-        for i in range(n):
+        n_used, j = n, 0
+        for i in range(n_used):
             is_in[index[i]] = True
-        j = 0
         while n < len(index):
             index[n] = j
             n += not is_in[j]
             j += 1
+        for i in range(n_used):
+            is_in[index[i]] = False
+
+
+@compiled
+def _scatter(values: FloatArray, index: IntArray, choice: IntArray, dense: Numbers) -> None:
+    """Write the chosen values into a row that is zero elsewhere."""
+    dense[:] = 0
+    for i in range(len(index)):
+        dense[index[i]] = values[choice[i]]
 
 
 @compiled
@@ -177,7 +253,6 @@ def _solve_row(
     one: Table,
     table: Table,
     scope: int,
-    columns: IntArray,
     room: _Room,
 ) -> _Found:
     """Solve one row.
@@ -185,12 +260,14 @@ def _solve_row(
     ``bound`` is a price that the row's is not below; ``floor``, not below it, is a guess at one. ``one``: the table of
     one synapse per connection; ``table``: of several.
     """
-    column = _worth(w, h, floor, table, scope, columns)
+    column = _worth(w, h, floor, table, scope, room)
+    if not _are_finite(w, h, column):
+        return _Found(NOT_FINITE, 0.0, column, column)
     savings = _savings_on(w, h, column, floor, one, table, scope, room)
     n, price = _price_of(savings, capacity, floor, floor / _NEAR_SHARE, room)
     if n <= capacity and floor > bound:
         floor = max(bound, _first_price(w, h, capacity, table, scope, room))
-        column = _worth(w, h, floor, table, scope, columns)
+        column = _worth(w, h, floor, table, scope, room)
         savings = _savings_on(w, h, column, floor, one, table, scope, room)
         n, price = _price_of(savings, capacity, floor, floor / _NEAR_SHARE, room)
     level, option = room.level[: len(column)], room.option[: len(column)]
@@ -214,20 +291,6 @@ def _solve_row(
     return _Found(SETTLED, price, column, option)
 
 
-def table_of(alphabet: Alphabet, depth: int) -> Table:
-    """Return what the first ``depth`` synapses save on any target."""
-    table = alphabet.savings(depth)
-    leave_slope, leave_offset = alphabet.leaving_zero
-    return Table(
-        table.boundaries.numpy(),
-        *table.arrays,
-        table.value.numpy(),
-        leave_slope.numpy(),
-        leave_offset.numpy(),
-        depth == alphabet.max_use,
-    )
-
-
 @compiled
 def _room_for(n: int) -> _Room:
     """Return place for n columns, and one more that is written without being kept."""
@@ -241,13 +304,18 @@ def _room_for(n: int) -> _Room:
         np.empty(n + 1),
         np.empty(n + 1, dtype=np.int64),
         np.empty(n + 1, dtype=np.int64),
+        np.empty((0, 1)),
+        np.zeros(n, dtype=np.bool_),
+        np.empty(n + 1, dtype=np.int64),
+        np.empty(n, dtype=np.bool_),
     )
 
 
 @compiled
-def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, column: IntArray) -> IntArray:
-    """Return the columns, ascending, in which a synapse saves ``floor`` or more, and perhaps a few others."""
+def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, room: _Room) -> IntArray:
+    """Return the columns, ascending, in which a synapse saves ``floor`` or more, and perhaps others; and any NaN."""
     slope, offset = table.leave_slope[scope], table.leave_offset[scope]
+    column, is_worth = room.column, room.is_worth
     floor *= 1 - _ROUNDING
     n = 0
     if not len(h):
@@ -258,23 +326,35 @@ def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, co
                 high = min(high, (floor - offset[k]) / slope[k])
             elif slope[k] < 0:
                 low = max(low, (floor - offset[k]) / slope[k])
-        low *= 1 - _ROUNDING
-        high *= 1 - _ROUNDING
+        # Rounded to the precision of the targets, an end is never beyond one that it was not beyond before.
+        least, most = w.dtype.type(low * (1 - _ROUNDING)), w.dtype.type(high * (1 - _ROUNDING))
+        for j in range(len(w)):
+            is_worth[j] = not ((w[j] > least) & (w[j] < most))
         for j in range(len(w)):
             # Written always, kept if it counts: a branch that cannot be foretold takes longer.
             column[n] = j
-            n += (w[j] <= low) | (w[j] >= high)
+            n += is_worth[j]
         return column[:n]
     for j in range(len(w)):
         x = np.float64(w[j])
         # All synapses of a connection save no more than its whole squared error.
-        if h[j] * x * x >= floor:
-            most = 0.0
+        error = h[j] * x * x
+        if not error < floor:
+            saved = 0.0
             for k in range(len(slope)):
-                most = max(most, slope[k] * x + offset[k])
+                saved = max(saved, slope[k] * x + offset[k])
             column[n] = j
-            n += most * h[j] >= floor
+            n += (saved * h[j] >= floor) | (not error < np.inf)
     return column[:n]
+
+
+@compiled
+def _are_finite(w: Numbers, h: FloatArray, column: IntArray) -> bool:
+    """Whether targets and importance are neither NaN nor inf; no column that `_worth` leaves out can be."""
+    n = 0
+    for j in column:
+        n += np.isfinite(w[j]) and (len(h) == 0 or np.isfinite(h[j]))
+    return n == len(column)
 
 
 @compiled
@@ -309,31 +389,18 @@ def _savings_on(
 
     All synapses after the first save no more than the error that it leaves.
     """
+    _save_first(w, h, column, one, scope, room)
     n, depth = len(column), len(table.slopes)
-    x, first, line, several = room.x, room.first[:n], room.line[:n], room.several
+    x, first, line, several, error = room.x, room.first[:n], room.line[:n], room.several, room.item
     m = 0
     for i in range(n):
-        x[i], line[i] = w[column[i]], _first_line(one, scope)
-    if one.boundaries.shape[1] <= _FEW:
-        # Counting takes less long than branches that cannot be foretold.
-        for boundary in one.boundaries[scope]:
-            for i in range(n):
-                line[i] += boundary < x[i]
-    else:
-        for i in range(n):
-            line[i] = _line_of(one, scope, x[i])
-    for i in range(n):
-        first[i] = one.slopes[0, line[i]] * x[i] + one.offsets[0, line[i]]
-        left = x[i] - one.value[line[i], 1]
-        left *= left
-        if len(h):
-            first[i] *= h[column[i]]
-            left *= h[column[i]]
         several[m] = i
-        m += left > floor
+        m += error[i] > floor
     if one.is_last:
         m = 0
-    slope, deep_line = np.empty((m, depth)), np.empty(m, dtype=np.int64)
+    slope, deep_line = room.no_slope, several[:0]
+    if m:
+        slope, deep_line = np.empty((m, depth)), np.empty(m, dtype=np.int64)
     largest = 0.0
     for k in range(m):
         i = several[k]
@@ -346,6 +413,29 @@ def _savings_on(
         left = x[i] - table.value[at, depth]
         largest = max(largest, weight * left * left)
     return _Savings(first, line, several[:m], slope, deep_line, largest)
+
+
+@compiled
+def _save_first(w: Numbers, h: FloatArray, column: IntArray, one: Table, scope: int, room: _Room) -> None:
+    """Write what the first synapse saves on some columns, on which line, and (to ``item``) the error that it leaves."""
+    n, x, first, line, error = len(column), room.x, room.first, room.line, room.item
+    for i in range(n):
+        x[i], line[i] = w[column[i]], _first_line(one, scope)
+    if one.boundaries.shape[1] <= _FEW:
+        # Counting takes less long than branches that cannot be foretold.
+        for boundary in one.boundaries[scope]:
+            for i in range(n):
+                line[i] += boundary < x[i]
+    else:
+        for i in range(n):
+            line[i] = _line_of(one, scope, x[i])
+    slopes, offsets = one.slopes[0], one.offsets[0]
+    for i in range(n):
+        first[i] = slopes[line[i]] * x[i] + offsets[line[i]]
+        error[i] = (x[i] - one.value[line[i], 1]) ** 2
+    for i in range(n if len(h) else 0):
+        first[i] *= h[column[i]]
+        error[i] *= h[column[i]]
 
 
 @compiled

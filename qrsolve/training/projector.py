@@ -275,12 +275,11 @@ class Projector:
             self._spread.update()
             self._states[0].importance = self._spread.importance()
         for state in self._states:
-            moved = {name: self._parameter(name).detach() for name in state.latent}
+            parameters = {name: self._parameter(name).detach() for name in state.latent}
             if self.method.reads_gradient or self.method.moves_values:
-                state.move(moved, self._gradients(state), self._learning_rate(optimizer, state))
+                state.advance(parameters, self._gradients(state), self._learning_rate(optimizer, state), stage)
             else:
-                state.move(moved, None, 0.0)
-            self._write(state.project(stage))
+                state.advance(parameters, None, 0.0, stage)
         if self._centring is not None:
             self._centring.settle()
 

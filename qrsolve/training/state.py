@@ -14,11 +14,12 @@ from qrsolve.errors import ModelError, QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
-from qrsolve.solvers import Solver, quick_solver
+from qrsolve.solvers import quick_solver
 from qrsolve.solvers.levels import best_parameters, solve_levels
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.training.exploration import explored
 from qrsolve.training.methods import Method, Step
+from qrsolve.training.repeated import Repeated
 from qrsolve.training.schedule import Stage
 
 SELECTION_EVERY = 5
@@ -75,7 +76,7 @@ class PopulationState:
     seed: int | None = None
     importance: Tensor | None = None
     _alphabet: Alphabet | None = field(default=None, repr=False)
-    _solver: tuple[tuple[object, ...], Solver] | None = field(default=None, repr=False)
+    _repeated: Repeated | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         latent = self.population.matrix(self.latent)
@@ -92,7 +93,7 @@ class PopulationState:
         self.memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
         self.solution = None
         self._alphabet = None
-        self._solver = None
+        self._repeated = None
 
     def matrix(self) -> Tensor:
         """Return what is projected as one (neurons, sources) matrix, zero where the wiring has nothing."""
@@ -106,6 +107,49 @@ class PopulationState:
         self.method.alter_gradient(self._step(latent, latent, gradient, learning_rate))
         for name, part in self.population.split(gradient).items():
             gradients[name].copy_(part)
+
+    def advance(
+        self,
+        parameters: dict[str, Tensor],
+        gradients: dict[str, Tensor] | None,
+        learning_rate: float,
+        stage: Stage,
+    ) -> None:
+        """Take over what the optimizer made of the latents, project them at a stage, and write that into parameters."""
+        if not self._advance_again(parameters, stage):
+            self.move(parameters, gradients, learning_rate)
+            for name, tensor in self.project(stage).items():
+                parameters[name].copy_(tensor)
+
+    def _advance_again(self, parameters: dict[str, Tensor], stage: Stage) -> bool:
+        """Do the same as in the step before with next to no other work, if nothing but the weights is new."""
+        known, drift = self._repeated, self.method.drift
+        if known is None or known.prepared is None or not self.method.only_drifts:
+            return False
+        if len(parameters) > 1 or self.wiring is not None:
+            return False
+        if not stage.is_snapped or stage.is_frozen or self._explores(stage) or self._is_due() or self.population.empty:
+            return False
+        ((name, parameter),) = parameters.items()
+        latent, projected = self.latent[name], self.projected[name]
+        if not (parameter.is_contiguous() and latent.is_contiguous() and projected.is_contiguous()):
+            return False
+        h = self._importance(latent.flatten(1))
+        if not known.fits(self._alphabet, self.population.groups, h):
+            return False
+        if drift and self.population.groups:
+            torch.lerp(parameter, projected, drift, out=latent)
+        else:
+            latent.copy_(parameter)
+        solution = known.prepared.solve(latent.flatten(1), h, projected, parameter)
+        if solution is None:
+            known.prepared = None
+            for other, tensor in self.project(stage).items():
+                parameters[other].copy_(tensor)
+        else:
+            self.solution = solution
+            self.n_projections += 1
+        return True
 
     def move(self, moved: dict[str, Tensor], gradients: dict[str, Tensor] | None, learning_rate: float) -> None:
         """Take over what the optimizer made of the latents, as the method does; then move learned values."""
@@ -182,9 +226,12 @@ class PopulationState:
         self.projected = self.population.split(values)
         return self.projected
 
+    def _explores(self, stage: Stage) -> bool:
+        return self.seed is not None and stage.temperature > 0 and self.method.explores
+
     def _explored(self, stage: Stage) -> Tensor:
         """Return the latent weights that are projected at a stage: with noise while wirings are explored."""
-        if self.seed is None or stage.temperature <= 0 or not self.method.explores:
+        if self.seed is None or not self._explores(stage):
             return self.population.targets(self.matrix())
         # A large prime keeps the noise of neighbouring seeds apart at all steps.
         seed = self.seed * 2_147_483_647 + stage.step
@@ -213,31 +260,45 @@ class PopulationState:
         """Project onto the chip's values and limits, exactly; every so often the values move first."""
         if self.solution is not None and self.solution.solver == RELAXED:
             self.solution, self.n_projections = None, 0
-        problem = self.problem(matrix)
-        family = self.population.family
-        every = self.method.resolve_every
-        if (
-            family is not None
-            and family.is_learned
-            and self.solution is not None
-            and self.n_projections % every == every - 1
-        ):
+        if self.solution is None:
+            self.problem(matrix)  # the first values are found with a solution
+        if self._is_due():
             assert self.parameters is not None
-            better = best_parameters(self.population.levels(matrix), self.parameters, self.solution)
-            self.parameters, self._alphabet = better, None
-            problem = self.problem(matrix)
+            assert self.solution is not None
+            self.parameters = best_parameters(self.population.levels(matrix), self.parameters, self.solution)
+            self._alphabet = None
         self.n_projections += 1
         solver = self.method.solver(self.generator)
-        start = None if solver is not None else self.solution
-        self.solution = solve_choice(problem, solver or self._quick_solver(problem), start)
+        if solver is not None:
+            problem = self.problem(matrix)
+            self.solution = solve_choice(problem, solver)
+            return self.solution.values(problem)
+        if self._repeated is not None and (values := self._again(matrix, self._repeated)) is not None:
+            return values
+        problem = self.problem(matrix)
+        self._repeated = Repeated.following(self._repeated, problem, self.solution)
+        self.solution = solve_choice(problem, self._repeated.solver, self.solution)
         return self.solution.values(problem)
 
-    def _quick_solver(self, problem: ChoiceProblem) -> Solver:
-        """Return what `quick_solver` does; it depends on everything but the weights, and asks all solvers in turn."""
-        key = (problem.alphabet, problem.groups, problem.h is None)
-        if self._solver is None or any(a is not b for a, b in zip(self._solver[0], key, strict=True)):
-            self._solver = key, quick_solver(problem)
-        return self._solver[1]
+    def _is_due(self) -> bool:
+        """Whether learned values are fitted anew before the next projection."""
+        family, every = self.population.family, self.method.resolve_every
+        if family is None or not family.is_learned or self.solution is None:
+            return False
+        return self.n_projections % every == every - 1
+
+    def _again(self, matrix: Tensor, repeated: Repeated) -> Tensor | None:
+        """Project as in the step before, if nothing but the weights is new; otherwise return ``None``."""
+        h = self._importance(matrix)
+        if repeated.prepared is None or not repeated.fits(self._alphabet, self.population.groups, h):
+            return None
+        values = torch.empty_like(matrix, memory_format=torch.contiguous_format)
+        solution = repeated.prepared.solve(matrix, h, values)
+        if solution is None:
+            repeated.prepared = None
+            return None
+        self.solution = solution
+        return values
 
     def _relaxed(self, matrix: Tensor, stage: Stage) -> Tensor:
         """Keep the largest weights under capacities wider than the chip's; values stay free.
@@ -274,7 +335,7 @@ class PopulationState:
                 "solver": solution.solver,
                 "choice": solution.choice.to(torch.int32),
                 "index": None if solution.index is None else solution.index.to(torch.int32),
-                "prices": list(solution.prices),
+                "prices": [price.clone() for price in solution.prices],
             }
         return {
             "latent": dict(self.latent),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -93,9 +93,28 @@ class Method(ABC):
         """Change ``step.gradient`` in place before the optimizer uses it; ``step.moved`` is not yet meaningful."""
         raise NotImplementedError(f"{self.name} says that it alters gradients, but not how")
 
-    @abstractmethod
+    @property
+    def drift(self) -> float:
+        """Share of the distance between latent and deployable weight that `update` gives up per step, 0 to 1."""
+        return 0.0
+
     def update(self, step: Step) -> None:
-        """Write the latents after the step into ``step.latent``."""
+        """Write the latents after the step into ``step.latent``: what the optimizer made of them, and their drift.
+
+        ``latent <- moved + drift (projected - moved)`` where a limit leaves connections out; ``latent <- moved`` where
+        none does.
+        """
+        # While a stage projects to the latents themselves, there is nowhere to drift to.
+        if self.drift and step.is_limited and step.projected.data_ptr() != step.latent.data_ptr():
+            torch.lerp(step.moved, step.projected, self.drift, out=step.latent)
+        else:
+            step.latent.copy_(step.moved)
+
+    @property
+    def only_drifts(self) -> bool:
+        """Whether latents and values move as in this class, so that nobody need ask."""
+        own = type(self)
+        return own.update is Method.update and own.target is Method.target and not self.moves_values
 
     def move_values(self, values: Tensor, gradient: Tensor, learning_rate: float, memory: dict[str, Tensor]) -> Tensor:
         """Return learned values after a step along their gradient, both (n_scopes, n_parameters) in float64."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from qrsolve.errors import QRSolveError
-from qrsolve.training.methods.base import Method, Step
+from qrsolve.training.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,7 @@ class StraightThrough(Method):
         if not 0 <= self.decay <= 1:
             raise QRSolveError(f"decay is {self.decay}; needed a number from 0 to 1")
 
-    def update(self, step: Step) -> None:
-        """Take over the optimizer's step, then let the latent drift to the weight it was projected to."""
-        # While a stage projects to the latents themselves, there is nowhere to drift to.
-        if self.decay and step.is_limited and step.projected.data_ptr() != step.latent.data_ptr():
-            torch.lerp(step.moved, step.projected, self.decay, out=step.latent)
-        else:
-            step.latent.copy_(step.moved)
+    @property
+    def drift(self) -> float:
+        """The decay; there is nothing else to an update."""
+        return self.decay
