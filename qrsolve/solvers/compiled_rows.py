@@ -148,16 +148,19 @@ class PreparedRows(Prepared):
     """
 
     def __init__(self, rows: CompiledRows, idle: tuple[Tensor | None, ...], solver: str) -> None:
-        self._rows, self._idle, self._solver = rows, idle, solver
+        self._rows, self._made_from = rows, (rows, idle, solver)
+        # The arrays of the rows are written anew each time: these tensors are the same memory.
+        choice, columns, price = map(torch.from_numpy, (rows.choice, rows.columns, rows.price))
+        prices = tuple(price if other is None else other for other in idle)
+        self._solution = Solution(Status.OPTIMAL, solver, choice, columns, prices)
+
+    def __reduce__(self) -> tuple[type[PreparedRows], tuple[object, ...]]:
+        """Make a copy anew, as `CompiledRows` does."""
+        return PreparedRows, self._made_from
 
     def solve(self, w: Tensor, h: Tensor | None, into: Tensor, copy: Tensor | None = None) -> Solution | None:
         """Solve for other targets; parameters and result as in `Prepared`."""
-        rows = self._rows
-        if rows.solve(w, h, into, copy).any():
-            return None
-        choice, columns, price = map(torch.from_numpy, (rows.choice, rows.columns, rows.price))
-        prices = tuple(price if idle is None else idle for idle in self._idle)
-        return Solution(Status.OPTIMAL, self._solver, choice, columns, prices)
+        return None if self._rows.solve(w, h, into, copy).any() else self._solution
 
 
 class _Table:

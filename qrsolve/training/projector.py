@@ -242,7 +242,7 @@ class Projector:
             own.population = own.population.with_capacities(shares)
         for own in self._states:
             own.load_state_dict(saved[own.population.name])
-            self._synchronised(own, keep=True)
+            self._synchronised(own)
             self._write(own.project(self.stage) if own.solution is None else own.restored(self.stage))
 
     def _before_step(
@@ -336,7 +336,7 @@ class Projector:
         assert isinstance(parameter, Tensor)
         return parameter
 
-    def _synchronised(self, state: PopulationState, keep: bool = False) -> PopulationState:
+    def _synchronised(self, state: PopulationState) -> PopulationState:
         """Follow parameters that were moved to another device or dtype."""
         for name, latent in state.latent.items():
             parameter = self._parameter(name)
