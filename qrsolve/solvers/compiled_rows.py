@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.compiled import Addresses, fork, threads
-from qrsolve.intervals import IntArray
+from qrsolve.intervals import FloatArray, IntArray
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Prepared
 from qrsolve.solvers.row_loops import DEEPER, UNSEEN, Sizes, solving
@@ -68,17 +68,19 @@ class CompiledRows:
         self.columns = np.empty((n_rows, width), dtype=np.int64)
         self.price, self._state = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
         self._made_from = n_columns, alphabet, capacity, scope, width
-        self._shape, self._alphabet, self._todo = (n_rows, n_columns), alphabet, np.arange(n_rows)
+        self._shape, self._alphabet, self._near = (n_rows, n_columns), alphabet, np.zeros(n_rows)
+        self._depths = _depths(alphabet.max_use)
+        # How many synapses of a connection had to be looked at in each row, and the rows in which the fewest did.
+        self._needed, self._first = np.full(n_rows, self._depths[0]), np.arange(n_rows)
         scopes = _NOTHING if scope is None else scope.contiguous().numpy()
         sizes = Sizes(n_rows, 0, 0, n_columns, 0, len(scopes), alphabet.n_options, width, zero, n_rows, 1)
         self._sizes = np.array(sizes, dtype=np.int64)
         # What has an address stays as long as this object.
         self._kept = (capacity.contiguous().numpy(), scopes, alphabet.values.contiguous().numpy())
         limits, scopes, values = self._kept
-        own = (self._sizes, *[_NOTHING] * 4, limits, self.price, self._todo, scopes)
+        own = (self._sizes, *[_NOTHING] * 4, limits, self._near, _NOTHING, scopes)
         own = (*own, self.choice, self.columns, self.price, self._state, values)
-        one, first = _table(alphabet, 1), _table(alphabet, min(_FIRST_DEPTH, alphabet.max_use))
-        self._addresses = np.concatenate([_addresses(*own), one.addresses, first.addresses])
+        self._addresses = np.concatenate([_addresses(*own), _table(alphabet, 1).addresses])
 
     def __reduce__(self) -> tuple[type[CompiledRows], tuple[object, ...]]:
         """Make a copy, deep or in another process, anew: its arrays have addresses of their own."""
@@ -115,23 +117,34 @@ class CompiledRows:
         addresses[_W] = targets.data_ptr()
         for array, n_rows, at in ((into, _N_DENSE, _DENSE), (copy, _N_COPIED, _COPY), (h, _N_WEIGHED, _H)):
             sizes[n_rows], addresses[at] = (0, 0) if array is None else (len(array), array.data_ptr())
-        state, most, todo = self._state, threads(), self._todo
-        depth = min(_FIRST_DEPTH, self._alphabet.max_use)
+        state, most, todo = self._state, threads(), self._first
         state.fill(UNSEEN)
-        while len(todo):
-            n_threads = max(1, min(most, todo.size * targets.shape[1] // _ENTRIES_PER_THREAD))
-            sizes[_N_TODO], sizes[_N_PARTS] = len(todo), n_threads
-            fork(solving(targets.element_size() == 4), addresses, n_threads)
+        self._near[:] = self.price
+        for depth in self._depths:
+            self._solve_some(todo, depth, most, targets)
             if not state.any():
-                break
-            if (state == UNSEEN).any():
+                return state
+            if (state[todo] == UNSEEN).any():
                 most = 1  # there were fewer threads than were asked for
-            todo = ((state == DEEPER) | (state == UNSEEN)).nonzero()[0]
-            depth = min(2 * depth, self._alphabet.max_use)
-            table = _table(self._alphabet, depth)
-            addresses = np.concatenate([self._addresses[: -len(table.addresses)], table.addresses])
-            addresses[_TODO] = _address(todo)
-        return self._state
+                self._solve_some(todo, depth, most, targets)
+            deeper = state == DEEPER
+            if deeper.any():
+                self._needed[deeper] = 2 * depth
+                self._first = (self._needed <= self._depths[0]).nonzero()[0]
+            todo = (deeper | ((state == UNSEEN) & (self._needed <= 2 * depth))).nonzero()[0]
+        return state
+
+    def _solve_some(self, todo: IntArray, depth: int, most: int, w: Tensor) -> None:
+        """Solve some rows with the table of a depth, on no more threads than these."""
+        if len(todo) == 0:
+            return
+        # Rows that have to be looked at in depth take about ten times as long.
+        n_entries = todo.size * w.shape[1] * (10 if depth > self._depths[0] else 1)
+        n_threads = max(1, min(most, n_entries // _ENTRIES_PER_THREAD, len(todo)))
+        self._sizes[_N_TODO], self._sizes[_N_PARTS] = len(todo), n_threads
+        self._addresses[_TODO] = _address(todo)
+        addresses = np.concatenate([self._addresses, _table(self._alphabet, depth).addresses])
+        fork(solving(w.element_size() == 4), addresses, n_threads)
 
 
 class PreparedRows(Prepared):
@@ -163,6 +176,14 @@ class PreparedRows(Prepared):
         return None if self._rows.solve(w, h, into, copy).any() else self._solution
 
 
+def _depths(max_use: int) -> list[int]:
+    """Return how many synapses of a connection are looked at in turn: twice as many, until there are no more."""
+    depths = [min(_FIRST_DEPTH, max_use)]
+    while depths[-1] < max_use:
+        depths.append(min(2 * depths[-1], max_use))
+    return depths
+
+
 class _Table:
     """What the first synapses save, as `solving` takes it."""
 
@@ -171,10 +192,19 @@ class _Table:
         slope, offset = (line.numpy() for line in alphabet.leaving_zero)
         n_scopes, n_boundaries = table.boundaries.shape
         sizes = np.array([n_scopes, n_boundaries, depth, slope.shape[1], depth == alphabet.max_use], dtype=np.int64)
-        arrays = (sizes, table.boundaries.numpy(), *table.arrays, table.value.numpy(), slope, offset)
+        least = np.stack([_least(alphabet, level) for level in range(depth + 1)], axis=2)
+        arrays = (sizes, table.boundaries.numpy(), *table.arrays, table.value.numpy(), slope, offset, least)
         # They have to stay as long as their addresses.
         self._arrays = [np.ascontiguousarray(array) for array in arrays]
         self.addresses = _addresses(*self._arrays)
+
+
+def _least(alphabet: Alphabet, use: int) -> FloatArray:
+    """Return the targets, shape (n_scopes, 2), between which no option of so many synapses saves anything."""
+    values = alphabet.values[:, alphabet.use <= use].numpy()
+    below, above = np.where(values < 0, values, -np.inf), np.where(values > 0, values, np.inf)
+    # An option saves ``(2 w - v) v``.
+    return np.stack([below.max(axis=1), above.min(axis=1)], axis=1) / 2
 
 
 _tables: WeakKeyDictionary[Alphabet, dict[int, _Table]] = WeakKeyDictionary()

@@ -34,7 +34,8 @@ _MAX_TABLE = 1 << 16
 class Table(NamedTuple):
     """`SavingsTable.arrays`, its values (n_lines, depth + 1), and more of the alphabet.
 
-    ``leave_slope``, ``leave_offset``: `Alphabet.leaving_zero`. ``is_last``: whether no option takes more synapses.
+    ``leave_slope``, ``leave_offset``: `Alphabet.leaving_zero`. ``least``: shape (n_scopes, 2, depth + 1), targets
+    between which no option of so many synapses saves anything. ``is_last``: whether no option takes more synapses.
     """
 
     boundaries: FloatArray
@@ -44,6 +45,7 @@ class Table(NamedTuple):
     value: FloatArray
     leave_slope: FloatArray
     leave_offset: FloatArray
+    least: FloatArray
     is_last: bool
 
 
@@ -135,7 +137,7 @@ def solving(is_single: bool) -> int:
     ``price``, ``state`` and the options' values (see `CompiledRows`); then of two tables: for one synapse per
     connection, and for several. A table is ``sizes``: how many scopes, boundaries, levels, lines of
     `Alphabet.leaving_zero`, and whether no option takes more synapses; boundaries, slopes and offsets of
-    `SavingsTable`, its options and values, and those lines.
+    `SavingsTable`, its options and values, those lines, and ``least`` of `Table`.
     """
     return entry(_solve_single if is_single else _solve_double)
 
@@ -171,7 +173,7 @@ def _solve_rows(w: Numbers, dense: Numbers, copy: Numbers, arrays: Addresses) ->
     todo, scope = carray(arrays[7], size.n_todo, np.int64), carray(arrays[8], size.n_scoped, np.int64)
     choice, columns = carray(arrays[9], shape, np.int64), carray(arrays[10], shape, np.int64)
     price, state = carray(arrays[11], size.n_rows, np.float64), carray(arrays[12], size.n_rows, np.int64)
-    one, table = _table(arrays, 14), _table(arrays, 22)
+    one, table = _table(arrays, 14), _table(arrays, 23)
     values = carray(arrays[13], (len(one.boundaries), size.n_options), np.float64)
     part = thread() if size.n_parts > 1 else 0
     last, room = 0.0, _room_for(size.n_columns)
@@ -203,6 +205,7 @@ def _table(arrays: Addresses, at: int) -> Table:
         carray(arrays[at + 5], (n_lines, depth + 1), np.float64),
         carray(arrays[at + 6], (n_scopes, n_leaving), np.float64),
         carray(arrays[at + 7], (n_scopes, n_leaving), np.float64),
+        carray(arrays[at + 8], (n_scopes, 2, depth + 1), np.float64),
         is_last != 0,
     )
 
@@ -265,6 +268,9 @@ def _solve_row(
         return _Found(NOT_FINITE, 0.0, column, column)
     savings = _savings_on(w, h, column, floor, one, table, scope, room)
     n, price = _price_of(savings, capacity, floor, floor / _NEAR_SHARE, room)
+    if n <= capacity and savings.left > floor and not table.is_last:
+        # Synapses that were not looked at may be what is missing.
+        return _Found(DEEPER, bound, column[:0], column[:0])
     if n <= capacity and floor > bound:
         floor = max(bound, _first_price(w, h, capacity, table, scope, room))
         column = _worth(w, h, floor, table, scope, room)
@@ -694,24 +700,28 @@ def _offer_others(
 ) -> None:
     """Offer the columns that are not in ``column``, as entries after these.
 
-    All synapses of one save no more than its squared error; that alone rules out most, once the lists are full.
+    All synapses of one save no more than its squared error, and those of a level nothing near zero; that alone rules
+    out most, once the lists are full.
     """
-    depth, length = len(table.slopes), deviations.cost.shape[1]
+    depth, length, least = len(table.slopes), deviations.cost.shape[1], table.least[scope]
     saved, is_in = np.zeros(depth + 1), np.zeros(len(w), dtype=np.bool_)
     for j in column:
         is_in[j] = True
-    needed = -np.inf
+    needed = np.full(depth + 1, -np.inf)
     for j in range(len(w)):
         x = np.float64(w[j])
-        if is_in[j] or (h[j] * x * x if len(h) else x * x) <= needed:
+        error = h[j] * x * x if len(h) else x * x
+        n_useful = 0
+        for step in range(1, depth + 1):
+            n_useful += ((x < least[0, step]) | (x > least[1, step])) & (error > needed[step])
+        if n_useful == 0 or is_in[j]:
             continue
         _save(w, h, j, table, scope, saved)
         _offer_all(deviations, saved, 0, price, gap, len(column) + j)
-        needed = np.inf
         for step in range(1, depth + 1):
             is_full = deviations.n[depth + step] == length
             worst = deviations.cost[depth + step, length - 1] if is_full else gap
-            needed = min(needed, price * step - min(worst, gap))
+            needed[step] = price * step - min(worst, gap)
 
 
 @compiled
