@@ -25,11 +25,9 @@ _FIRST_DEPTH = 4
 _ENTRIES_PER_THREAD = 1 << 13
 """Fewer are not worth another thread."""
 _NOTHING = np.empty((0, 0))
-_W, _DENSE, _COPY, _H, _TODO = 1, 2, 3, 4, 7
-_N_DENSE, _N_COPIED, _N_WEIGHED, _N_TODO, _N_PARTS = map(
-    Sizes._fields.index, ("n_dense", "n_copied", "n_weighed", "n_todo", "n_parts")
-)
-"""Places among what `solving` is given, and among its sizes."""
+# Places among what `solving` is given, of what changes from call to call, and among its sizes.
+_GIVEN, _ROWS = slice(1, 5), 7
+_GIVEN_ROWS, _TO_DO = slice(1, 4), slice(9, 11)
 
 
 class CompiledRows:
@@ -73,14 +71,14 @@ class CompiledRows:
         # How many synapses of a connection had to be looked at in each row, and the rows in which the fewest did.
         self._needed, self._first = np.full(n_rows, self._depths[0]), np.arange(n_rows)
         scopes = _NOTHING if scope is None else scope.contiguous().numpy()
-        sizes = Sizes(n_rows, 0, 0, n_columns, 0, len(scopes), alphabet.n_options, width, zero, n_rows, 1)
+        sizes = Sizes(n_rows, 0, 0, 0, n_columns, len(scopes), alphabet.n_options, width, zero, n_rows, 1)
         self._sizes = np.array(sizes, dtype=np.int64)
         # What has an address stays as long as this object.
         self._kept = (capacity.contiguous().numpy(), scopes, alphabet.values.contiguous().numpy())
         limits, scopes, values = self._kept
         own = (self._sizes, *[_NOTHING] * 4, limits, self._near, _NOTHING, scopes)
         own = (*own, self.choice, self.columns, self.price, self._state, values)
-        self._addresses = np.concatenate([_addresses(*own), _table(alphabet, 1).addresses])
+        self._own, self._given = _addresses(*own), dict[int, Addresses]()
 
     def __reduce__(self) -> tuple[type[CompiledRows], tuple[object, ...]]:
         """Make a copy, deep or in another process, anew: its arrays have addresses of their own."""
@@ -113,20 +111,20 @@ class CompiledRows:
         if h is not None:
             # Where all rows are one, as `expand` makes them, that one is enough.
             h = (h[:1] if h.stride(0) == 0 else h).double().contiguous()
-        sizes, addresses = self._sizes, self._addresses
-        addresses[_W] = targets.data_ptr()
-        for array, n_rows, at in ((into, _N_DENSE, _DENSE), (copy, _N_COPIED, _COPY), (h, _N_WEIGHED, _H)):
-            sizes[n_rows], addresses[at] = (0, 0) if array is None else (len(array), array.data_ptr())
+        given = (targets, into, copy, h)
+        addresses = tuple(0 if array is None else array.data_ptr() for array in given)
+        self._sizes[_GIVEN_ROWS] = tuple(0 if array is None else len(array) for array in given[1:])
+        entry = solving(targets.element_size() == 4)
         state, most, todo = self._state, threads(), self._first
         state.fill(UNSEEN)
         self._near[:] = self.price
         for depth in self._depths:
-            self._solve_some(todo, depth, most, targets)
+            self._solve_some(todo, depth, most, entry, addresses)
             if not state.any():
                 return state
             if (state[todo] == UNSEEN).any():
                 most = 1  # there were fewer threads than were asked for
-                self._solve_some(todo, depth, most, targets)
+                self._solve_some(todo, depth, most, entry, addresses)
             deeper = state == DEEPER
             if deeper.any():
                 self._needed[deeper] = 2 * depth
@@ -134,17 +132,22 @@ class CompiledRows:
             todo = (deeper | ((state == UNSEEN) & (self._needed <= 2 * depth))).nonzero()[0]
         return state
 
-    def _solve_some(self, todo: IntArray, depth: int, most: int, w: Tensor) -> None:
+    def _solve_some(self, todo: IntArray, depth: int, most: int, entry: int, given: tuple[int, ...]) -> None:
         """Solve some rows with the table of a depth, on no more threads than these."""
-        if len(todo) == 0:
+        n_rows = len(todo)
+        if n_rows == 0:
             return
         # Rows that have to be looked at in depth take about ten times as long.
-        n_entries = todo.size * w.shape[1] * (10 if depth > self._depths[0] else 1)
-        n_threads = max(1, min(most, n_entries // _ENTRIES_PER_THREAD, len(todo)))
-        self._sizes[_N_TODO], self._sizes[_N_PARTS] = len(todo), n_threads
-        self._addresses[_TODO] = _address(todo)
-        addresses = np.concatenate([self._addresses, _table(self._alphabet, depth).addresses])
-        fork(solving(w.element_size() == 4), addresses, n_threads)
+        n_entries = n_rows * self._shape[1] * (10 if depth > self._depths[0] else 1)
+        n_threads = max(1, min(most, n_entries // _ENTRIES_PER_THREAD, n_rows))
+        self._sizes[_TO_DO] = n_rows, n_threads
+        if depth not in self._given:
+            tables = _table(self._alphabet, 1).addresses, _table(self._alphabet, depth).addresses
+            self._given[depth] = np.concatenate([self._own, *tables])
+        addresses = self._given[depth]
+        addresses[_GIVEN] = given
+        addresses[_ROWS] = _address(todo)
+        fork(entry, addresses, n_threads)
 
 
 class PreparedRows(Prepared):

@@ -60,8 +60,8 @@ class Sizes(NamedTuple):
     n_rows: int
     n_dense: int
     n_copied: int
-    n_columns: int
     n_weighed: int
+    n_columns: int
     n_scoped: int
     n_options: int
     width: int
