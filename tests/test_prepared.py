@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solvers import Prepared
 from qrsolve.solvers.prices import Prices
 from qrsolve.training import GradR, Projector, Schedule, StraightThrough
+from qrsolve.training.repeated import Repeated
 from qrsolve.training.state import PopulationState
 
 pytest.importorskip("numba", reason="numba is not installed: pip install 'qrsolve[fast]'")
@@ -138,11 +140,12 @@ OPTIONS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("model", MODELS)
+# Inputs are weighed in front of a linear layer.
+PAIRS = [(m, o) for m in MODELS for o in OPTIONS if o != "weighed" or m in ("linear", "double")]
+
+
+@pytest.mark.parametrize(("model", "options"), PAIRS)
 def test_a_training_is_the_same_to_the_last_bit(model: str, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if options == "weighed" and model not in ("linear", "double"):
-        pytest.skip("inputs are weighed in front of a linear layer")
     counted = {True: 0, False: 0}
     original = PopulationState._advance_again
 
@@ -179,6 +182,25 @@ def test_a_weight_that_becomes_nan_later_is_named() -> None:
                 optimizer.step()
         else:
             optimizer.step()
+
+
+def test_other_values_limits_or_importance_are_not_served_by_what_was_prepared() -> None:
+    w, groups = targets(0), (Group("row", 9, limit="fan_in"),)
+    problem = ChoiceProblem(w, TYPES, groups)
+    last = Prices().solve(problem)
+    known = Repeated.following(None, problem, last)
+    assert known.prepared is None, "nothing has come back yet"
+    assert Repeated.following(known, ChoiceProblem(targets(1), TYPES, groups), last) is known
+    assert known.prepared is not None
+    for other in (
+        replace(problem, alphabet=Alphabet.sums([0.9, -1.1, 1.8], max_synapses=6)),
+        replace(problem, groups=(Group("row", 8, limit="fan_in"),)),
+        replace(problem, groups=(*groups, Group("all", 20, limit="synapses"))),
+        replace(problem, h=torch.ones_like(w)),
+    ):
+        following = Repeated.following(known, other, last)
+        assert following is not known
+        assert following.prepared is None
 
 
 def test_fewer_threads_than_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

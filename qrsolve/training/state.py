@@ -118,8 +118,11 @@ class PopulationState:
         """Take over what the optimizer made of the latents, project them at a stage, and write that into parameters."""
         if not self._advance_again(parameters, stage):
             self.move(parameters, gradients, learning_rate)
-            for name, tensor in self.project(stage).items():
-                parameters[name].copy_(tensor)
+            self._write_projection(parameters, stage)
+
+    def _write_projection(self, parameters: dict[str, Tensor], stage: Stage) -> None:
+        for name, tensor in self.project(stage).items():
+            parameters[name].copy_(tensor)
 
     def _advance_again(self, parameters: dict[str, Tensor], stage: Stage) -> bool:
         """Do the same as in the step before with next to no other work, if nothing but the weights is new."""
@@ -137,15 +140,15 @@ class PopulationState:
         h = self._importance(latent.flatten(1))
         if not known.fits(self._alphabet, self.population.groups, h):
             return False
-        if drift and self.population.groups:
+        # Only what a limit binds is prepared, so that there is something to drift to.
+        if drift:
             torch.lerp(parameter, projected, drift, out=latent)
         else:
             latent.copy_(parameter)
         solution = known.prepared.solve(latent.flatten(1), h, projected, parameter)
         if solution is None:
             known.prepared = None
-            for other, tensor in self.project(stage).items():
-                parameters[other].copy_(tensor)
+            self._write_projection(parameters, stage)
         else:
             self.solution = solution
             self.n_projections += 1
