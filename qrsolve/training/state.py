@@ -127,9 +127,7 @@ class PopulationState:
     def _advance_again(self, parameters: dict[str, Tensor], stage: Stage) -> bool:
         """Do the same as in the step before with next to no other work, if nothing but the weights is new."""
         known, drift = self._repeated, self.method.drift
-        if known is None or known.prepared is None or not self.method.only_drifts:
-            return False
-        if len(parameters) > 1 or self.wiring is not None:
+        if known is None or known.prepared is None or not self.method.only_drifts or len(parameters) > 1:
             return False
         if not stage.is_snapped or stage.is_frozen or self._explores(stage) or self._is_due() or self.population.empty:
             return False
