@@ -203,6 +203,32 @@ def test_other_values_limits_or_importance_are_not_served_by_what_was_prepared()
         assert following.prepared is None
 
 
+def test_every_thread_does_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qrsolve import compiled
+    from qrsolve.solvers import compiled_rows
+
+    if compiled._openmp().run is None:
+        pytest.skip("torch's threads are not reached on this system: loops run on one")
+    asked = []
+    original = compiled_rows.fork
+
+    def counting(address: int, arrays: compiled_rows.Addresses, n_threads: int) -> None:
+        asked.append(n_threads)
+        original(address, arrays, n_threads)
+
+    w = torch.randn(40, 300, generator=torch.Generator().manual_seed(3))
+    problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),))
+    monkeypatch.setattr(compiled_rows, "_ENTRIES_PER_THREAD", 100)
+    monkeypatch.setattr(compiled_rows, "fork", counting)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert certify(problem, Prices().solve(problem)).is_optimal
+    finally:
+        torch.set_num_threads(n_threads)
+    assert asked == [3], "what one thread leaves is done again by another"
+
+
 def test_fewer_threads_than_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from qrsolve.solvers import compiled_rows
 
