@@ -24,8 +24,19 @@ def scatter(values: NDArray[Any], scope: IntArray, choice: IntArray, index: IntA
         int64, shape (n_rows, n).
     dense : array
         Shape (n_rows, n_columns).
+
+    Raises
+    ------
+    IndexError
+        An option, a column or a scope that does not exist; what was written before it stays.
     """
     for i in range(len(choice)):
-        own, to = values[scope[i] if len(scope) else 0], dense[i]
+        of = scope[i] if len(scope) else 0
+        if not 0 <= of < len(values):
+            raise IndexError("a row is of a scope that does not exist")
+        own, to = values[of], dense[i]
         for k in range(choice.shape[1]):
-            to[index[i, k]] = own[choice[i, k]]
+            option, column = choice[i, k], index[i, k]
+            if not (0 <= option < len(own) and 0 <= column < len(to)):
+                raise IndexError("a solution chooses an option or a column that does not exist")
+            to[column] = own[option]

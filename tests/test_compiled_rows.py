@@ -128,6 +128,18 @@ def count_open_rows(monkeypatch: pytest.MonkeyPatch, spoilt: slice = slice(0)) -
     return counted
 
 
+@pytest.mark.parametrize("wrong", [-1, 60, 10**6, 2**40])
+@pytest.mark.parametrize("what", ["choice", "index"])
+def test_values_of_what_does_not_exist_are_refused(what: str, wrong: int) -> None:
+    problem = problems("one", 0)
+    solution = Prices().solve(problem)
+    assert solution.index is not None
+    spoilt = getattr(solution, what).clone()
+    spoilt[5, 1] = wrong
+    with pytest.raises(IndexError, match="does not exist"):
+        replace(solution, **{what: spoilt}).values(problem)
+
+
 def test_rows_that_stay_open_are_solved_with_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = problems("types", 0)
     best = row_objectives(problem, Prices().solve(problem))
