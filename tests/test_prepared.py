@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import pickle
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -86,6 +88,20 @@ def test_a_copy_has_arrays_of_its_own(copied: Callable[[Prepared], Prepared]) ->
     assert other.solve(targets(2), None, theirs) is not None
     assert torch.equal(mine.choice, before)
     assert not torch.equal(ours, theirs)
+
+
+def test_tables_stay_when_an_equal_alphabet_that_made_them_ends() -> None:
+    from qrsolve.solvers import compiled_rows
+
+    first = Alphabet.sums([0.9, -1.1, 1.7], max_synapses=6)
+    second = Alphabet(first.values, first.use, first.scope)
+    made = weakref.ref(compiled_rows._table(first, 4))
+    rows = compiled_rows.CompiledRows(50, second, torch.full((12,), 9), None, 18)
+    assert not rows.solve(targets(0)).any()
+    del first
+    gc.collect()
+    assert made() is not None
+    assert not rows.solve(targets(1)).any()
 
 
 class Sequence(nn.Module):

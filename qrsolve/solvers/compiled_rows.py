@@ -79,6 +79,7 @@ class CompiledRows:
         own = (self._sizes, *[_NOTHING] * 4, limits, self._near, _NOTHING, scopes)
         own = (*own, self.choice, self.columns, self.price, self._state, values)
         self._own, self._given = _addresses(*own), dict[int, Addresses]()
+        self._tables: list[_Table] = []
 
     def __reduce__(self) -> tuple[type[CompiledRows], tuple[object, ...]]:
         """Make a copy, deep or in another process, anew: its arrays have addresses of their own."""
@@ -142,8 +143,9 @@ class CompiledRows:
         n_threads = max(1, min(most, n_entries // _ENTRIES_PER_THREAD, n_rows))
         self._sizes[_TO_DO] = n_rows, n_threads
         if depth not in self._given:
-            tables = _table(self._alphabet, 1).addresses, _table(self._alphabet, depth).addresses
-            self._given[depth] = np.concatenate([self._own, *tables])
+            tables = [_table(self._alphabet, 1), _table(self._alphabet, depth)]
+            self._tables += tables  # an equal alphabet may have made them, and end before this one
+            self._given[depth] = np.concatenate([self._own, *[table.addresses for table in tables]])
         addresses = self._given[depth]
         addresses[_GIVEN] = given
         addresses[_ROWS] = _address(todo)

@@ -332,7 +332,7 @@ def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, ro
                 high = min(high, (floor - offset[k]) / slope[k])
             elif slope[k] < 0:
                 low = max(low, (floor - offset[k]) / slope[k])
-        # Rounded to the precision of the targets, an end is never beyond one that it was not beyond before.
+        # A target that is at or beyond an end is still so when the end is rounded to the precision of the targets.
         least, most = w.dtype.type(low * (1 - _ROUNDING)), w.dtype.type(high * (1 - _ROUNDING))
         for j in range(len(w)):
             is_worth[j] = not ((w[j] > least) & (w[j] < most))
