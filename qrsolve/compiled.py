@@ -9,11 +9,13 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
+import numba.extending
 import numpy as np
 import torch
-from llvmlite import binding
 from numba import types
 from numpy.typing import NDArray
+
+from qrsolve.intervals import IntArray
 
 Function = TypeVar("Function", bound=Callable[..., object])
 Addresses = NDArray[np.uintp]
@@ -26,10 +28,6 @@ carray = _NUMBA.carray
 _ARRAYS = _TYPES.void(_TYPES.CPointer(_TYPES.voidptr))
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "forceinline": True}
-_THREAD = "qrsolve_thread"
-
-thread = cast("Callable[[], int]", _TYPES.ExternalFunction(_THREAD, _TYPES.int32()))
-"""The number, from 0, of the thread that runs an `entry`; only where it runs on several."""
 
 
 def compiled(function: Function) -> Function:
@@ -43,9 +41,30 @@ def compiled(function: Function) -> Function:
         return cast("Function", _NUMBA.njit(**_OPTIONS)(function))
 
 
+def _fused(context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401 (types of numba)
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        return builder.fma(*args)
+
+    return a(a, b, c), generate
+
+
+def _atomic(context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ANN401 (types of numba)
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "monotonic")
+
+    return _TYPES.intp(array, _TYPES.intp, _TYPES.intp), generate
+
+
+# Machine code that numba keeps has these within it: a change here does not renew it.
+fused_multiply_add = cast("Callable[[Any, Any, Any], Any]", _NUMBA.extending.intrinsic(_fused))
+"""Return ``a * b + c``, rounded once; all three of one type; for compiled functions."""
+atomic_add = cast("Callable[[IntArray, int, int], int]", _NUMBA.extending.intrinsic(_atomic))
+"""Add to an entry of an array that other threads may add to as well, and return what it was; for compiled functions."""
+
+
 def entry(function: Callable[[Addresses], None]) -> int:
     """Compile a function of the addresses of arrays, and return its own, for `fork`."""
-    _openmp()  # makes `thread` known
     try:
         made = _NUMBA.cfunc(_ARRAYS, cache=True)(function)
     except RuntimeError:  # no folder can be written to
@@ -64,17 +83,16 @@ def threads() -> int:
     return torch.get_num_threads() if run is not None and process == os.getpid() else 1
 
 
-def fork(address: int, arrays: Addresses, n_threads: int) -> None:
-    """Run an entry on some threads of torch at the same time, no more than `threads`.
+def fork(address: int, arrays: int, n_threads: int) -> None:
+    """Run an entry, with the address of its addresses, on some threads of torch, no more than `threads`, or on fewer.
 
     Threads of our own would have to wait: those of torch stay on their cores for a while after each operation.
     """
-    at = int(arrays.__array_interface__["data"][0])
     run, _ = _openmp()
     if n_threads < 2 or run is None:
-        _ENTRY(address)(at)
+        _ENTRY(address)(arrays)
     else:
-        run(address, at, n_threads, 0)
+        run(address, arrays, n_threads, 0)
 
 
 class _OpenMP(NamedTuple):
@@ -88,12 +106,8 @@ class _OpenMP(NamedTuple):
 def _openmp() -> _OpenMP:
     try:
         # The symbols that torch itself finds: a process may have several such libraries.
-        library = ctypes.CDLL(torch._C.__file__)
-        run, number = library.GOMP_parallel, library.omp_get_thread_num
-        run.restype, run.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-        found = _OpenMP(run, os.getpid())
+        run = ctypes.CDLL(torch._C.__file__).GOMP_parallel
     except (AttributeError, OSError):
-        # Any function will do: nobody asks for the number of the only thread.
-        found, number = _OpenMP(None, os.getpid()), ctypes.pythonapi.Py_IsInitialized
-    binding.add_symbol(_THREAD, ctypes.cast(number, ctypes.c_void_p).value)
-    return found
+        return _OpenMP(None, os.getpid())
+    run.restype, run.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    return _OpenMP(run, os.getpid())

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.certify import certify
-from qrsolve.intervals import IntArray
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution
 from qrsolve.solvers import prices
@@ -118,11 +117,11 @@ def count_open_rows(monkeypatch: pytest.MonkeyPatch, spoilt: slice = slice(0)) -
     counted: list[int] = []
     original = CompiledRows.solve
 
-    def counting(self: CompiledRows, *arguments: Tensor | None) -> IntArray:
-        state = original(self, *arguments)
-        self.choice[spoilt], state[spoilt] = 0, OPEN
-        counted.append(int((state == OPEN).sum()))
-        return state
+    def counting(self: CompiledRows, *arguments: Tensor | None) -> bool:
+        is_settled = original(self, *arguments)
+        self.choice[spoilt], self.state[spoilt] = 0, OPEN
+        counted.append(int((self.state == OPEN).sum()))
+        return is_settled and not counted[-1]
 
     monkeypatch.setattr(CompiledRows, "solve", counting)
     return counted

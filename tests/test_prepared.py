@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import os
 import pickle
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +21,7 @@ from qrsolve import ModelError
 from qrsolve.alphabet import Alphabet
 from qrsolve.certify import certify
 from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.solution import Solution, Status
 from qrsolve.solvers import Prepared
 from qrsolve.solvers.prices import Prices
 from qrsolve.training import GradR, Projector, Schedule, StraightThrough
@@ -53,14 +56,29 @@ def test_other_targets_are_solved_as_by_the_solver(dtype: torch.dtype, weighed: 
     again = prepared(targets(0, dtype), importance(100))
     for seed in range(1, 20):
         w, h = targets(seed, dtype) * (1 + seed % 3), importance(100 + seed)
-        into, also = torch.full_like(w, 7), torch.full_like(w, 7)
-        solution = again.solve(w, h, into, also)
+        into = torch.full_like(w, 7)
+        solution = again.solve(w, h, into)
         assert solution is not None
         problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),), h)
         assert certify(problem, solution).is_optimal
         expected = Prices().solve(problem).values(problem)
-        for values in (into, also, solution.values(problem)):
+        for values in (into, solution.values(problem)):
             torch.testing.assert_close(values, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("drift", [5e-4, 0.3, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_targets_that_drift_first_do_so_as_lerp_does(dtype: torch.dtype, drift: float) -> None:
+    again = prepared(targets(0, dtype))
+    into = targets(50, dtype)
+    for seed in range(1, 20):
+        w = targets(seed, dtype) * (1 + seed % 3)
+        drifted = torch.lerp(w, into, drift)
+        expected = torch.empty_like(w)
+        assert prepared(targets(0, dtype)).solve(drifted, None, expected) is not None
+        assert again.solve(w, None, into, drift) is not None
+        torch.testing.assert_close(w, drifted, rtol=0, atol=0)
+        torch.testing.assert_close(into, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
@@ -97,11 +115,11 @@ def test_tables_stay_when_an_equal_alphabet_that_made_them_ends() -> None:
     second = Alphabet(first.values, first.use, first.scope)
     made = weakref.ref(compiled_rows._table(first, 4))
     rows = compiled_rows.CompiledRows(50, second, torch.full((12,), 9), None, 18)
-    assert not rows.solve(targets(0)).any()
+    assert rows.solve(targets(0))
     del first
     gc.collect()
     assert made() is not None
-    assert not rows.solve(targets(1)).any()
+    assert rows.solve(targets(1))
 
 
 class Sequence(nn.Module):
@@ -219,49 +237,68 @@ def test_other_values_limits_or_importance_are_not_served_by_what_was_prepared()
         assert following.prepared is None
 
 
-def test_every_thread_does_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qrsolve import compiled
+@pytest.mark.parametrize("n_threads", [1, 3, 40])
+def test_rows_are_shared_among_however_many_threads_there_are(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from qrsolve.solvers import compiled_rows
 
-    if compiled._openmp().run is None:
-        pytest.skip("torch's threads are not reached on this system: loops run on one")
     asked = []
     original = compiled_rows.fork
 
-    def counting(address: int, arrays: compiled_rows.Addresses, n_threads: int) -> None:
-        asked.append(n_threads)
+    def on_some(address: int, arrays: int, n: int) -> None:
+        asked.append(n)
         original(address, arrays, n_threads)
 
     w = torch.randn(40, 300, generator=torch.Generator().manual_seed(3))
     problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),))
     monkeypatch.setattr(compiled_rows, "_ENTRIES_PER_THREAD", 100)
-    monkeypatch.setattr(compiled_rows, "fork", counting)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert certify(problem, Prices().solve(problem)).is_optimal
-    finally:
-        torch.set_num_threads(n_threads)
-    assert asked == [3], "what one thread leaves is done again by another"
-
-
-def test_fewer_threads_than_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from qrsolve.solvers import compiled_rows
-
-    asked = []
-    original = compiled_rows.fork
-
-    def alone(address: int, arrays: compiled_rows.Addresses, n_threads: int) -> None:
-        asked.append(n_threads)
-        original(address, arrays, 1)
-
-    w = torch.randn(40, 300, generator=torch.Generator().manual_seed(3))
-    problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),))
-    monkeypatch.setattr(compiled_rows, "_ENTRIES_PER_THREAD", 100)
     monkeypatch.setattr(compiled_rows, "threads", lambda: 4)
-    monkeypatch.setattr(compiled_rows, "fork", alone)
+    monkeypatch.setattr(compiled_rows, "fork", on_some)
     assert certify(problem, Prices().solve(problem)).is_optimal
-    assert asked == [4, 1]
+    assert asked == [4]
+
+
+def test_several_threads_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qrsolve import compiled
+
+    run, _ = compiled._openmp()
+    if run is None:
+        pytest.skip("torch's threads are not reached on this system: loops run on one")
+    at_once = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: barrier.wait())
+    barrier = threading.Barrier(2, timeout=60)
+    address = ctypes.cast(at_once, ctypes.c_void_p).value
+    assert address is not None
+    compiled.fork(address, 0, 2)
+    assert not barrier.broken
+    assert barrier.n_waiting == 0
+
+
+def test_rows_that_need_a_deeper_table_get_it_and_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qrsolve.solvers.compiled_rows import CompiledRows
+
+    alphabet = Alphabet.sums([0.1, -0.1, 0.02], max_synapses=12)
+    w = targets(0, torch.float64)
+    w[3:6, 7] = 1.1
+    asked = []
+    original = CompiledRows._add_table
+
+    def counting(self: CompiledRows, depth: int) -> None:
+        asked.append(depth)
+        original(self, depth)
+
+    monkeypatch.setattr(CompiledRows, "_add_table", counting)
+    rows = CompiledRows(50, alphabet, torch.full((12,), 30), None, 40)
+    assert rows.solve(0.1 * w)
+    shallow = list(asked)
+    assert rows.solve(w)
+    assert asked[0] == 1
+    assert asked[-1] == 12
+    assert len(asked) > len(shallow)
+    before = len(asked)
+    assert rows.solve(w + 0.01)
+    assert len(asked) == before
+    problem = ChoiceProblem(w + 0.01, alphabet, (Group("row", 30, limit="fan_in"),))
+    choice, columns, price = (torch.from_numpy(found) for found in (rows.choice, rows.columns, rows.price))
+    assert certify(problem, Solution(Status.OPTIMAL, "prices", choice, columns, (price,))).is_optimal
 
 
 def test_without_threads_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class Prepared(ABC):
     """A problem made ready to be solved for new targets again and again, with the same values and capacities."""
 
     @abstractmethod
-    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, copy: Tensor | None = None) -> Solution | None:
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, drift: float = 0.0) -> Solution | None:
         """Solve for other targets, as the solver would.
 
         Parameters
@@ -51,8 +51,8 @@ class Prepared(ABC):
             Importance, > 0: same shape, or (1, n_columns), one for all rows.
         into : Tensor
             Contiguous, like ``w``: where the chosen values are written.
-        copy : Tensor or None
-            The same: where they are written a second time.
+        drift : float
+            Share of the way to what ``into`` holds that contiguous targets go first, in place, 0 to 1.
 
         Returns
         -------

@@ -15,19 +15,20 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.compiled import Addresses, fork, threads
-from qrsolve.intervals import FloatArray, IntArray
+from qrsolve.intervals import FloatArray
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Prepared
-from qrsolve.solvers.row_loops import DEEPER, UNSEEN, Sizes, solving
+from qrsolve.solvers.row_loops import DEEPER, N_ARRAYS, N_TABLE_ARRAYS, Sizes, solving
 
 _FIRST_DEPTH = 4
 """Synapses per connection that are looked at first."""
 _ENTRIES_PER_THREAD = 1 << 13
 """Fewer are not worth another thread."""
+_ROWS_TOGETHER = 16
+"""Rows that a thread takes at once, at most: some take ten times as long as others."""
 _NOTHING = np.empty((0, 0))
-# Places among what `solving` is given, of what changes from call to call, and among its sizes.
-_GIVEN, _ROWS = slice(1, 5), 7
-_GIVEN_ROWS, _TO_DO = slice(1, 4), slice(9, 11)
+# Places among what `solving` is given, and among its sizes, of what changes from call to call.
+_GIVEN, _N_DENSE, _N_WEIGHED, _N_TABLES, _IS_FIRST = slice(1, 4), 1, 2, 8, 10
 
 
 class CompiledRows:
@@ -52,6 +53,9 @@ class CompiledRows:
         int64, shape (n_rows, width): the last solution, in the form of `Solution`.
     price : array
         float64, shape (n_rows,): its prices, with which the next one starts. They decide nothing but how long it takes.
+    state : array
+        int64, shape (n_rows,): what is known of each row: `SETTLED`, or `OPEN`: not proved best, or `NOT_FINITE`:
+        there is a NaN or inf.
 
     Notes
     -----
@@ -64,30 +68,33 @@ class CompiledRows:
         assert zero is not None  # a connection can be left out
         self.choice = np.full((n_rows, width), zero, dtype=np.int64)
         self.columns = np.empty((n_rows, width), dtype=np.int64)
-        self.price, self._state = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
+        self.price, self.state = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
         self._made_from = n_columns, alphabet, capacity, scope, width
-        self._shape, self._alphabet, self._near = (n_rows, n_columns), alphabet, np.zeros(n_rows)
-        self._depths = _depths(alphabet.max_use)
-        # How many synapses of a connection had to be looked at in each row, and the rows in which the fewest did.
-        self._needed, self._first = np.full(n_rows, self._depths[0]), np.arange(n_rows)
+        self._shape, self._alphabet, self._depths = (n_rows, n_columns), alphabet, _depths(alphabet.max_use)
+        self._most_threads = max(1, min(n_rows * n_columns // _ENTRIES_PER_THREAD, n_rows))
+        together = max(1, min(_ROWS_TOGETHER, n_rows // (4 * self._most_threads)))
         scopes = _NOTHING if scope is None else scope.contiguous().numpy()
-        sizes = Sizes(n_rows, 0, 0, 0, n_columns, len(scopes), alphabet.n_options, width, zero, n_rows, 1)
+        sizes = Sizes(n_rows, 0, 0, n_columns, len(scopes), alphabet.n_options, width, zero, 0, together, 1)
         self._sizes = np.array(sizes, dtype=np.int64)
+        self._drift, self._progress = np.zeros(1), np.zeros(2, dtype=np.int64)
+        near, needed = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
+        limits, values = capacity.contiguous().numpy(), alphabet.values.contiguous().numpy()
+        own = (self._sizes, _NOTHING, _NOTHING, _NOTHING, limits, near, needed, scopes)
+        arrays = (*own, self.choice, self.columns, self.price, self.state, values, self._drift, self._progress)
         # What has an address stays as long as this object.
-        self._kept = (capacity.contiguous().numpy(), scopes, alphabet.values.contiguous().numpy())
-        limits, scopes, values = self._kept
-        own = (self._sizes, *[_NOTHING] * 4, limits, self._near, _NOTHING, scopes)
-        own = (*own, self.choice, self.columns, self.price, self._state, values)
-        self._own, self._given = _addresses(*own), dict[int, Addresses]()
-        self._tables: list[_Table] = []
+        self._kept: list[object] = [arrays]
+        self._arrays = np.zeros(N_ARRAYS + N_TABLE_ARRAYS * (1 + len(self._depths)), dtype=np.uintp)
+        self._arrays[:N_ARRAYS] = _addresses(*arrays)
+        self._at = _address(self._arrays)
+        self._given: tuple[object, ...] = ()
+        self._add_table(1)
+        self._add_table(self._depths[0])
 
     def __reduce__(self) -> tuple[type[CompiledRows], tuple[object, ...]]:
         """Make a copy, deep or in another process, anew: its arrays have addresses of their own."""
         return CompiledRows, self._made_from
 
-    def solve(
-        self, w: Tensor, h: Tensor | None = None, into: Tensor | None = None, copy: Tensor | None = None
-    ) -> IntArray:
+    def solve(self, w: Tensor, h: Tensor | None = None, into: Tensor | None = None, drift: float = 0.0) -> bool:
         """Find the price of each row and its best choice.
 
         Parameters
@@ -98,58 +105,48 @@ class CompiledRows:
             Importance, same shape.
         into : Tensor or None
             Contiguous, like ``w``: where the chosen values are written, of all rows that are settled.
-        copy : Tensor or None
-            The same, a second time; only beside ``into``.
+        drift : float
+            Share of the way to ``into`` that contiguous targets of 32 bits or more go first, in place, 0 to 1.
 
         Returns
         -------
-        array
-            int64, shape (n_rows,): `SETTLED`, or `OPEN`: not proved best, or `NOT_FINITE`: there is a NaN or inf.
+        bool
+            Whether all rows are settled; if not, ``state`` says which are.
         """
-        assert w.is_cpu
-        assert w.shape == self._shape
-        targets = (w.float() if w.element_size() < 4 else w).contiguous()
         if h is not None:
             # Where all rows are one, as `expand` makes them, that one is enough.
             h = (h[:1] if h.stride(0) == 0 else h).double().contiguous()
-        given = (targets, into, copy, h)
-        addresses = tuple(0 if array is None else array.data_ptr() for array in given)
-        self._sizes[_GIVEN_ROWS] = tuple(0 if array is None else len(array) for array in given[1:])
-        entry = solving(targets.element_size() == 4)
-        state, most, todo = self._state, threads(), self._first
-        state.fill(UNSEEN)
-        self._near[:] = self.price
-        for depth in self._depths:
-            self._solve_some(todo, depth, most, entry, addresses)
-            if not state.any():
-                return state
-            if (state[todo] == UNSEEN).any():
-                most = 1  # there were fewer threads than were asked for
-                self._solve_some(todo, depth, most, entry, addresses)
-            deeper = state == DEEPER
-            if deeper.any():
-                self._needed[deeper] = 2 * depth
-                self._first = (self._needed <= self._depths[0]).nonzero()[0]
-            todo = (deeper | ((state == UNSEEN) & (self._needed <= 2 * depth))).nonzero()[0]
-        return state
+        assert w.is_cpu
+        assert w.shape == self._shape
+        targets = (w.float() if w.element_size() < 4 else w).contiguous()
+        at, size = targets.data_ptr(), targets.element_size()
+        given = (at, 0 if into is None else into.data_ptr(), 0 if h is None else h.data_ptr(), drift, size)
+        if given != self._given:
+            assert not drift or (at == w.data_ptr() and into is not None)
+            self._arrays[_GIVEN], self._drift[0], self._given = given[:3], drift, given
+            self._sizes[_N_DENSE] = 0 if into is None else len(into)
+            self._entry = solving(size == 4)
+        self._sizes[_N_WEIGHED] = 0 if h is None else len(h)
+        self._sizes[_IS_FIRST] = 1
+        n_threads = min(threads(), self._most_threads)
+        while True:
+            self._progress[:] = 0
+            fork(self._entry, self._at, n_threads)
+            if not self._progress[1]:
+                return True
+            if not (self.state == DEEPER).any():
+                return False
+            # With tables of this depth, which are kept.
+            self._add_table(self._depths[self._sizes[_N_TABLES]])
+            self._sizes[_IS_FIRST] = 0
 
-    def _solve_some(self, todo: IntArray, depth: int, most: int, entry: int, given: tuple[int, ...]) -> None:
-        """Solve some rows with the table of a depth, on no more threads than these."""
-        n_rows = len(todo)
-        if n_rows == 0:
-            return
-        # Rows that have to be looked at in depth take about ten times as long.
-        n_entries = n_rows * self._shape[1] * (10 if depth > self._depths[0] else 1)
-        n_threads = max(1, min(most, n_entries // _ENTRIES_PER_THREAD, n_rows))
-        self._sizes[_TO_DO] = n_rows, n_threads
-        if depth not in self._given:
-            tables = [_table(self._alphabet, 1), _table(self._alphabet, depth)]
-            self._tables += tables  # an equal alphabet may have made them, and end before this one
-            self._given[depth] = np.concatenate([self._own, *[table.addresses for table in tables]])
-        addresses = self._given[depth]
-        addresses[_GIVEN] = given
-        addresses[_ROWS] = _address(todo)
-        fork(entry, addresses, n_threads)
+    def _add_table(self, depth: int) -> None:
+        """Hand over the table of what the first synapses save, this many; the first of all is that of one."""
+        table = _table(self._alphabet, depth)
+        n = (len(self._kept) - 1) * N_TABLE_ARRAYS + N_ARRAYS
+        self._arrays[n : n + N_TABLE_ARRAYS] = table.addresses
+        self._kept.append(table)  # an equal alphabet may have made it, and end before this one
+        self._sizes[_N_TABLES] = len(self._kept) - 2
 
 
 class PreparedRows(Prepared):
@@ -176,9 +173,9 @@ class PreparedRows(Prepared):
         """Make a copy anew, as `CompiledRows` does."""
         return PreparedRows, self._made_from
 
-    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, copy: Tensor | None = None) -> Solution | None:
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, drift: float = 0.0) -> Solution | None:
         """Solve for other targets; parameters and result as in `Prepared`."""
-        return None if self._rows.solve(w, h, into, copy).any() else self._solution
+        return self._solution if self._rows.solve(w, h, into, drift) else None
 
 
 def _depths(max_use: int) -> list[int]:

@@ -172,10 +172,10 @@ def _solve_compiled(rows: RowProblem, alphabet: Alphabet, scope: Tensor | None, 
     near = () if start is None else [price for price in start.prices if len(price) == rows.n_rows]
     if near:
         compiled.price[:] = near[0].numpy()
-    state = compiled.solve(rows.w, rows.h)
+    is_settled = compiled.solve(rows.w, rows.h)
     choice, index, price = (torch.from_numpy(found) for found in (compiled.choice, compiled.columns, compiled.price))
-    left = torch.from_numpy((state != SETTLED).nonzero()[0])
-    if len(left):
+    if not is_settled:
+        left = torch.from_numpy((compiled.state != SETTLED).nonzero()[0])
         full = _solve_all_columns(rows.rows(left), alphabet)
         kept = torch.topk(torch.ne(full.choice, alphabet.free_zero or 0).float(), width, dim=1).indices
         index[left], choice[left], price[left] = kept, full.choice.gather(1, kept), full.price

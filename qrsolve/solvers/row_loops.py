@@ -12,15 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qrsolve.compiled import Addresses, carray, compiled, entry, thread
+from qrsolve.compiled import Addresses, atomic_add, carray, compiled, entry, fused_multiply_add
 from qrsolve.intervals import FloatArray, IntArray
 
 Numbers = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-SETTLED, OPEN, DEEPER, NOT_FINITE, UNSEEN = range(5)
+SETTLED, OPEN, DEEPER, NOT_FINITE = range(4)
 """What is known of a row: its best choice; not all; that some connection may take more synapses than were looked at;
-that a target or its importance is NaN or inf; nothing yet."""
+that a target or its importance is NaN or inf."""
+N_ARRAYS, N_TABLE_ARRAYS = 15, 9
+"""How many addresses `solving` takes before those of tables, and of each table."""
 
 _NEAR_SHARE = 0.9
 """Entries that save this share of the last price with a synapse are looked at first."""
@@ -50,24 +52,25 @@ class Table(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How large the arrays of `solving` are, all int64.
+    """How large the arrays of `solving` are, and what to do; all int64.
 
-    ``n_dense``, ``n_copied``: rows of dense values, or 0: none are written. ``n_weighed``: rows of importance, 1 if it
-    is that of all rows, 0 if there is none. ``n_scoped``: rows with a scope of their own, or 0. ``width``: columns to
-    return. ``zero``: the option that leaves out. ``n_parts``: threads.
+    ``n_dense``: rows of dense values, or 0: none are written. ``n_weighed``: rows of importance, 1 if it is that of all
+    rows, 0 if there is none. ``n_scoped``: rows with a scope of their own, or 0. ``width``: columns to return.
+    ``zero``: the option that leaves out. ``n_tables``: tables of several synapses. ``n_together``: rows that a thread
+    takes at once. ``is_first``: whether all rows are to be solved, or those that an earlier call left `DEEPER`.
     """
 
     n_rows: int
     n_dense: int
-    n_copied: int
     n_weighed: int
     n_columns: int
     n_scoped: int
     n_options: int
     width: int
     zero: int
-    n_todo: int
-    n_parts: int
+    n_tables: int
+    n_together: int
+    is_first: int
 
 
 class _Room(NamedTuple):
@@ -132,12 +135,12 @@ class _Deviations(NamedTuple):
 def solving(is_single: bool) -> int:
     """Return the address of a function that solves rows, for weights in single or double precision.
 
-    It works on the part of the rows that is its thread's. The addresses that it is given are of `Sizes`; of ``w``, of
-    dense values and their copy; then of ``h``, ``capacity``, ``near``, ``todo``, ``scope``, ``choice``, ``columns``,
-    ``price``, ``state`` and the options' values (see `CompiledRows`); then of two tables: for one synapse per
-    connection, and for several. A table is ``sizes``: how many scopes, boundaries, levels, lines of
-    `Alphabet.leaving_zero`, and whether no option takes more synapses; boundaries, slopes and offsets of
-    `SavingsTable`, its options and values, those lines, and ``least`` of `Table`.
+    It takes rows that no other thread has taken, until there are none. The addresses that it is given are of `Sizes`,
+    ``w``, dense values, ``h``, ``capacity``, ``near``, ``needed``, ``scope``, ``choice``, ``columns``, ``price``,
+    ``state``, the options' values, ``drift`` and ``progress`` (see `CompiledRows`); then of a table for one synapse per
+    connection, and of some for several, each deeper than the one before. A table is ``sizes``: how many scopes,
+    boundaries, levels, lines of `Alphabet.leaving_zero`, and whether no option takes more synapses; boundaries, slopes
+    and offsets of `SavingsTable`, its options and values, those lines, and ``least`` of `Table`.
     """
     return entry(_solve_single if is_single else _solve_double)
 
@@ -145,15 +148,13 @@ def solving(is_single: bool) -> int:
 def _solve_single(arrays: Addresses) -> None:
     size = _sizes(arrays)
     w = carray(arrays[1], (size.n_rows, size.n_columns), np.float32)
-    dense = carray(arrays[2], (size.n_dense, size.n_columns), np.float32)
-    _solve_rows(w, dense, carray(arrays[3], (size.n_copied, size.n_columns), np.float32), arrays)
+    _solve_rows(w, carray(arrays[2], (size.n_dense, size.n_columns), np.float32), arrays)
 
 
 def _solve_double(arrays: Addresses) -> None:
     size = _sizes(arrays)
     w = carray(arrays[1], (size.n_rows, size.n_columns), np.float64)
-    dense = carray(arrays[2], (size.n_dense, size.n_columns), np.float64)
-    _solve_rows(w, dense, carray(arrays[3], (size.n_copied, size.n_columns), np.float64), arrays)
+    _solve_rows(w, carray(arrays[2], (size.n_dense, size.n_columns), np.float64), arrays)
 
 
 @compiled
@@ -164,32 +165,63 @@ def _sizes(arrays: Addresses) -> Sizes:
 
 
 @compiled
-def _solve_rows(w: Numbers, dense: Numbers, copy: Numbers, arrays: Addresses) -> None:
-    """Solve a part of the rows one after the other; one without a price nearby starts from that of the row before."""
+def _solve_rows(w: Numbers, dense: Numbers, arrays: Addresses) -> None:
+    """Solve rows one after the other; one without a price nearby starts from that of the row before."""
     size = _sizes(arrays)
     shape = (size.n_rows, size.width)
-    h = carray(arrays[4], (size.n_weighed, size.n_columns), np.float64)
-    capacity, near = carray(arrays[5], size.n_rows, np.int64), carray(arrays[6], size.n_rows, np.float64)
-    todo, scope = carray(arrays[7], size.n_todo, np.int64), carray(arrays[8], size.n_scoped, np.int64)
-    choice, columns = carray(arrays[9], shape, np.int64), carray(arrays[10], shape, np.int64)
-    price, state = carray(arrays[11], size.n_rows, np.float64), carray(arrays[12], size.n_rows, np.int64)
-    one, table = _table(arrays, 14), _table(arrays, 23)
-    values = carray(arrays[13], (len(one.boundaries), size.n_options), np.float64)
-    part = thread() if size.n_parts > 1 else 0
+    h = carray(arrays[3], (size.n_weighed, size.n_columns), np.float64)
+    capacity, near = carray(arrays[4], size.n_rows, np.int64), carray(arrays[5], size.n_rows, np.float64)
+    needed, scope = carray(arrays[6], size.n_rows, np.int64), carray(arrays[7], size.n_scoped, np.int64)
+    choice, columns = carray(arrays[8], shape, np.int64), carray(arrays[9], shape, np.int64)
+    price, state = carray(arrays[10], size.n_rows, np.float64), carray(arrays[11], size.n_rows, np.int64)
+    drift, progress = carray(arrays[13], 1, np.float64)[0], carray(arrays[14], 2, np.int64)
+    one = _table(arrays, N_ARRAYS)
+    values = carray(arrays[12], (len(one.boundaries), size.n_options), np.float64)
     last, room = 0.0, _room_for(size.n_columns)
-    for row in todo[part * size.n_todo // size.n_parts : (part + 1) * size.n_todo // size.n_parts]:
-        weight = h[min(row, size.n_weighed - 1)] if size.n_weighed else h[:0].ravel()
-        of = scope[row] if size.n_scoped else 0
-        bound = price[row] if state[row] == DEEPER else 0.0
-        floor = max(bound, _NEAR_SHARE * (near[row] if near[row] > 0 else last))
-        found = _solve_row(w[row], weight, capacity[row], bound, floor, one, table, of, room)
-        state[row], price[row], last = found.state, found.price, found.price
-        if found.state in (SETTLED, OPEN):
-            _write(found, size.zero, columns[row], choice[row], room.is_in)
-            if size.n_dense:
-                _scatter(values[of], columns[row], choice[row], dense[row])
-            if size.n_copied:
-                copy[row] = dense[row]
+    while True:
+        begin = atomic_add(progress, 0, size.n_together)
+        if begin >= size.n_rows:
+            break
+        for row in range(begin, min(begin + size.n_together, size.n_rows)):
+            if size.is_first:
+                near[row] = price[row] if price[row] > 0 else last
+                if drift:
+                    _drift(w[row], dense[row], drift)
+            elif state[row] != DEEPER:
+                continue
+            weight = h[min(row, size.n_weighed - 1)] if size.n_weighed else h[:0].ravel()
+            of = scope[row] if size.n_scoped else 0
+            bound = 0.0 if size.is_first else price[row]
+            while True:
+                table = _table(arrays, N_ARRAYS + N_TABLE_ARRAYS * (1 + needed[row]))
+                floor = max(bound, _NEAR_SHARE * near[row])
+                found = _solve_row(w[row], weight, capacity[row], bound, floor, one, table, of, room)
+                if found.state != DEEPER:
+                    break
+                bound = found.price
+                needed[row] += 1
+                if needed[row] == size.n_tables:
+                    break
+            state[row], price[row], last = found.state, found.price, found.price
+            if found.state != SETTLED:
+                atomic_add(progress, 1, 1)
+            if found.state in (SETTLED, OPEN):
+                _write(found, size.zero, columns[row], choice[row], room.is_in)
+                if size.n_dense:
+                    _scatter(values[of], columns[row], choice[row], dense[row])
+
+
+@compiled
+def _drift(w: Numbers, towards: Numbers, share: float) -> None:
+    """Move a share of the way, as `torch.lerp` does, to the last bit."""
+    if share < 0.5:
+        part = w.dtype.type(share)
+        for j in range(len(w)):
+            w[j] = fused_multiply_add(part, towards[j] - w[j], w[j])
+    else:
+        part = w.dtype.type(share) - w.dtype.type(1)
+        for j in range(len(w)):
+            w[j] = fused_multiply_add(part, towards[j] - w[j], towards[j])
 
 
 @compiled

@@ -19,6 +19,7 @@ from qrsolve.errors import ModelError, QRSolveError
 from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.training.centring import Centring
+from qrsolve.training.exchange import Exchange
 from qrsolve.training.groups import Selector, find_afferents
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
@@ -32,9 +33,9 @@ _ALLOT_EVERY = 100
 class Projector:
     """Keep the weights of a model deployable while an optimizer trains it.
 
-    Two hooks on the optimizer: before a step the latent weights are put into the parameters, after it they are saved
-    and their projection is written back. So forward passes, evaluation and checkpoints only ever see projected
-    weights, and gradients are taken at them. Modules keep their class and their names.
+    Two hooks on the optimizer: for its step the parameters lend it their latent weights (`Exchange`), after it they
+    have their own memory again, with the new projection in it. So forward passes, evaluation and checkpoints only ever
+    see projected weights, and gradients are taken at them. Modules keep their class and their names.
 
     Parameters
     ----------
@@ -108,6 +109,7 @@ class Projector:
         self.n_steps = 0
         self._handles: list[RemovableHandle] = []
         self._attached: list[Optimizer] = []
+        self._exchange = Exchange()
         self._generator = torch.Generator().manual_seed(seed)
         self._states = [
             PopulationState(
@@ -256,8 +258,9 @@ class Projector:
             if self.method.alters_gradient and closure is None:
                 gradients = self._gradients(state)
                 if gradients is not None:
-                    state.alter_gradient(gradients, self._learning_rate(optimizer, state))
-            self._write(self._synchronised(state).latent)
+                    deployed = {name: self._parameter(name).detach() for name in state.latent}
+                    state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, state))
+            self._lend(self._synchronised(state))
         if closure is None:
             return None
         wrapped = self._at_projection(closure)
@@ -275,11 +278,11 @@ class Projector:
             self._spread.update()
             self._states[0].importance = self._spread.importance()
         for state in self._states:
-            parameters = {name: self._parameter(name).detach() for name in state.latent}
+            moved, deployed = self._take_back(state)
             if self.method.reads_gradient or self.method.moves_values:
-                state.advance(parameters, self._gradients(state), self._learning_rate(optimizer, state), stage)
+                state.advance(moved, deployed, self._gradients(state), self._learning_rate(optimizer, state), stage)
             else:
-                state.advance(parameters, None, 0.0, stage)
+                state.advance(moved, deployed, None, 0.0, stage)
         if self._centring is not None:
             self._centring.settle()
 
@@ -314,16 +317,34 @@ class Projector:
 
     @contextmanager
     def _projected(self) -> Iterator[None]:
-        held = {name: self.model.get_parameter(name).detach().clone() for name in self.plan.names}
         stage = self.stage
         for state in self._states:
-            for name in state.latent:
-                state.latent[name].copy_(held[name])
+            moved, _ = self._take_back(state)
+            for name, latent in state.latent.items():
+                latent.copy_(moved[name])
             self._write(state.project(stage))
         try:
             yield
         finally:
-            self._write(held)
+            for state in self._states:
+                self._lend(state)
+
+    def _lend(self, state: PopulationState) -> None:
+        """Let the parameters hold the latent weights of a population while an optimizer works on them."""
+        for name, latent in state.latent.items():
+            # What a method wants to compare with must not move.
+            working = latent.clone() if self.method.reads_latent else latent
+            self._exchange.lend(name, self._parameter(name), working)
+
+    def _take_back(self, state: PopulationState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what an optimizer made of the latent weights, and the parameters' own memory, which they have again.
+
+        There is still the projection in it at which the gradients were taken.
+        """
+        moved, deployed = {}, {}
+        for name in state.latent:
+            moved[name], deployed[name] = self._exchange.take_back(name, self._parameter(name))
+        return moved, deployed
 
     def _write(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in weights.items():

@@ -52,8 +52,6 @@ class PopulationState:
         The last projection; its prices and columns start the next one.
     n_projections : int
         Projections so far at the present kind of stage.
-    projected : dict of str to Tensor
-        What the last projection left, by parameter name.
     memory : dict of str to Tensor
         What the method keeps.
     seed : int or None
@@ -71,7 +69,6 @@ class PopulationState:
     wiring: Tensor | None = None
     solution: Solution | None = None
     n_projections: int = 0
-    projected: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Tensor] = field(init=False)
     seed: int | None = None
     importance: Tensor | None = None
@@ -89,7 +86,6 @@ class PopulationState:
         self.latent = {name: tensor.to(like) for name, tensor in self.latent.items()}
         self.parameters = None if self.parameters is None else self.parameters.to(device)
         self.wiring = None if self.wiring is None else self.wiring.to(device)
-        self.projected = {name: tensor.to(like) for name, tensor in self.projected.items()}
         self.memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
         self.solution = None
         self._alphabet = None
@@ -100,59 +96,63 @@ class PopulationState:
         matrix = self.method.target(self.population.matrix(self.latent), self.memory)
         return matrix if self.wiring is None else matrix * self.wiring
 
-    def alter_gradient(self, gradients: dict[str, Tensor], learning_rate: float) -> None:
-        """Let the method change the gradients before the optimizer's step, in place."""
+    def alter_gradient(self, deployed: dict[str, Tensor], gradients: dict[str, Tensor], learning_rate: float) -> None:
+        """Let the method change the gradients at deployable weights before the optimizer's step, in place."""
         gradient = self.population.matrix(gradients)
         latent = self.population.matrix(self.latent)
-        self.method.alter_gradient(self._step(latent, latent, gradient, learning_rate))
+        self.method.alter_gradient(self._step(latent, latent, deployed, gradient, learning_rate))
         for name, part in self.population.split(gradient).items():
             gradients[name].copy_(part)
 
     def advance(
         self,
-        parameters: dict[str, Tensor],
+        moved: dict[str, Tensor],
+        deployed: dict[str, Tensor],
         gradients: dict[str, Tensor] | None,
         learning_rate: float,
         stage: Stage,
     ) -> None:
-        """Take over what the optimizer made of the latents, project them at a stage, and write that into parameters."""
-        if not self._advance_again(parameters, stage):
-            self.move(parameters, gradients, learning_rate)
-            self._write_projection(parameters, stage)
+        """Take over what the optimizer made of the latents, and replace deployed weights by the new projection."""
+        if not self._advance_again(moved, deployed, stage):
+            self.move(moved, deployed, gradients, learning_rate)
+            self._write_projection(deployed, stage)
 
-    def _write_projection(self, parameters: dict[str, Tensor], stage: Stage) -> None:
+    def _write_projection(self, deployed: dict[str, Tensor], stage: Stage) -> None:
         for name, tensor in self.project(stage).items():
-            parameters[name].copy_(tensor)
+            deployed[name].copy_(tensor)
 
-    def _advance_again(self, parameters: dict[str, Tensor], stage: Stage) -> bool:
+    def _advance_again(self, moved: dict[str, Tensor], deployed: dict[str, Tensor], stage: Stage) -> bool:
         """Do the same as in the step before with next to no other work, if nothing but the weights is new."""
         known, drift = self._repeated, self.method.drift
-        if known is None or known.prepared is None or not self.method.only_drifts or len(parameters) > 1:
+        if known is None or known.prepared is None or not self.method.only_drifts or len(moved) > 1:
             return False
         if not stage.is_snapped or stage.is_frozen or self._explores(stage) or self._is_due() or self.population.empty:
             return False
-        ((name, parameter),) = parameters.items()
-        latent, projected = self.latent[name], self.projected[name]
-        if not (parameter.is_contiguous() and latent.is_contiguous() and projected.is_contiguous()):
+        ((name, latent),) = self.latent.items()
+        own = deployed[name]
+        if not (latent.is_contiguous() and own.is_contiguous()):
             return False
         h = self._importance(latent.flatten(1))
         if not known.fits(self._alphabet, self.population.groups, h):
             return False
+        latent.copy_(moved[name])  # the same memory, as a rule: then nothing is done
         # Only what a limit binds is prepared, so that there is something to drift to.
-        if drift:
-            torch.lerp(parameter, projected, drift, out=latent)
-        else:
-            latent.copy_(parameter)
-        solution = known.prepared.solve(latent.flatten(1), h, projected, parameter)
+        solution = known.prepared.solve(latent.flatten(1), h, own, drift)
         if solution is None:
             known.prepared = None
-            self._write_projection(parameters, stage)
+            self._write_projection(deployed, stage)
         else:
             self.solution = solution
             self.n_projections += 1
         return True
 
-    def move(self, moved: dict[str, Tensor], gradients: dict[str, Tensor] | None, learning_rate: float) -> None:
+    def move(
+        self,
+        moved: dict[str, Tensor],
+        deployed: dict[str, Tensor],
+        gradients: dict[str, Tensor] | None,
+        learning_rate: float,
+    ) -> None:
         """Take over what the optimizer made of the latents, as the method does; then move learned values."""
         if self.wiring is not None:
             for name, latent in self.latent.items():
@@ -160,24 +160,31 @@ class PopulationState:
         else:
             latent = self.population.matrix(self.latent)
             gradient = None if gradients is None else self.population.matrix(gradients)
-            self.method.update(self._step(latent, self.population.matrix(moved), gradient, learning_rate))
+            self.method.update(self._step(latent, self.population.matrix(moved), deployed, gradient, learning_rate))
             self._set_latent(latent)
         if self.method.moves_values and gradients is not None:
             self._move_values(self.population.matrix(gradients), learning_rate)
 
-    def _step(self, latent: Tensor, moved: Tensor, gradient: Tensor | None, learning_rate: float) -> Step:
-        projected = self.population.matrix(self.projected)
-        is_deployable = self.solution is not None and self.solution.solver != RELAXED
+    def _step(
+        self,
+        latent: Tensor,
+        moved: Tensor,
+        deployed: dict[str, Tensor],
+        gradient: Tensor | None,
+        learning_rate: float,
+    ) -> Step:
+        solution = self.solution
         return Step(
             latent,
             moved,
-            projected,
+            self.population.matrix(deployed),
             gradient,
             learning_rate,
             self.memory,
             self.generator,
-            is_limited=bool(self.population.groups),
-            is_deployable=is_deployable,
+            # While a stage projects to the latents themselves, nothing is left out, and there is no solution.
+            is_limited=bool(self.population.groups) and solution is not None,
+            is_deployable=solution is not None and solution.solver != RELAXED,
         )
 
     def _set_latent(self, matrix: Tensor) -> None:
@@ -224,8 +231,7 @@ class PopulationState:
             values = self._snapped(matrix) if stage.is_snapped else self._relaxed(matrix, stage)
         except QRSolveError as error:
             raise type(error)(f"'{self.population.name}': {error}") from error
-        self.projected = self.population.split(values)
-        return self.projected
+        return self.population.split(values)
 
     def _explores(self, stage: Stage) -> bool:
         return self.seed is not None and stage.temperature > 0 and self.method.explores
@@ -386,8 +392,7 @@ class PopulationState:
             values = matrix * self.solution.choice
         else:
             values = self.solution.values(self.problem(matrix))
-        self.projected = self.population.split(values)
-        return self.projected
+        return self.population.split(values)
 
 
 def _choose(problem: ChoiceProblem, start: Solution | None) -> Solution:

@@ -61,6 +61,8 @@ class Method(ABC):
     """Whether `alter_gradient` does anything."""
     reads_gradient: ClassVar[bool] = True
     """Whether `update` looks at the gradient or the learning rate."""
+    reads_latent: ClassVar[bool] = True
+    """Whether `update` looks at the latents before the step; if not, ``latent`` and ``moved`` may be one memory."""
     moves_values: ClassVar[bool] = False
     """Whether learned values follow `move_values` between their least-squares steps."""
     explores: ClassVar[bool] = False
@@ -104,8 +106,7 @@ class Method(ABC):
         ``latent <- moved + drift (projected - moved)`` where a limit leaves connections out; ``latent <- moved`` where
         none does.
         """
-        # While a stage projects to the latents themselves, there is nowhere to drift to.
-        if self.drift and step.is_limited and step.projected.data_ptr() != step.latent.data_ptr():
+        if self.drift and step.is_limited:
             torch.lerp(step.moved, step.projected, self.drift, out=step.latent)
         else:
             step.latent.copy_(step.moved)

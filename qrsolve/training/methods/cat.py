@@ -34,6 +34,7 @@ class Cat(Method):
     """
 
     name: ClassVar[str] = "cat"
+    reads_latent: ClassVar[bool] = False
     moves_values: ClassVar[bool] = True
     value_rate: float = 1.0
     resolve_every: int = 400

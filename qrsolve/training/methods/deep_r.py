@@ -40,6 +40,7 @@ class DeepR(Method):
     """
 
     name: ClassVar[str] = "deep_r"
+    reads_latent: ClassVar[bool] = False
     keeps_norm: ClassVar[bool] = False
     """Larger weights hardly ever come down to 0, so that nothing would be rewired."""
     l1: float = 0.01

@@ -36,6 +36,7 @@ class GradR(Method):
     """
 
     name: ClassVar[str] = "grad_r"
+    reads_latent: ClassVar[bool] = False
     alpha: float = 1e-3
     sparsity: float = 0.95
 

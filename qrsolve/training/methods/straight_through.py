@@ -29,6 +29,7 @@ class StraightThrough(Method):
     """
 
     name: ClassVar[str] = "straight_through"
+    reads_latent: ClassVar[bool] = False
     explores: ClassVar[bool] = True
     reads_gradient: ClassVar[bool] = False
     decay: float = 5e-4
