@@ -9,13 +9,10 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
-import numba.extending
 import numpy as np
 import torch
 from numba import types
 from numpy.typing import NDArray
-
-from qrsolve.intervals import IntArray
 
 Function = TypeVar("Function", bound=Callable[..., object])
 Addresses = NDArray[np.uintp]
@@ -39,28 +36,6 @@ def compiled(function: Function) -> Function:
         return cast("Function", _NUMBA.njit(cache=True, **_OPTIONS)(function))
     except RuntimeError:  # no folder can be written to
         return cast("Function", _NUMBA.njit(**_OPTIONS)(function))
-
-
-def _fused(context: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401 (types of numba)
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        return builder.fma(*args)
-
-    return a(a, b, c), generate
-
-
-def _atomic(context: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ANN401 (types of numba)
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ANN401
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "monotonic")
-
-    return _TYPES.intp(array, _TYPES.intp, _TYPES.intp), generate
-
-
-# Machine code that numba keeps has these within it: a change here does not renew it.
-fused_multiply_add = cast("Callable[[Any, Any, Any], Any]", _NUMBA.extending.intrinsic(_fused))
-"""Return ``a * b + c``, rounded once; all three of one type; for compiled functions."""
-atomic_add = cast("Callable[[IntArray, int, int], int]", _NUMBA.extending.intrinsic(_atomic))
-"""Add to an entry of an array that other threads may add to as well, and return what it was; for compiled functions."""
 
 
 def entry(function: Callable[[Addresses], None]) -> int:

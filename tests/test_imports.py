@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors", "lazy", "compiled"},
+    {"errors", "lazy", "compiled", "instructions"},
     {"output_file", "model_format", "model_file", "parallel"},
     {"intervals"},
     {"scatter_loop"},

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qrsolve.compiled import Addresses, atomic_add, carray, compiled, entry, fused_multiply_add
+from qrsolve.compiled import Addresses, carray, compiled, entry
+from qrsolve.instructions import atomic_add, borrowed, first_bit, fused_multiply_add, outside
 from qrsolve.intervals import FloatArray, IntArray
 
 Numbers = NDArray[np.float32] | NDArray[np.float64]
@@ -24,7 +25,7 @@ that a target or its importance is NaN or inf."""
 N_ARRAYS, N_TABLE_ARRAYS = 15, 9
 """How many addresses `solving` takes before those of tables, and of each table."""
 
-_NEAR_SHARE = 0.9
+_NEAR_SHARE = 0.98
 """Entries that save this share of the last price with a synapse are looked at first."""
 _ROUNDING = 1e-12
 _FEW = 12
@@ -81,17 +82,18 @@ class _Room(NamedTuple):
 
     x: FloatArray
     first: FloatArray
-    line: IntArray
-    several: IntArray
     item: FloatArray
     larger: FloatArray
     smaller: FloatArray
+    slope: FloatArray
+    no_slope: FloatArray
+    line: IntArray
+    deep_line: IntArray
+    several: IntArray
     level: IntArray
     option: IntArray
-    no_slope: FloatArray
-    is_in: BoolArray
     column: IntArray
-    is_worth: BoolArray
+    is_in: BoolArray
 
 
 class _Savings(NamedTuple):
@@ -177,7 +179,9 @@ def _solve_rows(w: Numbers, dense: Numbers, arrays: Addresses) -> None:
     drift, progress = carray(arrays[13], 1, np.float64)[0], carray(arrays[14], 2, np.int64)
     one = _table(arrays, N_ARRAYS)
     values = carray(arrays[12], (len(one.boundaries), size.n_options), np.float64)
-    last, room = 0.0, _room_for(size.n_columns)
+    n = size.n_columns + 1
+    numbers, places, marks = np.empty((8, n)), np.empty((6, n), dtype=np.int64), np.zeros(n, dtype=np.bool_)
+    last, room = 0.0, _room_in(borrowed(numbers), borrowed(places), borrowed(marks))
     while True:
         begin = atomic_add(progress, 0, size.n_together)
         if begin >= size.n_rows:
@@ -209,6 +213,8 @@ def _solve_rows(w: Numbers, dense: Numbers, arrays: Addresses) -> None:
                 _write(found, size.zero, columns[row], choice[row], room.is_in)
                 if size.n_dense:
                     _scatter(values[of], columns[row], choice[row], dense[row])
+    # Until here what was borrowed has to stay.
+    numbers[0, 0], places[0, 0], marks[0] = 0.0, 0, False
 
 
 @compiled
@@ -330,22 +336,14 @@ def _solve_row(
 
 
 @compiled
-def _room_for(n: int) -> _Room:
-    """Return place for n columns, and one more that is written without being kept."""
+def _room_in(numbers: FloatArray, places: IntArray, marks: BoolArray) -> _Room:
+    """Make place in arrays of some rows, for one column less than they have: one is written without being kept."""
+    x, first, item, larger, smaller = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+    line, deep_line, several, level = places[0], places[1], places[2], places[3]
+    option, column = places[4], places[5]
+    slope, n = numbers[5:].reshape(-1), len(marks) - 1
     return _Room(
-        np.empty(n + 1),
-        np.empty(n + 1),
-        np.empty(n + 1, dtype=np.int64),
-        np.empty(n + 1, dtype=np.int64),
-        np.empty(n + 1),
-        np.empty(n + 1),
-        np.empty(n + 1),
-        np.empty(n + 1, dtype=np.int64),
-        np.empty(n + 1, dtype=np.int64),
-        np.empty((0, 1)),
-        np.zeros(n, dtype=np.bool_),
-        np.empty(n + 1, dtype=np.int64),
-        np.empty(n, dtype=np.bool_),
+        x, first, item, larger, smaller, slope, numbers[:0], line, deep_line, several, level, option, column, marks[:n]
     )
 
 
@@ -353,7 +351,7 @@ def _room_for(n: int) -> _Room:
 def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, room: _Room) -> IntArray:
     """Return the columns, ascending, in which a synapse saves ``floor`` or more, and perhaps others; and any NaN."""
     slope, offset = table.leave_slope[scope], table.leave_offset[scope]
-    column, is_worth = room.column, room.is_worth
+    column = room.column
     floor *= 1 - _ROUNDING
     n = 0
     if not len(h):
@@ -366,12 +364,17 @@ def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, ro
                 low = max(low, (floor - offset[k]) / slope[k])
         # A target that is at or beyond an end is still so when the end is rounded to the precision of the targets.
         least, most = w.dtype.type(low * (1 - _ROUNDING)), w.dtype.type(high * (1 - _ROUNDING))
-        for j in range(len(w)):
-            is_worth[j] = not ((w[j] > least) & (w[j] < most))
-        for j in range(len(w)):
-            # Written always, kept if it counts: a branch that cannot be foretold takes longer.
+        # Few are worth it: to go through all of them, and write each, takes longer.
+        whole = len(w) - len(w) % 64
+        for begin in range(0, whole, 64):
+            bits = outside(w, begin, least, most)
+            while bits:
+                column[n] = begin + first_bit(bits)
+                n += 1
+                bits &= bits - 1
+        for j in range(whole, len(w)):
             column[n] = j
-            n += is_worth[j]
+            n += not ((w[j] > least) & (w[j] < most))
         return column[:n]
     for j in range(len(w)):
         x = np.float64(w[j])
@@ -436,9 +439,11 @@ def _savings_on(
         m += error[i] > floor
     if one.is_last:
         m = 0
-    slope, deep_line = room.no_slope, several[:0]
+    deep_line = room.deep_line[:m]
+    slope = room.no_slope
     if m:
-        slope, deep_line = np.empty((m, depth)), np.empty(m, dtype=np.int64)
+        place = room.slope if m * depth <= len(room.slope) else np.empty(m * depth)
+        slope = place[: m * depth].reshape(m, depth)
     largest = 0.0
     for k in range(m):
         i = several[k]
@@ -518,7 +523,8 @@ def _price_of(savings: _Savings, capacity: int, floor: float, guess: float, room
     """Return how many slopes are above the floor, and the one after the ``capacity`` largest, or the floor."""
     most = len(savings.first) + savings.slope.size + 1
     if most > len(room.item):
-        room = _room_for(most)
+        places, marks = np.empty((6, 1), dtype=np.int64), np.zeros(1, dtype=np.bool_)
+        room = _room_in(np.empty((8, most)), places, marks)
     item = room.item
     n = 0
     for slope in savings.first:

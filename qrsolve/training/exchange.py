@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 class Exchange:
@@ -14,6 +18,11 @@ class Exchange:
 
     def __init__(self) -> None:
         self._lent: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def is_lending(self) -> bool:
+        """Whether some parameter has other memory now."""
+        return bool(self._lent)
 
     def lend(self, name: str, parameter: Tensor, working: Tensor) -> None:
         """Let a parameter have the memory of ``working``, of its own shape, dtype and device."""
@@ -31,7 +40,25 @@ class Exchange:
         """
         now = parameter.data
         working, own = self._lent.pop(name, (None, now))
-        if working is None or own.device != now.device or own.dtype != now.dtype or own.shape != now.shape:
+        if working is not None and now.data_ptr() == working.data_ptr():
+            parameter.data = own
+            return working, own
+        if working is None or (now.device, now.dtype, now.shape) != (own.device, own.dtype, own.shape):
             return now.clone(), now
         parameter.data = own
-        return (working if now.data_ptr() == working.data_ptr() else now), own
+        return now, own
+
+
+def is_within_step(optimizers: Sequence[Optimizer]) -> bool:
+    """Whether the step whose hook asks was called by another step of these optimizers.
+
+    Torch runs the hooks of an optimizer around the step of its class and around that of the class above it, if the one
+    calls the other and both have been used.
+    """
+    hooked = sys._getframe(2)
+    above = hooked.f_back
+    while above is not None:
+        if above.f_code is hooked.f_code and any(above.f_locals.get("self") is other for other in optimizers):
+            return True
+        above = above.f_back
+    return False

@@ -19,7 +19,7 @@ from qrsolve.errors import ModelError, QRSolveError
 from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.training.centring import Centring
-from qrsolve.training.exchange import Exchange
+from qrsolve.training.exchange import Exchange, is_within_step
 from qrsolve.training.groups import Selector, find_afferents
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
@@ -109,7 +109,7 @@ class Projector:
         self.n_steps = 0
         self._handles: list[RemovableHandle] = []
         self._attached: list[Optimizer] = []
-        self._exchange = Exchange()
+        self._exchange, self._n_within = Exchange(), 0
         self._generator = torch.Generator().manual_seed(seed)
         self._states = [
             PopulationState(
@@ -250,6 +250,10 @@ class Projector:
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._exchange.is_lending and is_within_step(self._attached):
+            self._n_within += 1
+            return None
+        self._n_within = 0  # where something is lent, a step came to no end
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if self._centring is not None and closure is None:
             # A closure makes its gradients within the step, where biases have to be the plain ones.
@@ -268,8 +272,10 @@ class Projector:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
 
-    @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._n_within:
+            self._n_within -= 1
+            return
         self.n_steps += 1
         stage = self.stage
         if self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
@@ -353,8 +359,12 @@ class Projector:
     def _parameter(self, name: str) -> Tensor:
         """Return a projected parameter as the model has it now."""
         module, attribute = self._owners[name]
-        parameter = getattr(module, attribute)
-        assert isinstance(parameter, Tensor)
+        parameter = module._parameters.get(attribute)
+        if parameter is None:
+            raise ModelError(
+                f"'{name}' is a parameter of the model no longer, so projections would be lost; prune or parametrize a "
+                "model before a projector is made, or after it is finalized"
+            )
         return parameter
 
     def _synchronised(self, state: PopulationState) -> PopulationState:

@@ -75,7 +75,10 @@ class PopulationState:
     _alphabet: Alphabet | None = field(default=None, repr=False)
     _repeated: Repeated | None = field(default=None, repr=False)
 
+    _only_drifts: bool = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
+        self._only_drifts = self.method.only_drifts and len(self.latent) == 1 and not self.population.empty
         latent = self.population.matrix(self.latent)
         self.memory = self.method.start(latent, self._fan_in(), self.generator)
         self._set_latent(latent)
@@ -114,8 +117,9 @@ class PopulationState:
     ) -> None:
         """Take over what the optimizer made of the latents, and replace deployed weights by the new projection."""
         if not self._advance_again(moved, deployed, stage):
-            self.move(moved, deployed, gradients, learning_rate)
-            self._write_projection(deployed, stage)
+            with torch.no_grad():
+                self.move(moved, deployed, gradients, learning_rate)
+                self._write_projection(deployed, stage)
 
     def _write_projection(self, deployed: dict[str, Tensor], stage: Stage) -> None:
         for name, tensor in self.project(stage).items():
@@ -123,10 +127,10 @@ class PopulationState:
 
     def _advance_again(self, moved: dict[str, Tensor], deployed: dict[str, Tensor], stage: Stage) -> bool:
         """Do the same as in the step before with next to no other work, if nothing but the weights is new."""
-        known, drift = self._repeated, self.method.drift
-        if known is None or known.prepared is None or not self.method.only_drifts or len(moved) > 1:
+        known = self._repeated
+        if known is None or known.prepared is None or not self._only_drifts or not stage.is_snapped or stage.is_frozen:
             return False
-        if not stage.is_snapped or stage.is_frozen or self._explores(stage) or self._is_due() or self.population.empty:
+        if self._explores(stage) or self._is_due():
             return False
         ((name, latent),) = self.latent.items()
         own = deployed[name]
@@ -135,9 +139,10 @@ class PopulationState:
         h = self._importance(latent.flatten(1))
         if not known.fits(self._alphabet, self.population.groups, h):
             return False
-        latent.copy_(moved[name])  # the same memory, as a rule: then nothing is done
+        if moved[name] is not latent:
+            latent.copy_(moved[name])
         # Only what a limit binds is prepared, so that there is something to drift to.
-        solution = known.prepared.solve(latent.flatten(1), h, own, drift)
+        solution = known.prepared.solve(latent.flatten(1), h, own, self.method.drift)
         if solution is None:
             known.prepared = None
             self._write_projection(deployed, stage)
