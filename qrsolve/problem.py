@@ -39,7 +39,8 @@ class ChoiceProblem:
         ``w`` is not a matrix, ``h`` has another shape, a scope is missing, there are several groups of classes, a
         block does not divide the columns, or a target where the values must be 0 is not.
     ModelError
-        NaN or inf in ``w``, or an importance that is not positive and finite; the message gives the position.
+        NaN or inf in ``w``, or an importance that is not positive and finite; the message gives the position. Or values
+        or importance are on another device than ``w``.
     """
 
     w: Tensor
@@ -69,6 +70,8 @@ class ChoiceProblem:
                 n_parts := group.n_parts(self.n_rows, self.n_columns),
             ):
                 raise ShapeError(f"{group.limit}: {tuple(group.capacity.shape)} capacities for {n_parts} parts")
+        _require_device("values", None if self.alphabet is None else self.alphabet.values, self.w)
+        _require_device("importance", self.h, self.w)
         _require_finite("weights", self.w)
         for region in self.empty:
             if n_targets := int(torch.count_nonzero(region.part(self.w))):
@@ -90,6 +93,13 @@ class ChoiceProblem:
     def n_columns(self) -> int:
         """Number of sources."""
         return int(self.w.shape[1])
+
+    def to(self, device: torch.device) -> ChoiceProblem:
+        """Return the same problem on another device."""
+        if self.w.device == device:
+            return self
+        alphabet = None if self.alphabet is None else self.alphabet.to(device)
+        return replace(self, w=self.w.to(device), alphabet=alphabet, h=None if self.h is None else self.h.to(device))
 
     def with_capacity(self, capacities: tuple[int | Tensor, ...]) -> ChoiceProblem:
         """Return the same problem with other capacities, in the order of its groups."""
@@ -126,6 +136,11 @@ def can_count_once(alphabet: Alphabet | None, groups: Iterable[Group]) -> bool:
         return True
     counts_sources = all(group.counts == "sources" for group in groups)
     return counts_sources and bool((alphabet.values == 0).all(dim=0).any())
+
+
+def _require_device(name: str, tensor: Tensor | None, w: Tensor) -> None:
+    if tensor is not None and tensor.device != w.device:
+        raise ModelError(f"{name} on {tensor.device}, targets on {w.device}; move one with .to(device)")
 
 
 def _require_finite(what: str, matrix: Tensor) -> None:

@@ -60,6 +60,12 @@ class Solution:
     bound: float | None = None
     reason: str = ""
 
+    def to(self, device: torch.device) -> Solution:
+        """Return the same solution on another device."""
+        choice = None if self.choice is None else self.choice.to(device)
+        index = None if self.index is None else self.index.to(device)
+        return replace(self, choice=choice, index=index, prices=tuple(price.to(device) for price in self.prices))
+
     def values(self, problem: ChoiceProblem, dtype: torch.dtype | None = None) -> Tensor:
         """Return the chosen values as a dense (n_rows, n_columns) matrix, in the dtype of the targets by default."""
         if self.choice is None:

@@ -32,6 +32,27 @@ def types_chip(max_fan_in: int = 6, max_synapses: int = 3, scope: str = "layer")
     )
 
 
+def given_types_chip(max_fan_in: int = 6, max_synapses: int = 3) -> HardwareSpec:
+    """Return a chip with two excitatory and one inhibitory type of given values."""
+    return HardwareSpec.model_validate(
+        {
+            "schema": 1,
+            "name": "given_types_chip",
+            "title": "Given types",
+            "weights": {
+                "kind": "synapse_types",
+                "types": [
+                    {"name": "a", "sign": "positive", "value": 0.3},
+                    {"name": "b", "sign": "positive", "value": 0.1},
+                    {"name": "c", "sign": "negative", "value": 0.2},
+                ],
+                "composition": {"max_synapses": max_synapses},
+            },
+            "limits": [{"kind": "fan_in", "max": max_fan_in, "counts": "synapses"}],
+        }
+    )
+
+
 def fan_in_chip(max_fan_in: int = 4) -> HardwareSpec:
     """Return a chip with real weights and a fan-in counted in sources."""
     return HardwareSpec.model_validate(

@@ -58,6 +58,7 @@ def narrowed(problem: ChoiceProblem, options: OpenOptions) -> Narrowed:
     ----------
     Dantzig, Fulkerson, Johnson, *Operations Research* 2, 1954, sec. 3 (variables fixed by reduced costs).
     """
+    problem = problem.to(torch.device("cpu"))
     priced = next((solver for solver in _PRICED if not solver.refusal(problem)), None)
     solution = None if priced is None else priced.solve(problem)
     start = None if solution is None or solution.choice is None else _taken(problem, options, solution)
@@ -67,7 +68,7 @@ def narrowed(problem: ChoiceProblem, options: OpenOptions) -> Narrowed:
         return Narrowed(options, None, 0.0)
     prices = () if solution is None else solution.prices
     capacities = [i for i in binding_groups(problem) if not problem.groups[i].counts_classes]
-    multipliers = torch.cat([prices[i].double().cpu() for i in capacities]) if prices and capacities else None
+    multipliers = torch.cat([prices[i].double() for i in capacities]) if prices and capacities else None
     bound, with_each = _bounds(options, multipliers, problem)
     known = float(options.cost[start].sum())
     stays = with_each <= known + _ROUNDING * (known + options.base)
@@ -77,17 +78,17 @@ def narrowed(problem: ChoiceProblem, options: OpenOptions) -> Narrowed:
 
 
 def _taken(problem: ChoiceProblem, options: OpenOptions, solution: Solution) -> Tensor:
-    """Return the Booleans of a choice: of each entry the cheapest that counts no more in any limit."""
+    """Return the Booleans of a choice on the CPU: of each entry the cheapest that counts no more in any limit."""
     assert solution.choice is not None
-    chosen = solution.choice.cpu()
+    chosen = solution.choice
     if solution.index is not None:
         assert problem.alphabet is not None
         assert problem.alphabet.free_zero is not None  # the columns that are not listed are left out
-        chosen = torch.full(problem.w.shape, problem.alphabet.free_zero).scatter_(1, solution.index.cpu(), chosen)
-    values = Solution(solution.status, solution.solver, chosen).values(problem, torch.float64).cpu()
+        chosen = torch.full(problem.w.shape, problem.alphabet.free_zero).scatter_(1, solution.index, chosen)
+    values = Solution(solution.status, solution.solver, chosen).values(problem, torch.float64)
     # Of each way of counting, what each option of the choice counts.
     counts = {
-        "synapses": chosen if problem.alphabet is None else problem.alphabet.use.cpu()[chosen],
+        "synapses": chosen if problem.alphabet is None else problem.alphabet.use[chosen],
         "sources": (values != 0).long(),
     }
     group = class_group(problem)

@@ -90,7 +90,7 @@ class PopulationState:
         self.parameters = None if self.parameters is None else self.parameters.to(device)
         self.wiring = None if self.wiring is None else self.wiring.to(device)
         self.memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
-        self.solution = None
+        self.solution = None if self.solution is None else self.solution.to(device)
         self._alphabet = None
         self._repeated = None
 
