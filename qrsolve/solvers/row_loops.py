@@ -353,7 +353,7 @@ def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, ro
     slope, offset = table.leave_slope[scope], table.leave_offset[scope]
     column = room.column
     floor *= 1 - _ROUNDING
-    n = 0
+    n, whole = 0, len(w) - len(w) % 64
     if not len(h):
         # What a synapse saves grows with the target on each side of zero.
         low, high = -np.inf, np.inf
@@ -365,7 +365,6 @@ def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, ro
         # A target that is at or beyond an end is still so when the end is rounded to the precision of the targets.
         least, most = w.dtype.type(low * (1 - _ROUNDING)), w.dtype.type(high * (1 - _ROUNDING))
         # Few are worth it: to go through all of them, and write each, takes longer.
-        whole = len(w) - len(w) % 64
         for begin in range(0, whole, 64):
             bits = outside(w, begin, least, most)
             while bits:
@@ -376,17 +375,31 @@ def _worth(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, ro
             column[n] = j
             n += not ((w[j] > least) & (w[j] < most))
         return column[:n]
+    # All synapses of a connection save no more than its whole squared error.
+    error = room.item
     for j in range(len(w)):
         x = np.float64(w[j])
-        # All synapses of a connection save no more than its whole squared error.
-        error = h[j] * x * x
-        if not error < floor:
-            saved = 0.0
-            for k in range(len(slope)):
-                saved = max(saved, slope[k] * x + offset[k])
+        error[j] = h[j] * x * x
+    for begin in range(0, whole, 64):
+        bits = outside(error, begin, -np.inf, floor)
+        while bits:
+            j = begin + first_bit(bits)
             column[n] = j
-            n += (saved * h[j] >= floor) | (not error < np.inf)
+            n += _saves(w[j], h[j], floor, slope, offset)
+            bits &= bits - 1
+    for j in range(whole, len(w)):
+        column[n] = j
+        n += not error[j] < floor and _saves(w[j], h[j], floor, slope, offset)
     return column[:n]
+
+
+@compiled
+def _saves(x: float, weight: float, floor: float, slope: FloatArray, offset: FloatArray) -> bool:
+    """Whether a first synapse saves the floor, by the lines of `Alphabet.leaving_zero`, or a number is not finite."""
+    most = 0.0
+    for k in range(len(slope)):
+        most = max(most, slope[k] * np.float64(x) + offset[k])
+    return most * weight >= floor or not weight * np.float64(x) * np.float64(x) < np.inf
 
 
 @compiled
