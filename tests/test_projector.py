@@ -10,6 +10,7 @@ import pytest
 import torch
 from chips import ForwardWatch, fan_in_chip, fewest_synapses, types_chip
 from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune
 
 import qrsolve
 from qrsolve import ModelError, QRSolveError, ShapeError
@@ -381,6 +382,21 @@ def test_nan_weight_is_named_when_training_diverges() -> None:
     x, y = batches(1)[0]
     with pytest.raises(ModelError, match=r"'0.weight': weights: nan at \[0, 0\]; needed finite numbers"):
         run(model, optimizer, [(x * torch.nan, y)])
+
+
+@pytest.mark.parametrize("how", ["pruned", "parametrized"])
+def test_a_parameter_that_is_taken_away_later_is_named(how: str) -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attach(types_chip(FAN_IN, SYNAPSES), model, optimizer)
+    run(model, optimizer, batches(1))
+    layer = model[0]
+    if how == "pruned":
+        prune.random_unstructured(layer, "weight", amount=0.5)
+    else:
+        parametrize.register_parametrization(layer, "weight", nn.Tanh())
+    with pytest.raises(ModelError, match=r"'0\.weight' is a parameter of the model no longer"):
+        run(model, optimizer, batches(1))
 
 
 def test_public_names() -> None:
