@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -138,6 +139,31 @@ def test_a_step_that_fails_loses_nothing(method: Method) -> None:
     descend(model, optimizer)
     assert projector.check().is_compliant
     assert [parameter.data_ptr() for parameter in weights(model)] == [view.data_ptr() for view in views]
+
+
+@pytest.mark.parametrize("then", ["project", "finalize", "detach", "load_state_dict"])
+def test_what_follows_a_step_that_fails(then: str) -> None:
+    model = small_model()
+
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    optimizer = Watched(model, lambda: None)
+    projector = Projector(types_chip(6, 3), model)
+    views = [parameter.detach() for parameter in weights(model)]
+    projector.attach(optimizer)
+    descend(model, optimizer)
+    saved, before = copy.deepcopy(projector.state_dict()), [view.clone() for view in views]
+    optimizer.look = fail
+    with pytest.raises(RuntimeError, match="out of memory"):
+        descend(model, optimizer, 1)
+    getattr(projector, then)(*([saved] if then == "load_state_dict" else []))
+    assert [parameter.data_ptr() for parameter in weights(model)] == [view.data_ptr() for view in views]
+    assert projector.check().is_compliant
+    latents = torch.cat([latent.flatten() for state in projector._states for latent in state.latent.values()])
+    assert len(latents.unique()) > 50, "latent weights are not those that were projected"
+    if then in ("detach", "load_state_dict"):
+        assert all(torch.equal(view, old) for view, old in zip(views, before, strict=True))
 
 
 def test_a_model_that_changes_its_dtype_after_a_step_that_failed() -> None:

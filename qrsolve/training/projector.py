@@ -158,6 +158,7 @@ class Projector:
 
     def project(self) -> None:
         """Write the projection of the latent weights into the model."""
+        self._recover()
         stage = self.stage
         for state in self._states:
             self._write(self._synchronised(state).project(stage))
@@ -171,6 +172,7 @@ class Projector:
             By population; each with its certificate, relative to the last latent weights.
         """
         self._require_open()
+        self._recover()
         final = Stage(0.0, is_snapped=True, is_frozen=False)
         projections = {}
         for state in self._states:
@@ -190,6 +192,7 @@ class Projector:
 
     def detach(self) -> None:
         """Remove the hooks; the model keeps its projected weights."""
+        self._recover()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -232,6 +235,7 @@ class Projector:
         names = [s.population.name for s in self._states]
         if set(saved) != set(names):
             raise ModelError(f"the saved state has {', '.join(saved)}; this projector has {', '.join(names)}")
+        self._recover()
         self.n_steps = int(state["n_steps"])
         self._seed_exploration(int(state["seed"]))
         self._generator.set_state(state["generator"].cpu())
@@ -324,10 +328,8 @@ class Projector:
     @contextmanager
     def _projected(self) -> Iterator[None]:
         stage = self.stage
+        self._recover()
         for state in self._states:
-            moved, _ = self._take_back(state)
-            for name, latent in state.latent.items():
-                latent.copy_(moved[name])
             self._write(state.project(stage))
         try:
             yield
@@ -351,6 +353,14 @@ class Projector:
         for name in state.latent:
             moved[name], deployed[name] = self._exchange.take_back(name, self._parameter(name))
         return moved, deployed
+
+    def _recover(self) -> None:
+        """Take back what is lent within a step, or since one that came to no end, and what became of it."""
+        if self._exchange.is_lending:
+            for state in self._states:
+                moved, _ = self._take_back(state)
+                for name, latent in state.latent.items():
+                    latent.copy_(moved[name])
 
     def _write(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in weights.items():
