@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qrsolve.training import GradR, Method, Projector, SoftDeepR, StraightThrough
 from qrsolve.training.exchange import Exchange
+from qrsolve.training.methods.base import Step
 
 
 class Watched(torch.optim.SGD):
@@ -66,6 +67,32 @@ def test_whoever_looks_at_the_memory_of_a_parameter_sees_deployable_weights(meth
             assert parameter.data_ptr() == view.data_ptr(), "a parameter gets its own memory back"
             old.copy_(view)
     assert seen == 10
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_method_sees_the_latents_before_the_step_unless_it_does_not_look(looks: bool) -> None:
+    seen: list[tuple[Tensor, Tensor, Tensor | None, bool]] = []
+
+    class Looking(Method):
+        name = "looking"
+        reads_latent = looks
+
+        def update(self, step: Step) -> None:
+            is_one = step.latent.data_ptr() == step.moved.data_ptr()
+            seen.append((step.latent.clone(), step.moved.clone(), step.gradient, is_one))
+            step.latent.copy_(step.moved)
+
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Projector(types_chip(6, 3), model, method=Looking()).attach(optimizer)
+    descend(model, optimizer, 1)
+    assert len(seen) == 2
+    for latent, moved, gradient, is_one in seen:
+        assert is_one is not looks
+        assert gradient is not None
+        expected = latent.sub(gradient, alpha=0.1) if looks else latent
+        torch.testing.assert_close(moved, expected, rtol=0, atol=0)
+        assert float(gradient.abs().max()) > 0
 
 
 @pytest.mark.parametrize("fails_first", [False, True])
