@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import qrsolve.training.methods as package
-from qrsolve import Alphabet, QRSolveError
+from qrsolve import Alphabet, HardwareSpec, QRSolveError
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solvers.heuristics import GreedyDecomposition
 from qrsolve.spec import parse_spec
@@ -414,3 +414,28 @@ def test_value_gradients_add_up_over_the_weights_that_use_them() -> None:
         mine = torch.isclose(before.double(), value, atol=1e-6)
         assert bool(mine.any())
         assert float(total) == pytest.approx(float(gradient.double()[mine].sum()), rel=1e-6)
+
+
+def test_latents_do_not_drift_while_a_stage_leaves_nothing_out() -> None:
+    # No zero among the values: until they snap, there is nothing to choose, and weights are their latents.
+    spec = HardwareSpec.model_validate(
+        {
+            "schema": 1,
+            "name": "signs",
+            "title": "Signs",
+            "weights": {"kind": "codebook", "scope": "layer", "n_values": 2, "zero": False},
+            "limits": [{"kind": "fan_in", "max": 12, "counts": "sources"}],
+        }
+    )
+    torch.manual_seed(0)
+    model = nn.Linear(12, 5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    projector = Projector(spec, model, method=StraightThrough(decay=0.3), compliant="at_end", total_steps=100)
+    projector.attach(optimizer)
+    for _ in range(3):
+        before = model.weight.detach().clone()
+        optimizer.zero_grad()
+        model(torch.randn(4, 12)).square().sum().backward()
+        optimizer.step()
+        assert model.weight.grad is not None
+        torch.testing.assert_close(model.weight.detach(), before.sub(model.weight.grad, alpha=0.1), rtol=0, atol=0)

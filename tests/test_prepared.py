@@ -122,6 +122,23 @@ def test_tables_stay_when_an_equal_alphabet_that_made_them_ends() -> None:
     assert rows.solve(targets(1))
 
 
+def test_the_same_memory_in_another_precision() -> None:
+    from qrsolve.solvers.compiled_rows import CompiledRows
+
+    double = targets(0, torch.float64)
+    memory = torch.empty_like(double)
+    single = memory.view(torch.float32).flatten()[: memory.numel()].view(12, 50)
+    rows = CompiledRows(50, TYPES, torch.full((12,), 9), None, 18)
+    single.copy_(targets(1))
+    assert rows.solve(single)
+    memory.copy_(double)
+    assert single.data_ptr() == memory.data_ptr()
+    assert rows.solve(memory)
+    problem = ChoiceProblem(double, TYPES, (Group("row", 9, limit="fan_in"),))
+    choice, columns, price = (torch.from_numpy(found) for found in (rows.choice, rows.columns, rows.price))
+    assert certify(problem, Solution(Status.OPTIMAL, "prices", choice, columns, (price,))).is_optimal
+
+
 class Sequence(nn.Module):
     def __init__(self) -> None:
         super().__init__()
