@@ -49,7 +49,7 @@ def load_spec(name_or_path: str | os.PathLike[str] | HardwareSpec) -> HardwareSp
         shown = str(path)
     else:
         path = FilePath(shown)
-    return parse_spec(_read_text(path, shown), shown)
+    return parse_spec(read_text(path, shown), shown)
 
 
 def parse_spec(text: str, shown: str = "<text>") -> HardwareSpec:
@@ -106,7 +106,8 @@ def _unknown_name(name: str) -> str:
     return f"no chip is called '{name}'; a file of your own needs its ending, as in '{name}.yaml'{hint}"
 
 
-def _read_text(path: FilePath, shown: str) -> str:
+def read_text(path: FilePath, shown: str) -> str:
+    """Return the text of a YAML file; `SpecError` where there is none or it is no text."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

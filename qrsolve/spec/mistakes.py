@@ -17,10 +17,10 @@ Mistake = tuple[Path, str]
 class Mistakes:
     """The mistakes of one document, compared with the schema that it has to follow."""
 
-    def __init__(self, document: Document, shown: str) -> None:
+    def __init__(self, document: Document, shown: str, schema: Node | None = None) -> None:
         self.document = document
         self.shown = shown
-        self.schema = json_schema()
+        self.schema = json_schema() if schema is None else schema
         self.misspelled: set[Path] = set()
 
     def listed(self, error: ValidationError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qrsolve.spec.facts import Part
 from qrsolve.spec.hardware import HardwareSpec
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -16,7 +17,12 @@ def json_schema() -> Node:
     Editors with a YAML language server take it from the first line of a file:
     ``# yaml-language-server: $schema=schema.json``.
     """
-    schema = HardwareSpec.model_json_schema(by_alias=True)
+    return part_schema(HardwareSpec)
+
+
+def part_schema(part: type[Part]) -> Node:
+    """Return the JSON schema (draft 7) of a part of the language with all that it holds."""
+    schema = part.model_json_schema(by_alias=True)
     definitions = {name: _as_draft_7(part) for name, part in schema.pop("$defs").items()}
     return {"$schema": DRAFT_7, **_as_draft_7(schema), "definitions": definitions}
 
