@@ -167,7 +167,8 @@ def _order(kind: LayerKind, axis: int, n: int, at: str) -> tuple[int, ...]:
             return (1, 0, *range(2, n))
         if axis == n - 1:
             return (n - 1, n - 2, *range(n - 2))
-        raise ShapeError(f"{at}'neurons_axis' is {axis}; the {_NAMES[kind]} of {n} dimensions has it at 0, 1 or {n - 1}")
+        where = f"the {_NAMES[kind]} of {n} dimensions has it at 0, 1 or {n - 1}"
+        raise ShapeError(f"{at}'neurons_axis' is {axis}; {where}")
     return (axis, *(other for other in range(n) if other != axis))
 
 

@@ -37,7 +37,8 @@ def _names(value: object, info: ValidationInfo) -> object:
     if value is None:
         return None
     if not items or any(not isinstance(name, str) or not name for name in items):
-        text = f"'{info.field_name}' is {short(str(value))}; needed the name of a population or tensor, or a list of these"
+        came = f"'{info.field_name}' is {short(str(value))}"
+        text = f"{came}; needed the name of a population or tensor, or a list of these"
         raise refusal(Conflict((), text))
     return tuple(items)
 
@@ -171,9 +172,7 @@ class NetworkSpec(Part):
         return cls.model_construct(
             schema_version=1,
             layers=tuple(
-                Layer.model_construct(
-                    tensor=name, population=population.get(name), role=known.get(name), groups=1
-                )
+                Layer.model_construct(tensor=name, population=population.get(name), role=known.get(name), groups=1)
                 for name in names
             ),
             signs={},
