@@ -87,8 +87,7 @@ def _shared_memories(plan: Plan) -> list[SynapseMemory]:
 def _largest_bits(spec: HardwareSpec, population: Population, memory: SynapseMemory) -> int:
     """Return the bits of a population if all its synapses are in use."""
     full = torch.full((population.n_rows, population.n_columns), _most_per_connection(population))
-    synapses = population.split(full)
-    return memory.packed_usage(layer_shape(spec, population.shapes), [synapses[name] for name in population.names])
+    return memory.packed_usage(layer_shape(spec, population.layouts), population.parts(full))
 
 
 def _divided_bits(plan: Plan, memory: SynapseMemory, saved: list[Tensor]) -> list[int]:
@@ -113,7 +112,7 @@ def _divided_bits(plan: Plan, memory: SynapseMemory, saved: list[Tensor]) -> lis
 
 def _with_bits(spec: HardwareSpec, population: Population, memory: SynapseMemory, bits: int) -> Population:
     """Limit a population to what fits its bits; bounds of projections hold for all of the memory."""
-    layer, size = layer_shape(spec, population.shapes), _most(population)
+    layer, size = layer_shape(spec, population.layouts), _most(population)
 
     def fitting(n_bits: int) -> tuple[int, int]:
         group = memory.model_copy(update={"max": n_bits, "reserved": 0}).group_of(layer)

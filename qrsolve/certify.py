@@ -137,7 +137,12 @@ def _violations(problem: ChoiceProblem, claim: Claim, solution: Solution) -> tup
             part = int(excess.argmax())
             name = group.limit or group.kind
             found.append(Violation(name, f"{group.kind} {part}", float(totals[part]), float(capacity[part])))
-    values = solution.values(problem, torch.float64) if problem.empty else claim.v
+    values = solution.values(problem, torch.float64) if problem.empty or problem.signs else claim.v
+    if problem.signs:
+        wrong = (values * torch.tensor(problem.signs, dtype=values.dtype, device=values.device) < 0).sum(dim=0)
+        if len(wrong) and int(wrong.max()) > 0:
+            column = int(wrong.argmax())
+            found.append(Violation("signs", f"column {column}", float(wrong[column]), 0.0))
     for region in problem.empty:
         totals = (region.part(values) != 0).sum(dim=1)
         if len(totals) and int(totals.max()) > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -12,10 +13,13 @@ from qrsolve.compile import Plan, Population, layer_shape
 from qrsolve.energy import memory_energy
 from qrsolve.limit_report import LayerReport, LimitRow, Report
 from qrsolve.model_file import require_finite
+from qrsolve.network_usage import Counted, network_usage
 from qrsolve.problem import Group
 from qrsolve.reach_usage import reach_row
 from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
+from qrsolve.spec.layout import unravel
 from qrsolve.type_usage import TypeUsage
+from qrsolve.undecided import Undecided
 from qrsolve.usage import Usage, usage_of, with_copies
 
 _LISTED = 4
@@ -53,34 +57,50 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     the text says "at least".
     """
     layers: dict[str, LayerReport] = {}
-    totals, n_held = [0] * len(plan.spec.limits), [0] * len(plan.spec.limits)
-    family = plan.spec.weights.family()
-    usages = []
+    usages, counted = [], []
+    undecided = list(plan.undecided)
     for population in plan.populations:
+        chip = population.held_to(plan.spec)
         matrix = population.matrix(weights).cpu()
         for name in population.names:
             require_finite(name, weights[name])
         usage = usage_of(population, matrix, None if parameters is None else parameters.get(population.name))
         usages.append(usage)
-        rows = []
-        layer = layer_shape(plan.spec, population.shapes)
-        synapses = with_copies(usage, family)
-        for i, limit in enumerate(plan.spec.limits):
+        layer = layer_shape(chip, population.layouts, population.map_sizes)
+        synapses = with_copies(usage, chip.weights.family())
+        by_limit = {}
+        for i, limit in enumerate(chip.limits):
             if (row := _limit_row(usage, limit, layer, synapses)) is not None:
-                rows.append(row)
-                totals[i] += row.value
-                n_held[i] += 1
-        if (group := plan.spec.weights.group()) is not None:
+                by_limit[i] = row
+            elif (reason := limit.not_counted(layer)) and population.held_by(limit):
+                undecided.append(Undecided(limit.kind, f"'{population.name}': {reason}"))
+        counted.append(Counted(population, layer, matrix, synapses, by_limit))
+        rows = list(by_limit.values())
+        if (group := chip.weights.group()) is not None:
             rows.append(_sign_row(usage) if usage.by_type is None else _type_row(usage, usage.by_type, group.limit))
+        if population.signs:
+            rows.append(_given_sign_row(usage))
         if population.family is not None:
             rows.append(_values_row(usage))
         types = None if usage.by_type is None else usage.by_type.found.types
         layers[population.name] = LayerReport(
-            tuple(rows), usage.named_values(), usage.values_from, () if types is None else tuple(types.tolist())
+            tuple(rows),
+            usage.named_values(),
+            usage.values_from,
+            () if types is None else tuple(types.tolist()),
+            population.described(),
         )
-    shared = (_shared_row(plan, *counts) for counts in zip(plan.spec.limits, totals, n_held, strict=True))
-    network = tuple(row for row in shared if row is not None)
-    return Report(layers, network, plan.not_enforced, plan.remarks, memory_energy(plan, usages))
+    network, open_rules = network_usage(plan, counted)
+    undecided += open_rules
+    return Report(
+        layers,
+        tuple(network),
+        plan.not_enforced,
+        plan.remarks,
+        memory_energy(plan, usages),
+        tuple(undecided),
+        dict(plan.left_out),
+    )
 
 
 def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> LimitRow | None:
@@ -102,8 +122,8 @@ def _of_some(
     population = usage.population
     if len(held) == len(population.names):
         return usage, synapses, layer
-    names, shapes = tuple(population.names[i] for i in held), tuple(population.shapes[i] for i in held)
-    some = replace(population, names=names, shapes=shapes, roles=(), empty=())
+    names, layouts = tuple(population.names[i] for i in held), tuple(population.layouts[i] for i in held)
+    some = replace(population, names=names, layouts=layouts, roles=(), empty=(), signs=())
 
     def part(matrix: Tensor) -> Tensor:
         pieces = matrix.split(list(population.widths), dim=1)
@@ -157,9 +177,10 @@ def _places(usage: Usage, synapses: Tensor) -> str:
 def _whole_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> LimitRow | None:
     """Count packed bits, places of zeros, or what a shape takes; ``None`` for a limit of parts, or of synapses only."""
     population, where = usage.population, f"'{usage.population.name}'"
-    rows, columns = usage.matrix.shape
-    parts, asked = population.split(synapses), limit.group_of(layer)
-    bits = limit.packed_usage(layer, [parts[name] for name in population.names])
+    rows, columns = layer.rows, layer.columns
+    parts, asked = population.parts(synapses), limit.group_of(layer)
+    synapses = torch.cat([part.flatten(1) for part in parts], dim=1)
+    bits = limit.packed_usage(layer, parts)
     value = limit.usage_of(layer) if bits is None else bits
     if asked is not None and asked.counts == "places":
         counted = _places(usage, synapses)
@@ -169,8 +190,8 @@ def _whole_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tens
     elif value is None:
         return None
     elif bits is None:
-        counted = f"{rows:,} neurons"
-        if limit.kind != "neurons":
+        counted = f"{rows:,} neurons" if layer.map_sizes in (None, ()) else _places_of_a_map(layer)
+        if limit.kind not in ("neurons", "neuron_memory"):
             counted += f" x {columns:,} sources = {value:,}"
     elif limit.usage_of(layer) is None:
         counted = _n(int(synapses.sum()), "synapse")
@@ -236,11 +257,33 @@ def _sign_row(usage: Usage) -> LimitRow:
     return LimitRow("sign", where, 2, 1, text)
 
 
+def _places_of_a_map(layer: LayerShape) -> str:
+    assert layer.map_sizes is not None  # asked by the caller
+    return f"{layer.rows:,} filters x {' x '.join(map(str, layer.map_sizes))} places"
+
+
+def _given_sign_row(usage: Usage) -> LimitRow:
+    """Count the weights of the other sign than the one that the network gives their source."""
+    name = f"'{usage.population.name}'"
+    wrong = usage.matrix * torch.tensor(usage.population.signs, dtype=usage.matrix.dtype) < 0
+    n_wrong = int(wrong.sum())
+    if not n_wrong:
+        return LimitRow("signs", name, 0, 0, f"{name}: all weights have the given sign of their source")
+    row, column = (int(i) for i in wrong.nonzero()[0])
+    where = usage.population.place(row, column)
+    given = "1 (excitatory)" if usage.population.signs[column] > 0 else "-1 (inhibitory)"
+    weights = "1 weight has" if n_wrong == 1 else f"{n_wrong:,} weights have"
+    value = f"{where} is {usage.matrix[row, column].item():.7g}"
+    text = f"{value}; the sign of its source is {given}; {weights} the other sign"
+    return LimitRow("signs", where, n_wrong, 0, text)
+
+
 def _source(population: Population, column: int) -> str:
     """Name a source: its number, or its position (channel and kernel) in a convolution's filters."""
-    for name, shape, width in zip(population.names, population.shapes, population.widths, strict=True):
+    for name, layout, width in zip(population.names, population.layouts, population.widths, strict=True):
         if column < width:
-            inner = [int(i) for i in torch.unravel_index(torch.tensor(column), shape[1:])]
+            channels = width // max(prod(layout.rows_shape[2:]), 1)
+            inner = unravel(column, (channels, *layout.rows_shape[2:]))
             return f"'{name}', source {inner[0] if len(inner) == 1 else inner}"
         column -= width
     return f"'{population.name}', source {column}"
@@ -306,21 +349,6 @@ def _listed(usage: Usage) -> str:
         return ""
     listed = [f"{name} = {numbers[0]:.6g}" for name, numbers in values.items()]
     return f" ({', '.join(listed[:8])}{', ...' if len(listed) > 8 else ''})"
-
-
-def _shared_row(plan: Plan, limit: LimitKind, total: int, n_held: int) -> LimitRow | None:
-    """Count a limit that all populations share; ``None`` where each population has its own."""
-    if not limit.is_shared() or limit.not_enforced() or (limit.of and not n_held):
-        return None
-    capacity = plan.spec.total(limit)
-    n_chips = capacity // limit.capacity if limit.capacity else 1
-    where = "all layers together"
-    chips = f" on each of {n_chips} chips = {capacity:,}" if n_chips > 1 else ""
-    over = f" ({total - capacity:,} too many)" if total > capacity else ""
-    layers = _n(n_held if limit.of else len(plan.populations), "layer")
-    counted = f"{limit.unit} of {limit.kind}" if limit.unit else limit.kind
-    text = f"{layers}: {total:,} {counted} in all; {limit.kind} allows {limit.capacity:,}{chips}{over}"
-    return LimitRow(limit.kind, where, total, capacity, text)
 
 
 def _n(count: int, word: str) -> str:

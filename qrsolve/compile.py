@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from os import PathLike
@@ -13,13 +13,18 @@ import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
-from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
+from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError, SpecError
 from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.region import Region, emptied
 from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles, unknown_roles
 from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
+from qrsolve.spec.layout import Layout
+from qrsolve.spec.narrow import narrowed
+from qrsolve.spec.network import LayerRules, NetworkSpec
 from qrsolve.spec.packing import ListPacking
+from qrsolve.undecided import Undecided
+from qrsolve.wiring import Matrix, Wiring, given_signs, wire
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,8 @@ class Population:
     ----------
     names : tuple of str
         The afferent matrices, in the order in which their sources stand in a row.
-    shapes : tuple of tuple of int
-        Their shapes, neurons first; a convolution's filter (channels x kernel) is flattened to one row.
+    layouts : tuple of Layout
+        How each of them is stored; a convolution's filter (channels x kernel) is one row.
     family : AlphabetFamily or None
         The values that one connection can take; ``None`` for any real value.
     groups : tuple of Group
@@ -63,30 +68,62 @@ class Population:
         What each of its matrices is; ``None`` where that is not known. Empty where nothing is.
     empty : tuple of Region
         Where its matrix has no connections.
+    feeds : tuple of (tuple of int or None)
+        Of each matrix, the positions of the populations whose neurons its columns are; see `Matrix`.
+    outputs : tuple of (tuple of int or None)
+        Of each matrix, the sizes of the map that it makes; see `Matrix`.
+    signs : tuple of int
+        Given sign of each column: 1, -1, or 0 where it is free. Empty where none is given.
+    chip : HardwareSpec or None
+        The chip with the layer's own rules; ``None`` where it has none.
     """
 
     names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    layouts: tuple[Layout, ...]
     family: AlphabetFamily | None
     groups: tuple[Group, ...]
     memory: RoundedMemory | None = None
     roles: tuple[Role | None, ...] = ()
     empty: tuple[Region, ...] = ()
+    feeds: tuple[tuple[int, ...] | None, ...] = ()
+    outputs: tuple[tuple[int, ...] | None, ...] = ()
+    signs: tuple[int, ...] = ()
+    chip: HardwareSpec | None = None
 
     @cached_property
     def name(self) -> str:
         """The names of its matrices, joined by ``+``."""
         return "+".join(self.names)
 
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of its matrices as (neurons, sources of one neuron, *kernel)."""
+        return tuple(layout.rows_shape for layout in self.layouts)
+
     @property
     def n_rows(self) -> int:
-        """Number of neurons."""
+        """Number of neurons, or of filters."""
         return self.shapes[0][0]
 
     @cached_property
+    def n_neurons(self) -> int | None:
+        """Number of neurons, at every place of a convolution's map; ``None`` where its size is not known."""
+        return None if self.map_sizes is None else self.n_rows * prod(self.map_sizes)
+
+    @cached_property
+    def map_sizes(self) -> tuple[int, ...] | None:
+        """The sizes of the map that it makes, () where it makes none, ``None`` where they are not known."""
+        return common_map(self.outputs)
+
+    @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Number of sources of each matrix."""
-        return tuple(prod(shape[1:]) for shape in self.shapes)
+        """Number of columns of each matrix."""
+        return tuple(layout.width for layout in self.layouts)
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether it is one tensor, stored as its matrix: then `matrix` is a view."""
+        return len(self.layouts) == 1 and self.layouts[0].is_plain
 
     @property
     def n_columns(self) -> int:
@@ -102,45 +139,59 @@ class Population:
             A weight is missing or has another shape than the plan was compiled for.
         """
         parts = []
-        for name, shape, width in zip(self.names, self.shapes, self.widths, strict=True):
+        for name, layout in zip(self.names, self.layouts, strict=True):
             if name not in weights:
                 raise ShapeError(f"'{name}' is missing; the plan was compiled for it")
-            if weights[name].shape != shape:
+            if weights[name].shape != layout.shape:
                 raise ShapeError(
-                    f"'{name}' has shape {tuple(weights[name].shape)}; the plan was compiled for {shape}. "
+                    f"'{name}' has shape {tuple(weights[name].shape)}; the plan was compiled for {layout.shape}. "
                     "Compile again for the new shape."
                 )
-            weight = weights[name].detach()
-            parts.append(weight if len(shape) == 2 else weight.reshape(shape[0], width))
+            parts.append(layout.to_matrix(weights[name].detach()))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
         """Undo `matrix`: cut a (neurons, sources) matrix into the named weights, in their own shapes."""
-        if len(self.shapes) == 1 and len(self.shapes[0]) == 2:
-            return {self.names[0]: matrix}
+        if len(self.layouts) == 1:
+            return {self.names[0]: self.layouts[0].from_matrix(matrix)}
         parts = matrix.split(list(self.widths), dim=1)
-        return {name: part.reshape(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
+        return {n: layout.from_matrix(part) for n, layout, part in zip(self.names, self.layouts, parts, strict=True)}
+
+    def parts(self, matrix: Tensor) -> list[Tensor]:
+        """Cut a (neurons, sources) matrix into (neurons, sources of one neuron, *kernel) arrays, one per matrix."""
+        pieces = zip(self.layouts, matrix.split(list(self.widths), dim=1), strict=True)
+        return [layout.together(piece).reshape(layout.rows_shape) for layout, piece in pieces]
 
     def place(self, row: int, column: int) -> str:
-        """Name an entry of the matrix as users know it."""
-        for name, shape, width in zip(self.names, self.shapes, self.widths, strict=True):
+        """Name an entry of the matrix as users know it: by its position in the tensor."""
+        for name, layout, width in zip(self.names, self.layouts, self.widths, strict=True):
             if column < width:
-                inner = torch.unravel_index(torch.tensor(column), shape[1:])
-                return f"'{name}'[{', '.join(map(str, [row, *(int(i) for i in inner)]))}]"
+                return f"'{name}'[{', '.join(map(str, layout.index(row, column)))}]"
             column -= width
         return f"'{self.name}'[{row}, {column}]"
+
+    def described(self) -> dict[str, str]:
+        """Say of each tensor what it is: ``40 neurons x 128 sources``."""
+        return {name: layout.described() for name, layout in zip(self.names, self.layouts, strict=True)}
+
+    def held_to(self, chip: HardwareSpec) -> HardwareSpec:
+        """Return the chip as this population is held to it: with its own rules, where it has some."""
+        return self.chip or chip
 
     def held_by(self, limit: LimitKind) -> tuple[int, ...]:
         """Return the positions of the matrices that a limit holds."""
         return held_matrices(limit, self.roles or (None,) * len(self.names))
 
     def targets(self, w: Tensor) -> Tensor:
-        """Return a (neurons, sources) matrix with zeros where there are no connections."""
-        return emptied(w, self.empty)
+        """Return a (neurons, sources) matrix with zeros where there are no connections, or none of their sign."""
+        w = emptied(w, self.empty)
+        if not self.signs:
+            return w
+        return w.masked_fill(w * torch.tensor(self.signs, dtype=w.dtype, device=w.device) < 0, 0.0)
 
     def lost(self, w: Tensor, h: Tensor | None = None) -> Tensor | None:
         """Return what leaving these out costs each neuron, float64, shape (neurons,); ``None`` where nothing is."""
-        if not self.empty:
+        if not self.empty and not self.signs:
             return None
         # Regions may overlap, so what is left is taken off what was there.
         lost = w.double().square() - self.targets(w).double().square()
@@ -151,7 +202,7 @@ class Population:
         alphabet = None
         if self.family is not None and parameters is not None:
             alphabet = self.family.alphabet(parameters, self.scope(w.device))
-        return ChoiceProblem(self.targets(w), alphabet, self.groups, h, self.empty)
+        return ChoiceProblem(self.targets(w), alphabet, self.groups, h, self.empty, self.signs)
 
     def levels(self, w: Tensor, h: Tensor | None = None) -> LevelsProblem:
         """Return the problem in which the values are chosen too."""
@@ -185,12 +236,21 @@ class Plan:
         What the chip states and this version does not hold weights to, one sentence each.
     remarks : tuple of str
         How enforced rules are taken where the chip's file leaves a choice.
+    undecided : tuple of Undecided
+        Rules that no weights decide: what waits for a placement, or for something that the network does not say.
+    left_out : dict of str to str
+        Tensors that no rule is held to, each with the reason.
+    wiring : Wiring or None
+        Whose neurons feed which matrix.
     """
 
     spec: HardwareSpec
     populations: tuple[Population, ...]
     not_enforced: tuple[str, ...]
     remarks: tuple[str, ...]
+    undecided: tuple[Undecided, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    wiring: Wiring | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -203,6 +263,7 @@ def compile_plan(
     shapes: Mapping[str, Sequence[int]],
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
+    network: NetworkSpec | None = None,
 ) -> Plan:
     """Turn a chip and the shapes of weights into problems.
 
@@ -211,56 +272,129 @@ def compile_plan(
     spec : HardwareSpec, str or path
         The chip, a bundled one's name, or a YAML file.
     shapes : mapping of str to sequence of int
-        Shape of each afferent matrix, neurons first, two or more dimensions.
+        Shape of each afferent matrix; two or more dimensions, neurons first unless the network says otherwise.
     groups : sequence of sequences of str
         Matrices that share a population (input and recurrent weights of the same neurons); each name at most once.
     roles : mapping of str to str, or None
         What matrices are: "input", "recurrent" or "output", for limits that are of some of these only (``of``). Others
         are held to such limits too, except to `reach`, which needs to know.
+    network : NetworkSpec or None
+        How the tensors are wired, instead of ``groups`` and ``roles``. Of tensors that it does not name, nothing is
+        compiled: they are left out.
 
     Returns
     -------
     Plan
-        One population per group and per matrix that is in no group, in the order of ``shapes``.
+        One population per group and per matrix that is in no group, in the order of ``shapes`` or of the network.
 
     Raises
     ------
     SpecError
-        No such chip or file, or mistakes in it.
+        No such chip or file, mistakes in it, or a layer's rule that is wider than the chip's.
     ShapeError
         A shape has fewer than two dimensions, grouped matrices have different numbers of neurons, a group names
-        something unknown or twice, a role is unknown or of something unknown, or the sources are no multiple of an
-        n_of_m group.
+        something unknown or twice, a role is unknown or of something unknown, the sources are no multiple of an
+        n_of_m group, or the network does not fit the shapes.
     InfeasibleError
         Shapes alone break a limit; the message has the arithmetic.
     """
     spec = load_spec(spec)
-    for name, shape in shapes.items():
-        if len(shape) < 2:
-            raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
-    family = spec.weights.family()
-    role_of = known_roles(tuple(shapes), roles or {})
+    if network is None:
+        for name, shape in shapes.items():
+            if len(shape) < 2:
+                raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
+        known_roles(tuple(shapes), roles or {})
+        _require_groups(shapes, groups)
+        network = NetworkSpec.of(tuple(shapes), groups, roles)
+    elif groups or roles:
+        raise ShapeError("groups or roles beside a network, which states populations and roles itself")
+    wiring = wire(network, shapes)
     populations, remarks = [], list(spec.remarks())
-    for names in _populations(shapes, groups):
-        layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
-        own = tuple(role_of.get(name) for name in names)
-        asked = (spec.weights.group(), *(group_among(limit, layer, own) for limit in spec.limits))
-        limits = tuple(group for group in asked if group is not None)
-        memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
-        counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
-        population = Population(names, layer.shapes, *counted, memory, own, empty_regions(spec.limits, layer, own))
-        _require_possible(spec, population, layer)
-        populations.append(population)
-        if len(names) > 1 and family is not None and family.is_learned and spec.weights.value_scope() == "layer":
-            remarks.append(
-                f"'{population.name}': its matrices share their values; a chip with values for each matrix allows more "
-                "than the bound says (give each matrix as a population of its own)"
-            )
-        remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
-        remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := _stricter(population, limit))]
-    unknown = tuple(name for name in shapes if name not in role_of)
-    unheld, held = unknown_roles(spec.limits, unknown)
-    return Plan(spec, tuple(populations), (*spec.not_enforced(), *unheld), (*remarks, *held))
+    for matrices in wiring.populations:
+        own = _own_chip(spec, matrices)
+        population, said = _compiled(own or spec, matrices, given_signs(wiring, matrices))
+        populations.append(replace(population, chip=own))
+        remarks += said
+    names = [name for population in populations for name in population.names]
+    known = {
+        n for population in populations for n, role in zip(population.names, population.roles, strict=True) if role
+    }
+    unheld, held = unknown_roles(spec.limits, [name for name in names if name not in known])
+    left_out = {name: "the network does not name it" for name in shapes if network.layer(name) is None}
+    undecided = (*(Undecided(_rule_of(text), text) for text in (*spec.not_enforced(), *unheld)),)
+    return Plan(
+        spec,
+        tuple(populations),
+        (*spec.not_enforced(), *unheld),
+        (*remarks, *held),
+        undecided,
+        {**left_out, **network.left_out()},
+        wiring,
+    )
+
+
+def _rule_of(sentence: str) -> str:
+    """Return the word of the rule that a sentence on what is not enforced begins with."""
+    word = sentence.partition(" ")[0].rstrip(":")
+    return "neurons_per_core" if word == "hierarchy" else word
+
+
+def _own_chip(spec: HardwareSpec, matrices: Sequence[Matrix]) -> HardwareSpec | None:
+    """Return the chip with the rules of a population's layers; ``None`` where they state none."""
+    stated: dict[str, int] = {}
+    for matrix in matrices:
+        for name, value in (matrix.layer.rules.stated() if matrix.layer.rules else {}).items():
+            if stated.setdefault(name, value) != value:
+                raise SpecError(f"{matrix.place}rules: '{name}' is {value}; the population has {stated[name]} already")
+    if not stated:
+        return None
+    return narrowed(spec, LayerRules(**stated), next(m.place for m in matrices if m.layer.rules))
+
+
+def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, ...]) -> tuple[Population, list[str]]:
+    """Return the population of some matrices, and what is remarked on it."""
+    family = spec.weights.family()
+    names, own = tuple(matrix.name for matrix in matrices), tuple(matrix.layer.role for matrix in matrices)
+    by_source = bool(signs) or spec.weights.group() is not None
+    by_source = by_source or any((group := limit.group()) and group.kind == "column" for limit in spec.limits)
+    is_apart = by_source and (family is None or family.has_zero)
+    layouts = tuple(replace(m.layout, apart=is_apart and m.layout.groups > 1) for m in matrices)
+    layer = layer_shape(spec, layouts, common_map([matrix.outputs for matrix in matrices]))
+    asked = (spec.weights.group(), *(group_among(limit, layer, own) for limit in spec.limits))
+    limits = tuple(group for group in asked if group is not None)
+    memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
+    counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
+    population = Population(
+        names,
+        layouts,
+        *counted,
+        memory,
+        own,
+        (*empty_regions(spec.limits, layer, own), *_between_groups(layouts)),
+        tuple(matrix.feeds for matrix in matrices),
+        tuple(matrix.outputs for matrix in matrices),
+        signs if is_apart or all(layout.groups == 1 for layout in layouts) else (),
+    )
+    _require_possible(spec, population, layer)
+    remarks = []
+    if len(names) > 1 and family is not None and family.is_learned and spec.weights.value_scope() == "layer":
+        remarks.append(
+            f"'{population.name}': its matrices share their values; a chip with values for each matrix allows more "
+            "than the bound says (give each matrix as a population of its own)"
+        )
+    remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
+    remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := _stricter(population, limit))]
+    return population, remarks
+
+
+def _between_groups(layouts: Sequence[Layout]) -> list[Region]:
+    """Return the blocks between groups of sources that stand apart, where there is nothing."""
+    found, start = [], 0
+    for layout in layouts:
+        for rows, columns in layout.between_groups():
+            found.append(Region(rows, range(start + columns.start, start + columns.stop), "groups"))
+        start += layout.width
+    return found
 
 
 def _stricter(population: Population, limit: LimitKind) -> str:
@@ -284,11 +418,27 @@ def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
     return group is not None and group.relaxed is not None
 
 
-def layer_shape(spec: HardwareSpec, shapes: tuple[tuple[int, ...], ...]) -> LayerShape:
+def common_map(outputs: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """Return the sizes of a population's map: those that one of its matrices tells, ``None`` where none does."""
+    known = [sizes for sizes in outputs if sizes]
+    if known:
+        return known[0]
+    return None if any(sizes is None for sizes in outputs) else ()
+
+
+def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[int, ...] | None = None) -> LayerShape:
     """Return what a chip's limits ask of a population with these afferent matrices."""
     family = spec.weights.family()
     fewest, most = (0, 1) if family is None else (int(family.use.min()), int(family.use.max()))
-    return LayerShape(shapes, spec.weights.stored_bits(), most, fewest)
+    return LayerShape(
+        tuple(layout.rows_shape for layout in layouts),
+        spec.weights.stored_bits(),
+        most,
+        fewest,
+        tuple(layout.width for layout in layouts),
+        tuple(layout.groups for layout in layouts),
+        map_sizes,
+    )
 
 
 def _counted_once(
@@ -301,8 +451,8 @@ def _counted_once(
     return once, tuple(replace(group, counts="synapses") for group in groups)
 
 
-def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Return the names of each population, in the order of ``shapes``."""
+def _require_groups(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]]) -> None:
+    """Refuse a group that names something unknown or twice, or matrices with different numbers of neurons."""
     of: dict[str, tuple[str, ...]] = {}
     for group in groups:
         for name in group:
@@ -315,12 +465,6 @@ def _populations(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"'{name}' has {n}" for name, n in rows.items())
             raise ShapeError(f"group {'+'.join(group)}: matrices of one population have equally many neurons; {counts}")
-    found: list[tuple[str, ...]] = []
-    for name in shapes:
-        names = of.get(name, (name,))
-        if names not in found:
-            found.append(names)
-    return found
 
 
 def _require_possible(spec: HardwareSpec, population: Population, layer: LayerShape) -> None:

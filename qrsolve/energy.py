@@ -208,10 +208,10 @@ def memory_energy(plan: Plan, usages: Sequence[Usage]) -> Energy:
     family = plan.spec.weights.family()
     layers, use = {}, {}
     for usage in usages:
-        synapses = with_copies(usage, family)
+        synapses, population = with_copies(usage, family), usage.population
         n_used = int(synapses.sum())
-        n_stored = int(synapses.clamp(min=1).sum()) if zeros_stored else n_used
-        population = usage.population
+        stored = (int(part.clamp(min=1).sum()) for part in population.parts(synapses))
+        n_stored = sum(stored) if zeros_stored else n_used
         layers[population.name] = LayerEnergy(population.names, n_used, n_stored, population.n_columns, n_stored * bits)
         use.update(population.split(synapses))
     return Energy(layers, bits, rule, use)

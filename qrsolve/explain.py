@@ -223,7 +223,7 @@ def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, .
             what += f", made from {n_values} {shared}"
     parts = {"row": "per neuron", "column": "per source", "all": "in all"}
     limits = []
-    layer = layer_shape(spec, population.shapes)
+    layer = layer_shape(spec, population.layouts, population.map_sizes)
     known = population.roles or (None,) * len(population.names)
     asked = [group for limit in spec.limits if (group := group_among(limit, layer, known)) is not None]
     for group in population.groups:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qrsolve.energy import Energy
+from qrsolve.undecided import Undecided
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,15 @@ class LayerReport:
     types : tuple of int
         The type of each source, by its place among the names of ``values``; empty where sources have none, or none
         that explain the weights.
+    tensors : dict of str to str
+        What each tensor was taken for: ``40 neurons x 128 sources``.
     """
 
     rows: tuple[LimitRow, ...]
     values: dict[str, list[float]] = field(default_factory=dict)
     values_from: str = ""
     types: tuple[int, ...] = ()
+    tensors: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_compliant(self) -> bool:
@@ -79,6 +83,7 @@ class LayerReport:
         """Return the report as JSON values."""
         return {
             "compliant": self.is_compliant,
+            "tensors": self.tensors,
             "limits": [row.to_dict() for row in self.rows],
             "values": self.values,
             "values_from": self.values_from,
@@ -100,6 +105,10 @@ class Report:
         As in the plan: what was not checked, and how what was checked is taken.
     energy : Energy
         The synapses and their memory.
+    undecided : tuple of Undecided
+        Rules that could not be decided.
+    left_out : dict of str to str
+        Tensors that no rule was held to, each with the reason.
     """
 
     layers: dict[str, LayerReport]
@@ -107,11 +116,18 @@ class Report:
     not_enforced: tuple[str, ...]
     remarks: tuple[str, ...]
     energy: Energy
+    undecided: tuple[Undecided, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_compliant(self) -> bool:
-        """Whether no limit is exceeded anywhere."""
+        """Whether no decided rule is violated anywhere."""
         return not self.violations
+
+    @property
+    def not_decided(self) -> tuple[Undecided, ...]:
+        """What could not be decided: rules, and the tensors that no rule was held to."""
+        return (*self.undecided, *(Undecided("left_out", f"'{n}': {why}") for n, why in self.left_out.items()))
 
     @property
     def rows(self) -> tuple[LimitRow, ...]:
@@ -127,8 +143,10 @@ class Report:
         """Return the report as JSON values: the object that ``qrsolve check --json`` prints."""
         return {
             "compliant": self.is_compliant,
+            "not_decided": [rule.to_dict() for rule in self.not_decided],
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "network": {"limits": [row.to_dict() for row in self.network]},
+            "left_out": self.left_out,
             "not_enforced": list(self.not_enforced),
             "remarks": list(self.remarks),
             "energy": self.energy.to_dict(),

@@ -93,5 +93,4 @@ def _with_group(population: Population, place: int, group: Group) -> Population:
 def _fits(memory: RoundedMemory, population: Population, problem: ChoiceProblem, solution: Solution) -> bool:
     if solution.choice is None:
         return False
-    synapses = population.split(solution.synapses(problem))
-    return memory.fits([synapses[name] for name in population.names])
+    return memory.fits(population.parts(solution.synapses(problem)))

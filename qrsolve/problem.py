@@ -32,6 +32,9 @@ class ChoiceProblem:
     empty : tuple of Region
         Where every value must be 0. The targets are 0 there already, so that 0 is the best option as well: solvers need
         not know of it, and `certify` counts what is there all the same.
+    signs : tuple of int
+        Given sign of each column: 1, -1, or 0 where it is free; empty where none is given. Targets of the other sign
+        are 0 already, as above.
 
     Raises
     ------
@@ -48,6 +51,7 @@ class ChoiceProblem:
     groups: tuple[Group, ...] = ()
     h: Tensor | None = None
     empty: tuple[Region, ...] = ()
+    signs: tuple[int, ...] = ()
     binding: tuple[int, ...] | None = field(default=None, init=False, repr=False, compare=False)
     """What `binding_groups` found, once a solver has asked."""
 

@@ -52,7 +52,7 @@ def group_among(limit: LimitKind, layer: LayerShape, roles: Sequence[Role | None
     group = limit.group_of(layer.only(held)) if held else None
     if group is None or len(held) == len(layer.shapes):
         return group
-    widths = [prod(shape[1:]) for shape in layer.shapes]
+    widths = layer.columns_of
     least = 1 if group.counts == "places" else 0
     fewest = max(least, layer.min_synapses if group.counts != "sources" else min(1, layer.min_synapses))
     most = 1 if group.counts == "sources" else layer.max_synapses
@@ -88,11 +88,17 @@ def unknown_roles(limits: Sequence[LimitKind], names: Sequence[str]) -> tuple[li
 def empty_regions(limits: Sequence[LimitKind], layer: LayerShape, roles: Sequence[Role | None]) -> tuple[Region, ...]:
     """Return where a population's matrix has no connections, by the limits on what its matrices reach."""
     found, start = [], 0
-    for shape, role in zip(layer.shapes, roles, strict=True):
+    for shape, width, role in zip(layer.shapes, layer.columns_of, roles, strict=True):
         for limit in limits:
-            unreached = None if role is None else limit.unreached(role, shape)
+            unreached = None if role is None else limit.unreached(role, _matrix_shape(shape, width))
             if unreached is not None:
                 neurons, sources = unreached
                 found.append(Region(neurons, range(start + sources.start, start + sources.stop), limit.kind))
-        start += prod(shape[1:])
+        start += width
     return tuple(found)
+
+
+def _matrix_shape(shape: Sequence[int], width: int) -> tuple[int, ...]:
+    """Return (neurons, channels, *kernel) of a matrix: groups that stand apart have their channels side by side."""
+    kernel = prod(shape[2:])
+    return (shape[0], width // kernel if kernel else shape[1], *shape[2:])

@@ -146,14 +146,19 @@ def test_totals_of_a_layer_and_of_a_chip() -> None:
     )
 
 
-def test_neurons_of_a_chip_are_those_of_each_layer() -> None:
-    """Hidden and output neurons of Xylo and ReckOn have limits of their own, so their sum exceeds nothing."""
+def test_hidden_neurons_and_outputs_have_limits_of_their_own() -> None:
+    """Without roles, the sum of hidden neurons and outputs of Xylo and ReckOn decides nothing; with roles it fits."""
     for name, hidden, outputs in (("reckon", 256, 16), ("xylo_audio_2", 1000, 8)):
         weights = {"hidden": torch.eye(hidden), "output": torch.eye(outputs, hidden)}
         report = checked(name, weights)
         assert report.is_compliant
-        assert "neurons: scope chip is taken as the layer until a placement exists" in report.remarks
-        assert not [r for r in report.network if r.kind == "neurons"]
+        (open_rule,) = (rule for rule in report.not_decided if rule.rule == "neurons")
+        assert "the roles of 'hidden', 'output' are not known" in open_rule.reason
+        roles = {"hidden": "recurrent", "output": "output"}
+        plan = compile_plan(name, {n: w.shape for n, w in weights.items()}, roles=roles)
+        report = check(plan, weights)
+        assert report.is_compliant
+        assert "neurons" not in [rule.rule for rule in report.not_decided]
         with pytest.raises(InfeasibleError, match=r"neurons; \w+ allows \d+ \(1 too many\)"):
             plan_of(name, {"hidden": torch.zeros(hidden + 1, 4)})
     # All of ODIN's neurons are in its one crossbar, and its file says so.
@@ -278,6 +283,16 @@ def test_weights_that_do_not_fit_the_plan() -> None:
 
 def test_the_report_as_json_values() -> None:
     content = checked("dynap_se", dynap_se_layer(20, 3)).to_dict()
-    assert set(content) == {"compliant", "layers", "network", "not_enforced", "remarks", "energy"}
-    assert set(content["layers"]["hidden"]) == {"compliant", "limits", "values", "values_from"}
+    assert set(content) == {
+        "compliant",
+        "not_decided",
+        "layers",
+        "network",
+        "left_out",
+        "not_enforced",
+        "remarks",
+        "energy",
+    }
+    assert set(content["layers"]["hidden"]) == {"compliant", "tensors", "limits", "values", "values_from"}
+    assert content["layers"]["hidden"]["tensors"] == {"hidden": "1 neuron x 20 sources"}
     assert [r["kind"] for r in content["layers"]["hidden"]["limits"]] == ["fan_in", "values"]

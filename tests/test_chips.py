@@ -78,8 +78,9 @@ class TestWorkedExamples:
         assert limit("loihi_1", "axons").capacity == 4096  # binds before 8192 do
         # As many axons as that leave nothing to choose; one more does.
         fitting = compile_plan(load_spec("loihi_1"), {"w": (targets, axons)})
-        assert fitting.populations[0].groups == ()
-        assert compile_plan(load_spec("loihi_1"), {"w": (targets, axons + 1)}).populations[0].groups
+        assert [group.limit for group in fitting.populations[0].groups] == ["axons"]
+        one_more = compile_plan(load_spec("loihi_1"), {"w": (targets, axons + 1)})
+        assert [group.limit for group in one_more.populations[0].groups] == ["axons", "synapse_memory"]
 
     def test_loihi_784_to_512(self) -> None:
         memory = limit("loihi_1", "synapse_memory")

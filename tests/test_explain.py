@@ -61,7 +61,7 @@ def test_every_note_of_a_chip_is_printed(name: str) -> None:
 
 
 def test_what_the_language_cannot_say_is_printed() -> None:
-    assert "note: 16 inputs and 16 outputs." in page("xylo_imu")
+    assert "note: 16 inputs." in page("xylo_imu")
     assert "note: weights.scale: One left shift for each synapse type of a core." in page("spinnaker_1")
     assert "note: nvidia_2_4_int8 has the shapes of int8. fp32 is 1:2." in page("nvidia_2_4")
     shift = "not enforced: weights.scale: exponents {} of the shift, since the unit of the chip's weights is not known"
@@ -109,7 +109,7 @@ def test_a_limit_of_sources_is_not_said_to_count_synapses() -> None:
 
 def test_one_and_many_are_told_apart() -> None:
     memory = {"kind": "synapse_memory", "max": 100, "scope": "chip"}
-    spec = chip({"kind": "grid", "bits": 8}, memory)
+    spec = chip({"kind": "grid", "bits": 8}, memory, hierarchy={"chips": 1})
     weights = {"a": torch.ones(2, 5), "b": torch.ones(1, 5)}
     shared = check(compile_plan(spec, {name: tensor.shape for name, tensor in weights.items()}), weights).network[0]
     assert shared.text == "2 layers: 120 bits of synapse_memory in all; synapse_memory allows 100 (20 too many)"

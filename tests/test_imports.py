@@ -20,14 +20,14 @@ _ORDER = [
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
-    {"roles"},
+    {"roles", "undecided", "wiring"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
     {"allotment", "memory_fill"},
     {"recovery"},
     {"type_recovery"},
     {"type_usage"},
     {"project"},
-    {"check", "energy", "usage", "limit_report", "reach_usage"},
+    {"check", "energy", "usage", "limit_report", "reach_usage", "network_usage", "description"},
     {"explain", "compare", "provenance"},
     {"training"},
     {"report"},
@@ -47,7 +47,8 @@ ALLOWED["gap_table"] |= {"claim"}
 ALLOWED["energy"] |= {"usage"}
 ALLOWED["limit_report"] |= {"energy"}
 ALLOWED["reach_usage"] |= {"limit_report"}
-ALLOWED["check"] |= {"usage", "energy", "limit_report", "reach_usage"}
+ALLOWED["network_usage"] |= {"limit_report"}
+ALLOWED["check"] |= {"usage", "energy", "limit_report", "reach_usage", "network_usage"}
 ALLOWED["model_file"] |= {"output_file", "model_format"}
 ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
@@ -61,6 +62,7 @@ for _part in (
     "check",
     "energy",
     "limit_report",
+    "network_usage",
     "reach_usage",
     "usage",
     "recovery",

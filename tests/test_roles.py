@@ -321,7 +321,7 @@ class TestCompile:
             compile_plan(only, {"a": (5, 5)})
 
     def test_a_total_of_the_chip_is_divided_among_the_matrices_that_it_is_of(self) -> None:
-        spec = chip(WEIGHTS["real"], {"kind": "synapses", "max": 20, "scope": "chip", "of": "recurrent"})
+        spec = chip(WEIGHTS["real"], {"kind": "synapses", "max": 20, "scope": "network", "of": "recurrent"})
         weights = drawn(3, a=(5, 5), b=(5, 5), c=(5, 5))
         roles = {"a": "recurrent", "b": "recurrent", "c": "input"}
         projections = project(spec, weights, roles=roles)

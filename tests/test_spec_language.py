@@ -28,6 +28,7 @@ from qrsolve.spec import (
     Hierarchy,
     LayerShape,
     LimitKind,
+    NeuronMemory,
     Neurons,
     NOfM,
     Reach,
@@ -319,7 +320,13 @@ LIMITS = [
         "synapses: each layer is held to the total of the network; all together are only counted, by check",
     ),
     (Neurons(max=10, scope="layer"), None, 3, "", ""),
-    (Neurons(max=10), None, 3, "", "neurons: scope chip is taken as the layer until a placement exists"),
+    (
+        Neurons(max=10),
+        None,
+        3,
+        "",
+        "neurons: each layer is held to the total of the chip; all together are only counted, by check",
+    ),
     (
         Neurons(max=10, scope="network"),
         None,
@@ -358,7 +365,27 @@ LIMITS = [
         "fan_out (at most 9 cores for all sources of a core) waits for a placement",
         "",
     ),
-    (Axons(max=256), None, None, "axons (at most 256 distinct sources per core) waits for a placement", ""),
+    (
+        NeuronMemory(max=4096, neuron_bits=16, packing="powers_of_two"),
+        None,
+        3 * 16,
+        "",
+        "",
+    ),
+    (
+        Axons(max=256, partial_sums=True),
+        None,
+        None,
+        "axons (at most 256 distinct sources per core) waits for a placement",
+        "",
+    ),
+    (
+        Axons(max=256),
+        Group("row", 256, counts="sources", limit="axons"),
+        None,
+        "axons (at most 256 distinct sources per core) waits for a placement",
+        "",
+    ),
     (Tags(max=1024), None, None, "tags (at most 1024 distinct source names per core) waits for a placement", ""),
     (
         SynapseMemory(max=1024, reserved=24, packing="blocks"),
@@ -394,9 +421,10 @@ def test_what_a_limit_means(limit, group, usage, not_enforced, remark):
     assert limit.usage_of(layer) == usage
     assert limit.not_enforced() == not_enforced
     assert limit.remark() == remark
-    # A limit is held to, by weights or by shape, or says why not: never neither, never both.
+    # A limit is held to, by weights or by shape, or says why not; axons do both: a neuron's own sources reach its core.
     by_shape = limit.multiples() != (1, 1) or any(limit.unreached(role, (3, 3)) for role in ROLES)
-    assert bool(not_enforced) == (group is None and usage is None and not by_shape)
+    is_held = not (group is None and usage is None and not by_shape)
+    assert bool(not_enforced) != is_held or (isinstance(limit, Axons) and is_held)
 
 
 def test_every_limit_is_in_the_table():
@@ -460,7 +488,7 @@ def test_a_spec_gathers_what_is_not_enforced():
     assert spec.remarks() == (
         "weights: scope core is taken as the layer until a placement exists",
         "weights: values of 8 bits are integers -127..127 times one learned step",
-        "neurons: scope chip is taken as the layer until a placement exists",
+        "neurons: each layer is held to the total of the chip; all together are only counted, by check",
     )
 
 

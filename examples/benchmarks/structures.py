@@ -33,6 +33,7 @@ from qrsolve.project import project
 from qrsolve.solvers import select_solver, solve
 from qrsolve.solvers.base import binding_groups
 from qrsolve.spec import HardwareSpec, bundled_specs, load_spec
+from qrsolve.spec.layout import Layout
 
 Result = TypeVar("Result")
 
@@ -46,7 +47,7 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float, float]:
 
 def fitted(spec: HardwareSpec, shape: tuple[int, int]) -> tuple[HardwareSpec, list[str]]:
     """Leave out the limits that the shape alone exceeds, and name them."""
-    layer = layer_shape(spec, (shape,))
+    layer = layer_shape(spec, (Layout.plain(shape),))
     kept, left_out = [], []
     for limit in spec.limits:
         used = limit.usage_of(layer)

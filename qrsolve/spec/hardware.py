@@ -23,6 +23,19 @@ class Hierarchy(Fact):
     """Cores that one chip has."""
     chips: PositiveCount | None = None
     """Chips that one system has."""
+    layers_per_core: PositiveCount | None = None
+    """Layers that one core takes, where it takes whole layers."""
+
+    def units(self, scope: str) -> tuple[int, bool]:
+        """Return how many units of a scope there are at the least, and whether that is all of them.
+
+        A system has one chip or more; where the file does not say how many, it may have more than are counted here.
+        """
+        if scope == "network":
+            return 1, True
+        if scope == "chip":
+            return self.chips or 1, self.chips is not None
+        return (self.cores_per_chip or 1) * (self.chips or 1), None not in (self.cores_per_chip, self.chips)
 
     def not_enforced(self) -> tuple[str, ...]:
         """Say that neurons per core need a placement."""
@@ -69,9 +82,9 @@ class HardwareSpec(Part):
         return (*self.weights.remarks(), *(text for text in limits if text))
 
     def total(self, limit: LimitKind) -> int:
-        """Return what all layers together have of a limit of scope chip or network: that of all chips."""
-        n_chips = self.hierarchy.chips if getattr(limit, "scope", "") == "chip" else 1
-        return limit.capacity * (n_chips or 1)
+        """Return what all layers together have of a limit that they share, in one chip where no number is given."""
+        n_units, _ = self.hierarchy.units(getattr(limit, "scope", ""))
+        return limit.capacity * n_units
 
     def facts(self) -> Iterator[tuple[Path, Fact]]:
         """Go through every part that has a source, each with its path in the file."""

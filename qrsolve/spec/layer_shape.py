@@ -27,10 +27,28 @@ class LayerShape:
     weight_bits: int = 32
     max_synapses: int = 1
     min_synapses: int = 0
+    widths: tuple[int, ...] = ()
+    """Columns of each matrix of the problem, where groups of sources stand apart; empty where these are its sources."""
+    groups: tuple[int, ...] = ()
+    """Groups of channels of each matrix, of which a filter sees one; empty where each has one."""
+    map_sizes: tuple[int, ...] | None = ()
+    """Sizes of a convolution's output map, each place of it a neuron; ``None`` where they are not known."""
 
     def only(self, positions: Sequence[int]) -> LayerShape:
         """Return the same population with some of its matrices."""
-        return replace(self, shapes=tuple(self.shapes[i] for i in positions))
+        widths = tuple(self.widths[i] for i in positions) if self.widths else ()
+        groups = tuple(self.groups[i] for i in positions) if self.groups else ()
+        return replace(self, shapes=tuple(self.shapes[i] for i in positions), widths=widths, groups=groups)
+
+    @property
+    def columns_of(self) -> tuple[int, ...]:
+        """Columns of each matrix of the problem."""
+        return self.widths or tuple(prod(shape[1:]) for shape in self.shapes)
+
+    @property
+    def n_neurons(self) -> int | None:
+        """Neurons, at every place of a map; ``None`` where its size is not known."""
+        return None if self.map_sizes is None else self.rows * prod(self.map_sizes)
 
     @property
     def rows(self) -> int:

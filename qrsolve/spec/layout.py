@@ -40,6 +40,19 @@ class Layout:
     order: tuple[int, ...] = (0, 1)
     groups: int = 1
     splits: bool = False
+    apart: bool = False
+    """Whether the columns of different groups stand side by side in the matrix, with nothing between other groups."""
+
+    @classmethod
+    def plain(cls, shape: Sequence[int]) -> Layout:
+        """Return the layout of a tensor that is stored as (neurons, sources, *kernel)."""
+        own = tuple(int(n) for n in shape)
+        return cls(own, "linear" if len(own) == 2 else "conv", tuple(range(len(own))))
+
+    @property
+    def width(self) -> int:
+        """Columns of the matrix."""
+        return prod(self.rows_shape[1:]) * (self.groups if self.apart else 1)
 
     @property
     def rows_shape(self) -> tuple[int, ...]:
@@ -64,8 +77,47 @@ class Layout:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the tensor is stored as (neurons, sources, *kernel)."""
-        return not self.splits and self.kind != "one_to_one" and self.order == tuple(range(len(self.shape)))
+        """Whether the tensor is stored as the matrix, but for the axes of a kernel."""
+        return (
+            not (self.splits or self.apart)
+            and self.kind != "one_to_one"
+            and self.order == tuple(range(len(self.shape)))
+        )
+
+    def to_matrix(self, tensor: Tensor) -> Tensor:
+        """Return the tensor as (neurons, columns): a view where it is plain, zeros between groups that stand apart."""
+        rows = self.to_rows(tensor)
+        if not self.apart:
+            return rows
+        neurons, width = rows.shape
+        matrix = rows.new_zeros(self.groups, neurons // self.groups, self.groups, width)
+        index = range(self.groups)
+        matrix[index, :, index] = rows.reshape(self.groups, neurons // self.groups, width)
+        return matrix.reshape(neurons, self.groups * width)
+
+    def from_matrix(self, matrix: Tensor) -> Tensor:
+        """Undo `to_matrix`: return the tensor in its own shape."""
+        return self.from_rows(self.together(matrix))
+
+    def together(self, matrix: Tensor) -> Tensor:
+        """Return the matrix without what stands between groups: (neurons, sources of one neuron)."""
+        if not self.apart:
+            return matrix
+        neurons, width = matrix.shape[0], self.width // self.groups
+        index = range(self.groups)
+        blocks = matrix.reshape(self.groups, neurons // self.groups, self.groups, width)[index, :, index]
+        return blocks.reshape(neurons, width)
+
+    def between_groups(self) -> list[tuple[range, range]]:
+        """Return the blocks of the matrix, (rows, columns), between groups that stand apart."""
+        if not self.apart:
+            return []
+        neurons, width = self.rows_shape[0] // self.groups, self.width // self.groups
+        found = []
+        for g in range(self.groups):
+            rows = range(g * neurons, (g + 1) * neurons)
+            found += [(rows, range(g * width)), (rows, range((g + 1) * width, self.width))]
+        return [(rows, columns) for rows, columns in found if rows and columns]
 
     def to_rows(self, tensor: Tensor) -> Tensor:
         """Return the tensor as (neurons, all sources of a neuron): a view where the axes allow it."""
@@ -91,7 +143,8 @@ class Layout:
         return ordered.permute(_inverse(self.order)).contiguous()
 
     def index(self, row: int, column: int) -> tuple[int, ...]:
-        """Return the position in the tensor of an entry of the (neurons, sources) matrix."""
+        """Return the position in the tensor of an entry of the matrix."""
+        column %= prod(self.rows_shape[1:])
         if self.kind == "one_to_one":
             return (row, *(0 for _ in self.shape[1:]))
         if self.splits:
@@ -107,7 +160,7 @@ class Layout:
     def described(self) -> str:
         """Say in words what the matrix is: ``40 neurons x 128 sources``."""
         neurons, sources, *kernel = self.rows_shape
-        what = "filters" if self.kind in _NAMES else "neurons"
+        what = ("filter" if self.kind in _NAMES else "neuron") + "s" * (neurons != 1)
         size = f" x {' x '.join(map(str, kernel))}" if kernel else ""
         of = f"{sources:,} channels{size}" if kernel else f"{sources:,} source{'s' * (sources != 1)}"
         grouped = f" in {self.groups:,} groups" if self.groups > 1 and self.kind in _NAMES else ""

@@ -117,8 +117,24 @@ class LimitKind(Fact):
         return self.usage_of(layer)
 
     def is_shared(self) -> bool:
-        """Whether all layers of a network together are held to the limit, besides each of them."""
+        """Whether layers share what there is: a network, its chips or its cores have it, and not each layer its own."""
         return False
+
+    def together(self, layers: Sequence[LayerShape], values: Sequence[int]) -> int:
+        """Return what layers take together that take these values alone: their sum, unless they have parts to share."""
+        return sum(values)
+
+    def not_counted(self, layer: LayerShape) -> str:
+        """Return one sentence on what is missing to count what a layer takes; "" where nothing is."""
+        return ""
+
+    def counts_all(self, layers: Sequence[LayerShape]) -> bool:
+        """Whether what layers take is known in full; else it is at least what was counted."""
+        return True
+
+    def core_sizes(self) -> tuple[int, ...]:
+        """Return what each core of a chip has, where a layer lies in one core as a whole; () where it does not."""
+        return ()
 
     def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
         """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
@@ -168,8 +184,15 @@ class CountedLimit(LimitKind):
 
 def how_shared(limit: LimitKind, scope: str, *, is_divided: bool = False) -> str:
     """Say how a limit of more, or less, than a layer is held."""
-    if limit.is_shared() and is_divided:
+    if scope in ("chip", "network") and is_divided:
         return f"{limit.kind}: the total of the {scope} is divided among the layers by what their weights save"
-    if limit.is_shared():
+    if scope in ("chip", "network"):
         return f"{limit.kind}: each layer is held to the total of the {scope}; all together are only counted, by check"
     return "" if scope == "layer" else f"{limit.kind}: scope {scope} is taken as the layer until a placement exists"
+
+
+def require_largest(per_core: Sequence[int] | None, most: int) -> None:
+    """Refuse cores of different sizes of which none is as large as ``max``, or some are larger."""
+    if per_core is not None and max(per_core) != most:
+        text = f"'per_core' has {max(per_core)} as its largest; 'max' is {most}, which has to be the same"
+        raise refusal(Conflict(("per_core",), text))

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from qrsolve.group import Group
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
-from qrsolve.spec.limit_kind import CountedLimit, LimitKind, Role, Roles, how_shared
+from qrsolve.spec.limit_kind import CountedLimit, LimitKind, Role, Roles, how_shared, require_largest
 from qrsolve.spec.synapse_memory import SynapseMemory
 
 
@@ -135,8 +135,8 @@ class Synapses(CountedLimit):
         return how_shared(self, self.scope, is_divided=self.zeros == "free")
 
     def is_shared(self) -> bool:
-        """Whether a chip or a network has the total."""
-        return self.scope in ("chip", "network")
+        """Whether a core, a chip or a network has the total."""
+        return self.scope != "layer"
 
 
 class Axons(CountedLimit):
@@ -145,6 +145,12 @@ class Axons(CountedLimit):
     kind: Literal["axons"] = "axons"
     scope: Literal["core"] = "core"
     """Each core has its own."""
+    partial_sums: bool = False
+    """Whether a neuron may lie in several cores whose sums are added up; elsewhere its sources all reach one core."""
+
+    def group(self) -> Group | None:
+        """Return one capacity per row: the sources of a neuron reach its core, wherever it is placed."""
+        return None if self.partial_sums else Group("row", self.capacity, counts="sources", limit="axons")
 
     def not_enforced(self) -> str:
         """Say that a placement is missing."""
@@ -164,31 +170,97 @@ class Tags(CountedLimit):
 
 
 class Neurons(CountedLimit):
-    """Neurons of a layer, core, chip or network.
+    """Neurons of a layer, core, chip or network: of a convolution its filters, at every place of its map.
 
-    Which layers share a chip is known only once they are placed, and some chips have hidden and output neurons of
-    their own: so scope chip is held for each layer alone. Scope network holds all layers together.
+    Those of a layer are its output channels, whatever the size of the map. All layers that the limit is of are added
+    up, against all cores or chips that there are.
     """
 
     kind: Literal["neurons"] = "neurons"
     scope: Literal["layer", "core", "chip", "network"] = "chip"
     """What shares the neurons."""
 
-    def shape_usage(self, rows: int, columns: int) -> int | None:
-        """Return ``rows``, except per core: a layer may take several."""
-        return None if self.scope == "core" else rows
+    def holds(self, role: Role | None) -> bool:
+        """Return whether matrices of a role are held; those of unknown role are taken for hidden ones."""
+        if role is None:
+            return self.of is None or "output" not in self.of
+        return super().holds(role)
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return the neurons, except per core: a layer may take several."""
+        return None if self.scope == "core" else self.least_usage(layer)
+
+    def least_usage(self, layer: LayerShape) -> int | None:
+        """Return the neurons; of a map of unknown size, one for each filter."""
+        if self.scope == "core":
+            return None
+        return layer.rows if self.scope == "layer" or layer.n_neurons is None else layer.n_neurons
 
     def not_enforced(self) -> str:
         """Say that neurons per core need a placement."""
         return f"neurons (at most {self.capacity} per core) waits for a placement" if self.scope == "core" else ""
 
     def is_shared(self) -> bool:
-        """Whether the whole network has the neurons."""
-        return self.scope == "network"
+        """Whether layers share the neurons of a chip or network; those of cores wait for a placement."""
+        return self.scope in ("chip", "network")
+
+    def counts_all(self, layers: Sequence[LayerShape]) -> bool:
+        """Whether the map of each convolution is known."""
+        return self.scope == "layer" or all(layer.n_neurons is not None for layer in layers)
 
     def remark(self) -> str:
         """Say how a total over more than a layer is held."""
         return "" if self.scope == "core" else how_shared(self, self.scope)
+
+
+class NeuronMemory(CountedLimit):
+    """Bits that the states of a layer's neurons take in its core; ``max`` and ``reserved`` are in bits.
+
+    The neurons of a convolution are the places of its map, whose size the network's file has to say.
+    """
+
+    unit: ClassVar[str] = "bits"
+    kind: Literal["neuron_memory"] = "neuron_memory"
+    scope: Literal["core"] = "core"
+    """A layer lies in one core."""
+    neuron_bits: PositiveCount
+    """Bits of one neuron."""
+    packing: Literal["none", "powers_of_two"] = "none"
+    """powers_of_two: height and width of each map are rounded up to powers of two."""
+    per_core: Annotated[tuple[PositiveCount, ...], Field(min_length=1, strict=False)] | None = None
+    """Bits of each core of a chip, where cores differ; ``max`` is then that of the largest."""
+
+    @model_validator(mode="after")
+    def _has_a_largest_core(self) -> Self:
+        require_largest(self.per_core, self.max)
+        return self
+
+    def usage_of(self, layer: LayerShape) -> int | None:
+        """Return the bits of the neurons; ``None`` where the size of the map is not known."""
+        if layer.map_sizes is None:
+            return None
+        sizes = [_power_of_two(n) if self.packing == "powers_of_two" else n for n in layer.map_sizes]
+        return layer.rows * prod(sizes) * self.neuron_bits
+
+    def not_counted(self, layer: LayerShape) -> str:
+        """Say that the size of the map is missing."""
+        return "" if layer.map_sizes is not None else "the size of its map is not known: a network file gives 'map'"
+
+    def core_sizes(self) -> tuple[int, ...]:
+        """Return what each core has."""
+        return self.per_core or (self.capacity,)
+
+    def counts_all(self, layers: Sequence[LayerShape]) -> bool:
+        """Whether the map of each convolution is known."""
+        return all(layer.map_sizes is not None for layer in layers)
+
+    def is_shared(self) -> bool:
+        """Whether layers share it: cores have it, and a layer lies in a core."""
+        return True
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length() if number else 0
 
 
 class Shape(LimitKind):
@@ -269,7 +341,7 @@ class Reach(LimitKind):
 
 
 Limit = Annotated[
-    FanIn | FanOut | NOfM | Synapses | SynapseMemory | Axons | Tags | Shape | Reach | Neurons,
+    FanIn | FanOut | NOfM | Synapses | SynapseMemory | Axons | Tags | Shape | Reach | Neurons | NeuronMemory,
     Field(discriminator="kind"),
 ]
 LIMIT_KINDS: tuple[type[LimitKind], ...] = get_args(get_args(Limit)[0])

@@ -141,11 +141,16 @@ def with_values(spec: HardwareSpec, values: Mapping[Path, Scalar]) -> HardwareSp
         for step in path[:-1]:
             part = part[step]
         part[path[-1]] = value
-    content = _without_empty(plain)
+    return validated(plain, spec.name)
+
+
+def validated(content: Value, name: str) -> HardwareSpec:
+    """Return the chip of plain values, ``None`` for what is left out; `SpecError` as `with_values`."""
+    content = _without_empty(content)
     try:
         return HardwareSpec.model_validate(content)
     except ValidationError as error:
-        first, *others = Mistakes(_document(content), spec.name).texts(error)
+        first, *others = Mistakes(_document(content), name).texts(error)
         raise SpecError(first + (f" (and {len(others)} more)" if others else "")) from None
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from qrsolve.group import Group
 from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
-from qrsolve.spec.limit_kind import CountedLimit, how_shared
+from qrsolve.spec.limit_kind import CountedLimit, how_shared, require_largest
 from qrsolve.spec.packing import (
     Blocks,
     Budget,
@@ -64,6 +64,14 @@ class SynapseMemory(CountedLimit):
     """Blocks, or the kernels of a processor, are rounded up to multiples of this (64 and 72 unless given)."""
     processors: PositiveCount | None = None
     """Packing per_processor: how many there are (64 unless given); ``max`` is the memory of one."""
+
+    per_core: Annotated[tuple[PositiveCount, ...], Field(min_length=1, strict=False)] | None = None
+    """Bits of each core of a chip, where cores differ; ``max`` is then that of the largest."""
+
+    @model_validator(mode="after")
+    def _has_a_largest_core(self) -> Self:
+        require_largest(self.per_core, self.max)
+        return self
 
     @model_validator(mode="after")
     def _fields_belong_to_the_packing(self) -> Self:
@@ -141,8 +149,12 @@ class SynapseMemory(CountedLimit):
         return "; ".join(texts)
 
     def is_shared(self) -> bool:
-        """Whether a chip has the memory."""
-        return self.scope == "chip"
+        """Whether a core or a chip has the memory."""
+        return self.scope != "layer"
+
+    def core_sizes(self) -> tuple[int, ...]:
+        """Return what each core has, where zeros are stored, so that shapes decide."""
+        return (self.per_core or (self.capacity,)) if self.scope == "core" and self.zeros == "stored" else ()
 
     def remark_of(self, layer: LayerShape) -> str:
         """Say how many synapses at most are given up where a total stands for a staircase of blocks."""

@@ -78,7 +78,11 @@ class PopulationState:
     _only_drifts: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._only_drifts = self.method.only_drifts and len(self.latent) == 1 and not self.population.empty
+        self._only_drifts = (
+            self.method.only_drifts
+            and self.population.is_plain
+            and not (self.population.empty or self.population.signs)
+        )
         latent = self.population.matrix(self.latent)
         self.memory = self.method.start(latent, self._fan_in(), self.generator)
         self._set_latent(latent)
@@ -193,8 +197,8 @@ class PopulationState:
         )
 
     def _set_latent(self, matrix: Tensor) -> None:
-        """Write a matrix back; that of a single parameter is a view of it already."""
-        if len(self.latent) > 1:
+        """Write a matrix back; where it is a view of a single parameter, that has been done."""
+        if not self.population.is_plain:
             for name, part in self.population.split(matrix).items():
                 self.latent[name].copy_(part)
 
@@ -253,15 +257,16 @@ class PopulationState:
     def problem(self, matrix: Tensor) -> ChoiceProblem:
         """Return the choice problem of a matrix for the current values."""
         family, h, empty = self.population.family, self._importance(matrix), self.population.empty
+        signs = self.population.signs
         matrix = self.population.targets(matrix)
         if family is None:
-            return ChoiceProblem(matrix, None, self.population.groups, h, empty)
+            return ChoiceProblem(matrix, None, self.population.groups, h, empty, signs)
         if self.parameters is None:
             levels = solve_levels(self.population.levels(matrix), _choose, max_rounds=_FIRST_ROUNDS)
             self.parameters, self.solution, self._alphabet = levels.parameters, levels.solution, None
         if self._alphabet is None:
             self._alphabet = family.alphabet(self.parameters, self.population.scope(matrix.device))
-        return ChoiceProblem(matrix, self._alphabet, self.population.groups, h, empty)
+        return ChoiceProblem(matrix, self._alphabet, self.population.groups, h, empty, signs)
 
     def _importance(self, matrix: Tensor) -> Tensor | None:
         if self.importance is None or self.wiring is not None:

@@ -66,6 +66,8 @@ class GridWeights(CountedKind):
     kind: Literal["grid"] = "grid"
     bits: Bits
     """Width of the integer, sign included."""
+    offers: Annotated[tuple[PositiveCount, ...], Field(min_length=1, strict=False)] | None = None
+    """Widths that a layer can have instead of ``bits``, by a rule of its own in the network's file."""
     signed: bool = True
     """Whether one bit is the sign; without it, all integers have the sign of ``signs``, positive unless stated."""
     signs: Literal["both", "positive", "negative"] = "both"
@@ -98,6 +100,9 @@ class GridWeights(CountedKind):
                 "'bits' is 1, and one signed bit has no zero; set zero: false for {-1, +1}, or bits: 2 for {-1, 0, +1}"
             )
             raise refusal(Conflict(("bits",), text))
+        if self.offers is not None and max(self.offers) > self.bits:
+            text = f"'offers' has {max(self.offers)}; 'bits' is {self.bits}, the widest"
+            raise refusal(Conflict(("offers",), text))
         lowest, highest = self._range()
         if lowest == 0 and highest == 0:
             text = f"'step' is {self.step}; no multiple of it but 0 is in the range of {self.bits} bits"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from qrsolve.errors import InfeasibleError, ModelError
-from qrsolve.spec import HardwareSpec
+from qrsolve.spec import HardwareSpec, LimitKind
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _CHUNK_ENTRIES = 1 << 24
@@ -128,12 +128,16 @@ def fit_to_chip(model: nn.Module, spec: HardwareSpec, measured: Contributions) -
     chain = _Chain.of(model)
     for limit in spec.limits:
         if limit.kind == "neurons" and getattr(limit, "scope", "core") != "core":
-            chain.keep_neurons(_kept_neurons(chain, measured, limit.capacity, per_layer=not limit.is_shared()))
+            chain.keep_neurons(_kept_neurons(chain, measured, limit.capacity, per_layer=_is_per_layer(limit)))
     synapses = {name: measured.synapses[name] for name in chain.layers}
     for limit in spec.limits:
         if limit.kind == "synapses" and getattr(limit, "zeros", "free") == "free":
-            _keep_synapses(chain, synapses, limit.capacity, per_layer=not limit.is_shared())
+            _keep_synapses(chain, synapses, limit.capacity, per_layer=_is_per_layer(limit))
     return {name: layer.out_features for name, layer in chain.layers.items()}
+
+
+def _is_per_layer(limit: LimitKind) -> bool:
+    return getattr(limit, "scope", "layer") in ("layer", "core")
 
 
 def _kept_neurons(chain: _Chain, measured: Contributions, capacity: int, *, per_layer: bool) -> dict[str, Tensor]:
