@@ -162,8 +162,11 @@ def test_hidden_neurons_and_outputs_have_limits_of_their_own() -> None:
         with pytest.raises(InfeasibleError, match=r"neurons; \w+ allows \d+ \(1 too many\)"):
             plan_of(name, {"hidden": torch.zeros(hidden + 1, 4)})
     # All of ODIN's neurons are in its one crossbar, and its file says so.
-    (shared,) = checked("odin", {"a": torch.zeros(200, 10), "b": torch.zeros(57, 10)}).violations
-    assert shared.text == "2 layers: 257 neurons in all; neurons allows 256 (1 too many)"
+    shared = checked("odin", {"a": torch.zeros(200, 10), "b": torch.zeros(57, 10)}).violations
+    assert [row.text for row in shared] == [
+        "2 layers: 257 neurons in all; neurons allows 256 (1 too many)",
+        "2 layers: 257 neurons in all; 1 core of 256 (1 too many)",
+    ]
 
 
 def test_stored_zeros_take_places() -> None:
@@ -294,5 +297,5 @@ def test_the_report_as_json_values() -> None:
         "energy",
     }
     assert set(content["layers"]["hidden"]) == {"compliant", "tensors", "limits", "values", "values_from"}
-    assert content["layers"]["hidden"]["tensors"] == {"hidden": "1 neuron x 20 sources"}
+    assert content["layers"]["hidden"]["tensors"] == {"hidden": "20 neurons x 40 sources"}
     assert [r["kind"] for r in content["layers"]["hidden"]["limits"]] == ["fan_in", "values"]

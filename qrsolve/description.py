@@ -1,0 +1,124 @@
+"""What is known of a model's tensors: the network they make up, and what of it had to be guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+
+from qrsolve.compile import Plan, compile_plan
+from qrsolve.spec import HardwareSpec, load_spec
+from qrsolve.spec.layout import layout_of
+from qrsolve.spec.network import Layer, NetworkSpec
+from qrsolve.undecided import Undecided
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Something that nothing in a model tells.
+
+    Parameters
+    ----------
+    rule : str
+        What it is about: axes, kinds, groups, populations or feeds.
+    tensor : str
+        Which tensor.
+    text : str
+        How it was taken, and what says it; without the tensor's name.
+    """
+
+    rule: str
+    tensor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """A network as it was found in a module or file.
+
+    Parameters
+    ----------
+    network : NetworkSpec
+        One layer per tensor of two or more dimensions, in the order of the model; those that are no afferent matrix are
+        left out with a reason.
+    shapes : dict of str to tuple of int
+        The shape of each tensor that is not left out.
+    guesses : tuple of Guess
+        What had to be guessed.
+    remarks : tuple of str
+        What the user should know beside the rules, such as a batch norm behind a projected layer.
+    """
+
+    network: NetworkSpec
+    shapes: dict[str, tuple[int, ...]]
+    guesses: tuple[Guess, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def compiled(self, chip: HardwareSpec | str | PathLike[str]) -> Plan:
+        """Compile a chip for the network; what was guessed, and matters to the chip, is not decided."""
+        spec = load_spec(chip)
+        plan = compile_plan(spec, self.shapes, network=self.network)
+        by_source = spec.weights.group() is not None or any(
+            (group := limit.group()) is not None and group.kind == "column" for limit in spec.limits
+        )
+        guesses = [guess for guess in self.guesses if guess.rule != "feeds" or by_source]
+        return replace(
+            plan,
+            undecided=(*plan.undecided, *_gathered(guesses)),
+            remarks=(*plan.remarks, *self.remarks),
+        )
+
+    def to_yaml(self) -> str:
+        """Return the network's file, with a comment on everything that was guessed."""
+        lines = ["schema: 1", "layers:"]
+        for layer in self.network.layers:
+            comments = [f"{guess.rule}: {guess.text}" for guess in self.guesses if guess.tensor == layer.tensor]
+            if layer.left_out is None:
+                comments.insert(0, layout_of(layer, self.shapes[layer.tensor]).described())
+            lines += [f"  # {comment}" for comment in comments]
+            lines.append(f"  - {_flow(layer)}")
+        if self.network.signs:
+            lines.append("signs:")
+            for name, signs in self.network.signs.items():
+                lines.append(f"  {_scalar(name)}: {_scalar(signs) if isinstance(signs, str) else _scalar(list(signs))}")
+        return "\n".join(lines) + "\n"
+
+
+def _gathered(guesses: Iterable[Guess]) -> list[Undecided]:
+    """Return one sentence for all tensors of which the same was guessed."""
+    tensors: dict[tuple[str, str], list[str]] = {}
+    for guess in guesses:
+        tensors.setdefault((guess.rule, guess.text), []).append(f"'{guess.tensor}'")
+    found = []
+    for (rule, text), names in tensors.items():
+        listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        found.append(Undecided(rule, f"{listed}: {text}"))
+    return found
+
+
+def _flow(layer: Layer) -> str:
+    """Return a layer as a flow map of YAML: what is stated, in the order of the language."""
+    stated = layer.model_dump(mode="json", exclude_none=True)
+    kept: Mapping[str, object] = {key: value for key, value in stated.items() if not (key == "groups" and value == 1)}
+    return "{" + ", ".join(f"{key}: {_value(key, value)}" for key, value in kept.items()) + "}"
+
+
+def _value(key: str, value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_scalar(v)}" for k, v in value.items() if v is not None) + "}"
+    if key in ("stride", "padding", "dilation", "fed_by") and isinstance(value, list) and len(set(value)) == 1:
+        return _scalar(value[0])
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    """Return a scalar or a list of scalars as YAML; texts in quotes where plain ones would be read otherwise."""
+    if isinstance(value, list):
+        return "[" + ", ".join(_scalar(item) for item in value) + "]"
+    if not isinstance(value, str):
+        return str(value)
+    plain = bool(value) and all(c.isalnum() or c in "._-/" for c in value) and (value[0].isalpha() or value[0] == "_")
+    if plain and value.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "nan", "inf"):
+        return value
+    return json.dumps(value)
