@@ -29,6 +29,7 @@ title: My chip
 weights: {kind: codebook, n_values: 5, zero: true}
 limits: [{kind: fan_in, max: 4}, {kind: axons, max: 9}]
 """
+KNOWN = ".npz, .safetensors, .pt, .pth, .ckpt, .pth.tar"
 CODEBOOK = [-0.5, -0.25, 0.25, 0.5]
 
 
@@ -375,8 +376,8 @@ def test_bad_outputs_before_any_work(
     monkeypatch.setattr(qrsolve.commands, "project_population", None)
     assert outputs("old.npz") == "old.npz: exists already; give --force to replace it, or another name"
     assert outputs("no/out.npz") == "no/out.npz: no folder no; make it first"
-    assert outputs("out.txt") == "out.txt: ends in '.txt'; needed one of .npz, .safetensors, .pt, .pth"
-    assert outputs(".", "--force") == ".: ends in ''; needed one of .npz, .safetensors, .pt, .pth"
+    assert outputs("out.txt") == f"out.txt: ends in '.txt'; needed one of {KNOWN}"
+    assert outputs(".", "--force") == f".: ends in ''; needed one of {KNOWN}"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert outputs("out.npz") == "out.npz: the folder . is not writable"
     assert Path("old.npz").read_bytes() == b"old"

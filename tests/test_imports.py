@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
     {"errors", "lazy", "compiled", "instructions"},
-    {"output_file", "model_format", "model_file", "parallel"},
+    {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals"},
     {"scatter_loop"},
     {"savings"},
@@ -48,8 +48,7 @@ ALLOWED["energy"] |= {"usage"}
 ALLOWED["limit_report"] |= {"energy"}
 ALLOWED["reach_usage"] |= {"limit_report"}
 ALLOWED["check"] |= {"usage", "energy", "limit_report", "reach_usage"}
-ALLOWED["model_file"] |= {"output_file", "model_format"}
-ALLOWED["model_format"] |= {"output_file"}
+ALLOWED["model_file"] |= {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers"}
 # Independent arithmetic knows no solver.
 for _part in (
     "claim",
