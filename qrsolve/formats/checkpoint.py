@@ -18,6 +18,7 @@ _USUAL = ("state_dict", "model_state_dict", "model_state", "model", "net", "netw
 """Entries that hold the state dict beside arrays at the top, such as the best accuracy or a confusion matrix."""
 _MAX_DEPTH = 16
 Part = MutableMapping[Any, Any] | list[Any]
+"""A part of a checkpoint that has parts."""
 
 
 @dataclass(frozen=True)

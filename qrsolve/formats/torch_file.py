@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from qrsolve.errors import ModelError
-from qrsolve.formats.checkpoint import StateDict, find_state_dict, with_state
+from qrsolve.formats.checkpoint import Part, StateDict, find_state_dict, with_state
 from qrsolve.formats.content import METADATA, Content, listed
 
 _SAVE = "needed a state dict: torch.save(model.state_dict(), path)"
@@ -65,19 +65,20 @@ def read_torch(shown: str, entry: str | None = None) -> Content:
 
 def write_torch(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: Content | None) -> bytes:
     """Return the bytes of a state dict, in the checkpoint that it came from; what did not change is as it was."""
-    payload, found = same.outer if same is not None else (None, None)
+    outer: tuple[Part, StateDict] | None = None if same is None else same.outer
     state: OrderedDict[Any, Any] = OrderedDict()
     left = dict(tensors)
-    if found is not None:
-        state.update((key, _instead(value, left.pop(str(key), None))) for key, value in found.state.items())
-        state.__dict__.update(getattr(found.state, "__dict__", {}))
+    if outer is not None:
+        old = outer[1].state
+        state.update((key, _instead(value, left.pop(str(key), None))) for key, value in old.items())
+        state.__dict__.update(getattr(old, "__dict__", {}))
     state.update(left)
     if metadata:
         state.__dict__[METADATA] = metadata
     else:
         state.__dict__.pop(METADATA, None)
     buffer = io.BytesIO()
-    torch.save(state if found is None else with_state(payload, found.path, state), buffer)
+    torch.save(state if outer is None else with_state(outer[0], outer[1].path, state), buffer)
     return buffer.getvalue()
 
 
