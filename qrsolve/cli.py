@@ -36,12 +36,26 @@ app = typer.Typer(
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A bundled chip's name, or a YAML file.")]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A .npz, .safetensors, .pt or .pth file.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A .npz, .safetensors, .pt, .pth, .ckpt or .pth.tar file.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 LayerOption = Annotated[
-    list[str] | None, typer.Option("--layer", metavar="NAME", help="Only this array, or :regex of whole names; repeat.")
+    list[str] | None, typer.Option("--layer", metavar="NAME", help="Only this array, or :regex found in names; repeat.")
 ]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="NAME", help="Leave this array out, or :regex found in names; repeat."),
+]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option("--network", metavar="FILE", help="How the tensors are wired (qrsolve describe writes one)."),
+]
+EntryOption = Annotated[
+    str | None, typer.Option("--entry", metavar="NAME", help="The entry of a checkpoint that holds the weights.")
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 1 also where a rule could not be decided.")]
 GroupOption = Annotated[
     list[str] | None,
     typer.Option("--group", metavar="NAME,NAME", help="Arrays whose rows are the same neurons (input and recurrent)."),
@@ -121,6 +135,7 @@ def explain_command(
     ] = None,
     group: GroupOption = None,
     role: RoleOption = None,
+    network: NetworkOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Say what a chip's limits mean, which solver is taken, and why the others refuse."""
@@ -130,23 +145,51 @@ def explain_command(
     groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
 
-    return commands.explain_chip(chip, shapes, groups, roles, as_json=as_json)
+    return commands.explain_chip(chip, shapes, groups, roles, network, as_json=as_json)
 
 
 @app.command(name="check")
 def check_command(
     spec: SpecArgument,
     model: ModelArgument,
+    *,
     layer: LayerOption = None,
+    exclude: ExcludeOption = None,
     group: GroupOption = None,
     role: RoleOption = None,
+    network: NetworkOption = None,
+    entry: EntryOption = None,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> int:
     """Count what a model's weights use of each limit; no solver involved."""
     groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
+    from qrsolve.opened import Choice, open_model
 
-    return commands.check_model(commands.open_model(chip, model, layer or (), groups, roles), as_json=as_json)
+    choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
+    return commands.check_model(open_model(chip, model, choice), strict=strict, as_json=as_json)
+
+
+@app.command()
+def describe(
+    model: ModelArgument,
+    *,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead.")] = None,
+    layer: LayerOption = None,
+    exclude: ExcludeOption = None,
+    group: GroupOption = None,
+    role: RoleOption = None,
+    entry: EntryOption = None,
+    force: ForceOption = False,
+) -> int:
+    """Write a network's file: which arrays are weights, how they are stored and wired, and what was guessed."""
+    groups, roles = _parsed_groups(group), _parsed_roles(role)
+    from qrsolve import commands
+    from qrsolve.opened import Choice
+
+    choice = Choice(layer or (), exclude or (), groups, roles, None, entry)
+    return commands.describe_model(model, choice, out, force=force)
 
 
 @app.command()
@@ -159,34 +202,46 @@ def project(
     ],
     solver: Annotated[str, typer.Option("--solver", metavar="auto|NAME", help="Use this one or fail.")] = "auto",
     layer: LayerOption = None,
+    exclude: ExcludeOption = None,
     group: GroupOption = None,
     role: RoleOption = None,
+    network: NetworkOption = None,
+    entry: EntryOption = None,
+    strict: StrictOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> int:
     """Write the nearest weights that the chip can hold, with a certificate."""
     groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
+    from qrsolve.opened import Choice, open_model
 
     commands.require_output(out, force=force)
-    opened = commands.open_model(chip, model, layer or (), groups, roles)
-    return commands.project_model(opened, out, solver, force=force, as_json=as_json)
+    choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
+    opened = open_model(chip, model, choice)
+    return commands.project_model(opened, out, solver, force=force, strict=strict, as_json=as_json)
 
 
 @app.command()
 def compare(
     spec: SpecArgument,
     model: ModelArgument,
+    *,
     layer: LayerOption = None,
+    exclude: ExcludeOption = None,
     group: GroupOption = None,
     role: RoleOption = None,
+    network: NetworkOption = None,
+    entry: EntryOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Solve each layer with every solver and heuristic, for the same values, and measure all from the best bound."""
     groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
     from qrsolve import commands
+    from qrsolve.opened import Choice, open_model
 
-    return commands.compare_model(commands.open_model(chip, model, layer or (), groups, roles), as_json=as_json)
+    choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
+    return commands.compare_model(open_model(chip, model, choice), as_json=as_json)
 
 
 @app.command()

@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from torch import Tensor
 
 from qrsolve.allotment import allotted
 from qrsolve.check import check
 from qrsolve.compare import compare_population
-from qrsolve.compile import Plan, compile_plan
+from qrsolve.errors import ShapeError
 from qrsolve.explain import explain
-from qrsolve.model_file import ModelFile, read_model, require_ending, write_weights
-from qrsolve.output_file import require_writable
+from qrsolve.limit_report import Report
+from qrsolve.model_file import require_ending, write_weights
+from qrsolve.opened import Choice, Opened, describe_file
+from qrsolve.output_file import require_writable, write_file
 from qrsolve.project import Projection, project_population
-from qrsolve.provenance import claimed_parameters, provenance, recorded_groups, recorded_roles
+from qrsolve.provenance import claimed_parameters, provenance
 from qrsolve.report.console import console, print_json
 from qrsolve.report.progress import progress
 from qrsolve.report.tables import comparison_page, explanation_page, projections_page, report_page, training_page
 from qrsolve.solvers import named_solver
 from qrsolve.spec import HardwareSpec
+from qrsolve.spec.load_network import load_network
 from qrsolve.train import TrainOptions, run_training
 
 DONE, VIOLATED = 0, 1
 """Exit codes; errors become others in `qrsolve.cli`."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model file, its afferent matrices, and the chip compiled for them."""
-
-    file: ModelFile
-    weights: dict[str, Tensor]
-    plan: Plan
-
-
-def open_model(
-    chip: HardwareSpec, model: str, select: Sequence[str], groups: Sequence[Sequence[str]], roles: Mapping[str, str]
-) -> Opened:
-    """Read a model and compile a chip for it; groups and roles are those given, else those that the file records."""
-    file = read_model(model)
-    weights = file.weights(select)
-    populations = groups or recorded_groups(file.metadata, weights)
-    known = {**recorded_roles(file.metadata, weights), **roles}
-    plan = compile_plan(chip, {name: tensor.shape for name, tensor in weights.items()}, populations, known)
-    return Opened(file, weights, plan)
 
 
 def explain_chip(
@@ -53,11 +32,15 @@ def explain_chip(
     shapes: dict[str, tuple[int, ...]],
     groups: Sequence[Sequence[str]],
     roles: Mapping[str, str],
+    network: str | None = None,
     *,
     as_json: bool,
 ) -> int:
     """Print what a chip means for layers of given shapes."""
-    explanation = explain(chip, shapes, groups, roles)
+    stated = None if network is None else load_network(network)
+    if stated is not None and not shapes:
+        raise ShapeError(f"{network}: the shapes of its tensors are missing; give each as --shape NAME=ROWSxCOLS")
+    explanation = explain(chip, shapes, groups, roles, stated)
     if as_json:
         print_json(explanation.to_dict())
     else:
@@ -65,14 +48,33 @@ def explain_chip(
     return VIOLATED if explanation.is_infeasible else DONE
 
 
-def check_model(opened: Opened, *, as_json: bool) -> int:
+def _verdict(report: Report, *, strict: bool) -> int:
+    """Return the exit code: 0 where no decided rule is violated, and none is open if ``strict``."""
+    return DONE if report.is_compliant and not (strict and report.not_decided) else VIOLATED
+
+
+def describe_model(model: str, choice: Choice, out: str | None, *, force: bool) -> int:
+    """Write the network that a model's file makes up, with a comment on everything that was guessed."""
+    _, description = describe_file(model, choice)
+    text = description.to_yaml()
+    if out is None:
+        print(text, end="")
+    else:
+        write_file(out, text.encode(), force=force)
+        n_left_out = len(description.network.left_out())
+        guessed = f"{len(description.guesses)} guesses, each with a comment"
+        print(f"{out}: {len(description.shapes)} matrices, {n_left_out} tensors left out; {guessed}")
+    return DONE
+
+
+def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
     """Print what weights use of each limit."""
     report = check(opened.plan, opened.weights, claimed_parameters(opened.file.metadata))
     if as_json:
         print_json({"spec": opened.plan.spec.name, "model": opened.file.path, **report.to_dict()})
     else:
         console().print(report_page(report), soft_wrap=True)
-    return DONE if report.is_compliant else VIOLATED
+    return _verdict(report, strict=strict)
 
 
 def require_output(out: str, *, force: bool) -> None:
@@ -81,7 +83,7 @@ def require_output(out: str, *, force: bool) -> None:
     require_writable(out, force=force)
 
 
-def project_model(opened: Opened, out: str, solver: str, *, force: bool, as_json: bool) -> int:
+def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict: bool, as_json: bool) -> int:
     """Write the nearest weights that a chip can hold, and print their certificates."""
     plan, weights = opened.plan, opened.weights
     chosen = None if solver == "auto" else named_solver(solver)
@@ -94,17 +96,17 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, as_json
     projected = {n: t.to(weights[n].dtype) for p in projections.values() for n, t in p.weights.items()}
     parameters = {n: p.parameters for n, p in projections.items() if p.parameters is not None}
     report = check(plan, projected, parameters)
-    write_weights(out, projected, provenance(plan, projections), force=force, source=opened.file)
+    stated = opened.description.network if opened.description.is_stated else None
+    write_weights(out, projected, provenance(plan, projections, stated), force=force, source=opened.file)
     if as_json:
         layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
-        sentences = {"not_enforced": list(report.not_enforced), "remarks": list(report.remarks)}
-        print_json(
-            {"spec": plan.spec.name, "output": out, "compliant": report.is_compliant, "layers": layers, **sentences}
-        )
+        verdict = {key: report.to_dict()[key] for key in ("compliant", "not_decided")}
+        said = {key: report.to_dict()[key] for key in ("network", "left_out", "not_enforced", "remarks")}
+        print_json({"spec": plan.spec.name, "output": out, **verdict, "layers": layers, **said})
     else:
         console().print(projections_page(projections))
         console().print(report_page(report), soft_wrap=True)
-    return DONE if report.is_compliant else VIOLATED
+    return _verdict(report, strict=strict)
 
 
 def compare_model(opened: Opened, *, as_json: bool) -> int:

@@ -304,7 +304,7 @@ def compile_plan(
             if len(shape) < 2:
                 raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
         known_roles(tuple(shapes), roles or {})
-        _require_groups(shapes, groups)
+        require_groups(shapes, groups)
         network = NetworkSpec.of(tuple(shapes), groups, roles)
     elif groups or roles:
         raise ShapeError("groups or roles beside a network, which states populations and roles itself")
@@ -451,7 +451,7 @@ def _counted_once(
     return once, tuple(replace(group, counts="synapses") for group in groups)
 
 
-def _require_groups(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]]) -> None:
+def require_groups(shapes: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]]) -> None:
     """Refuse a group that names something unknown or twice, or matrices with different numbers of neurons."""
     of: dict[str, tuple[str, ...]] = {}
     for group in groups:

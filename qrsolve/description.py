@@ -13,6 +13,8 @@ from qrsolve.spec.layout import layout_of
 from qrsolve.spec.network import Layer, NetworkSpec
 from qrsolve.undecided import Undecided
 
+CURE = "a network file says it (qrsolve describe MODEL -o FILE writes one)"
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -48,12 +50,15 @@ class Description:
         What had to be guessed.
     remarks : tuple of str
         What the user should know beside the rules, such as a batch norm behind a projected layer.
+    is_stated : bool
+        Whether the user states the network, in a file of its own.
     """
 
     network: NetworkSpec
     shapes: dict[str, tuple[int, ...]]
     guesses: tuple[Guess, ...] = ()
     remarks: tuple[str, ...] = ()
+    is_stated: bool = False
 
     def compiled(self, chip: HardwareSpec | str | PathLike[str]) -> Plan:
         """Compile a chip for the network; what was guessed, and matters to the chip, is not decided."""
@@ -93,7 +98,7 @@ def _gathered(guesses: Iterable[Guess]) -> list[Undecided]:
     found = []
     for (rule, text), names in tensors.items():
         listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        found.append(Undecided(rule, f"{listed}: {text}"))
+        found.append(Undecided(rule, f"{listed}: {text}; {CURE}"))
     return found
 
 

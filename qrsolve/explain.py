@@ -21,6 +21,8 @@ from qrsolve.roles import group_among
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.levels import select_method
 from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
+from qrsolve.spec.network import NetworkSpec
+from qrsolve.undecided import Undecided
 
 EXAMPLE = (64, 256)
 """Neurons and sources of the layer that is explained where no shape is asked for."""
@@ -87,6 +89,10 @@ class Explanation:
         How enforced rules are taken, for these layers; those of the chip alone where there is no plan.
     not_enforced : tuple of str
         What is not, for these layers; what the chip alone says where there is no plan.
+    undecided : tuple of Undecided
+        Rules that no weights of these layers decide.
+    left_out : dict of str to str
+        Tensors that no rule is held to, each with the reason.
     """
 
     spec: HardwareSpec
@@ -96,6 +102,8 @@ class Explanation:
     is_infeasible: bool = field(default=False)
     remarks: tuple[str, ...] = ()
     not_enforced: tuple[str, ...] = ()
+    undecided: tuple[Undecided, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def limits(self) -> list[dict[str, Any]]:
         """Return each limit as in the chip's file, with its source in full and whether it is enforced."""
@@ -134,6 +142,8 @@ class Explanation:
             "is_example": self.is_example,
             "problem": self.problem,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
+            "not_decided": [rule.to_dict() for rule in self.undecided],
+            "left_out": dict(self.left_out),
             "not_enforced": list(self.not_enforced or self.spec.not_enforced()),
             "remarks": list(self.remarks or self.spec.remarks()),
             "notes": list(self.spec.notes),
@@ -145,6 +155,7 @@ def explain(
     shapes: Mapping[str, Sequence[int]] | None = None,
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
+    network: NetworkSpec | None = None,
 ) -> Explanation:
     """Compile a chip for some shapes and ask every solver about each problem; nothing is solved.
 
@@ -158,6 +169,8 @@ def explain(
         Matrices that share a population.
     roles : mapping of str to str, or None
         What matrices are, as in `compile_plan`.
+    network : NetworkSpec or None
+        How the layers are wired, as in `compile_plan`.
 
     Returns
     -------
@@ -177,11 +190,19 @@ def explain(
     """
     spec, is_example = load_spec(spec), not shapes
     try:
-        plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups, roles)
+        plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups, roles, network)
     except (InfeasibleError, NoSolverError) as error:
         return Explanation(spec, {}, is_example, str(error), isinstance(error, InfeasibleError))
-    layers = {population.name: _layer(spec, population) for population in plan.populations}
-    return Explanation(spec, layers, is_example, remarks=plan.remarks, not_enforced=plan.not_enforced)
+    layers = {population.name: _layer(population.held_to(spec), population) for population in plan.populations}
+    return Explanation(
+        spec,
+        layers,
+        is_example,
+        remarks=plan.remarks,
+        not_enforced=plan.not_enforced,
+        undecided=plan.undecided,
+        left_out=plan.left_out,
+    )
 
 
 def _layer(spec: HardwareSpec, population: Population) -> LayerExplanation:

@@ -1,21 +1,28 @@
-"""Read and write files of named arrays: ``.npz``, ``.safetensors``, ``.pt`` and ``.pth``."""
+"""Read and write files of named arrays: ``.npz``, ``.safetensors``, and torch's ``.pt``, ``.pth``, ``.ckpt``."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qrsolve.errors import ModelError
-from qrsolve.model_format import ENDINGS, METADATA, Content, read_content, serialise
+from qrsolve.formats.any_file import read_content, serialise
+from qrsolve.formats.content import METADATA, Content, listed
+from qrsolve.formats.endings import ENDINGS, ending_of, known_endings
+from qrsolve.left_out import left_out_reasons
+from qrsolve.norms import norms_after
 from qrsolve.output_file import write_file
+from qrsolve.reparametrised import reparametrised
+from qrsolve.wrappers import unwrapped
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -29,55 +36,114 @@ class ModelFile:
     path : str
         As the user wrote it.
     tensors : dict of str to Tensor
-        Every array, in the order of the file.
+        Every array, in the order of the file, by its name without the prefixes of torch's wrappers (``module.`` of
+        DistributedDataParallel, ``_orig_mod.`` of torch.compile).
     metadata : dict
         What qrsolve wrote about the weights; empty where it wrote nothing. To be checked, never to be believed.
     content : Content
         Everything else in the file, which goes into the output as it came.
+    originals : dict of str to str
+        The name in the file of each array.
     """
 
     path: str
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
     content: Content = field(repr=False)
+    originals: dict[str, str] = field(repr=False, default_factory=dict)
 
-    def weights(self, select: Sequence[str] = ()) -> dict[str, Tensor]:
+    def weights(self, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Tensor]:
         """Return the afferent matrices: the selected ones, or every float array of two or more dimensions.
+
+        Arrays that are no weights by their names and neighbours (`left_out`) are taken only where a selector is their
+        name.
 
         Parameters
         ----------
         select : sequence of str
-            Names, or ``:regex`` that matches whole names.
+            Names, or ``:regex`` that is searched for in names (``^`` and ``$`` stand for their ends).
+        exclude : sequence of str
+            The same, for what is not to be taken.
 
         Raises
         ------
         ModelError
-            A selector matches nothing, two match the same array, a selected array is no float matrix, there is none
-            to take, or one holds NaN or inf.
+            A selector matches nothing, two match the same array, one is selected and excluded by name, a selected array
+            is no float matrix, there is none to take, one is computed from other arrays (pruned, normalised,
+            parametrised), or one holds NaN or inf.
         """
-        chosen = self._selected(select) if select else self._matrices()
-        for name in chosen:
-            require_finite(name, self.tensors[name], self.path)
+        dropped = self._excluded(exclude, select)
+        chosen = self._selected(select, dropped) if select else self._matrices(dropped)
+        self._require_deployable(chosen)
+        bad = [text for name in chosen if (text := _not_finite(name, self.tensors[name]))]
+        if bad:
+            raise ModelError(f"{self.path}: {listed(bad)}; needed finite weights")
         return {name: self.tensors[name] for name in chosen}
 
-    def _matrices(self) -> list[str]:
-        found = []
+    def left_out(self, chosen: Collection[str]) -> dict[str, str]:
+        """Return the matrices of the file that are not taken, each with the reason.
+
+        Parameters
+        ----------
+        chosen : collection of str
+            The names that `weights` returned.
+
+        Returns
+        -------
+        dict of str to str
+            Float arrays of two or more dimensions, integer ones that are called weights, and matrices of a checkpoint
+            that are outside of the entry that was read. `others_left_out` counts the rest.
+        """
+        reasons = {}
         for name, tensor in self.tensors.items():
-            if tensor.ndim < 2:
+            if name in chosen or tensor.ndim < 2:
+                continue
+            if _is_number(tensor):
+                reasons[name] = self._reasons.get(name, "not selected")
+            elif _is_called_weights(name):
+                reasons[name] = f"{_dtype(tensor)}, not float"
+        outside = f"outside of the entry '{self.content.entry}'"
+        return reasons | {name: outside for name in self.content.outside if name not in self.tensors}
+
+    def others_left_out(self, chosen: Collection[str]) -> dict[str, int]:
+        """Return how many other arrays are not taken, by reason: ``fewer than two dimensions``, ``bool, not float``."""
+        named = self.left_out(chosen)
+        return dict(
+            Counter(
+                "fewer than two dimensions" if tensor.ndim < 2 else f"{_dtype(tensor)}, not float"
+                for name, tensor in self.tensors.items()
+                if name not in chosen and name not in named
+            )
+        )
+
+    def norms_after(self, chosen: Collection[str]) -> dict[str, str]:
+        """Return the batch norms that follow weights of the file; as `qrsolve.norms.norms_after`."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        return norms_after(shapes, chosen, is_ordered=self.content.format != "safetensors")
+
+    @cached_property
+    def _reasons(self) -> dict[str, str]:
+        return left_out_reasons(self.tensors)
+
+    def _matrices(self, dropped: Collection[str]) -> list[str]:
+        found, foreign = [], []
+        for name, tensor in self.tensors.items():
+            if tensor.ndim < 2 or name in dropped or name in self._reasons:
                 continue
             if tensor.dtype in _FLOATS:
                 found.append(name)
-            elif tensor.is_floating_point() or tensor.is_complex():
-                raise ModelError(f"{self.path}: {_described(name, tensor)}; needed one of {_float_words()}")
+            elif _is_number(tensor):
+                foreign.append(self._described(name))
+        if foreign:
+            raise ModelError(f"{self.path}: {listed(foreign)}; needed one of {_float_words()}")
         if not found:
-            there = ", ".join(_described(n, t) for n, t in list(self.tensors.items())[:8]) or "nothing"
-            more = ", ..." if len(self.tensors) > 8 else ""
+            there = listed([self._described(name) for name in self.tensors]) or "nothing"
             raise ModelError(
-                f"{self.path}: no weights: needed a float array of two or more dimensions; there is {there}{more}"
+                f"{self.path}: no weights: needed a float array of two or more dimensions; there is {there}"
             )
         return found
 
-    def _selected(self, select: Sequence[str]) -> list[str]:
+    def _selected(self, select: Sequence[str], dropped: Collection[str]) -> list[str]:
         by: dict[str, str] = {}
         for selector in select:
             for name in self._matches(selector):
@@ -85,35 +151,81 @@ class ModelFile:
                     twice = "is given twice" if by[name] == selector else f"and '{selector}' both match '{name}'"
                     raise ModelError(f"{self.path}: '{by[name]}' {twice}; needed each name once")
                 by[name] = selector
-        return [name for name in self.tensors if name in by]
+        chosen = [name for name in self.tensors if name in by and name not in dropped]
+        if not chosen:
+            raise ModelError(f"{self.path}: no weights: all that is selected is excluded: {self._names(list(by))}")
+        return chosen
 
     def _matches(self, selector: str) -> list[str]:
         if not selector.startswith(":"):
-            if selector not in self.tensors:
-                raise ModelError(f"{self.path}: '{selector}' matches nothing; there is {self._names()}")
-            tensor = self.tensors[selector]
+            name = self._named(selector)
+            tensor = self.tensors[name]
             if tensor.ndim < 2 or tensor.dtype not in _FLOATS:
                 raise ModelError(
-                    f"{self.path}: {_described(selector, tensor)}; needed two or more dimensions of {_float_words()}"
+                    f"{self.path}: {self._described(name, why=False)}; needed two or more dimensions of "
+                    f"{_float_words()}"
                 )
-            return [selector]
+            return [name]
+        matrices = [name for name, tensor in self.tensors.items() if tensor.ndim >= 2 and tensor.dtype in _FLOATS]
+        found = self._searched(selector, matrices)
+        if not found:
+            raise ModelError(f"{self.path}: '{selector}' is in no name of a matrix; there is {self._names(matrices)}")
+        taken = [name for name in found if name not in self._reasons]
+        if not taken:
+            shown = listed([self._described(name) for name in found])
+            raise ModelError(f"{self.path}: '{selector}' finds only what is no weights: {shown}; name it to take it")
+        return taken
+
+    def _excluded(self, exclude: Sequence[str], select: Sequence[str]) -> set[str]:
+        """Return the names that are not to be taken."""
+        dropped: set[str] = set()
+        for selector in exclude:
+            if not selector.startswith(":"):
+                if selector in select:
+                    raise ModelError(f"{self.path}: '{selector}' is selected and excluded; needed one of these")
+                dropped.add(self._named(selector))
+                continue
+            found = self._searched(selector, list(self.tensors))
+            if not found:
+                raise ModelError(f"{self.path}: '{selector}' is in no name; there is {self._names()}")
+            dropped.update(found)
+        return dropped
+
+    def _named(self, selector: str) -> str:
+        """Return the array of a name, with or without the prefixes of wrappers."""
+        if selector in self.tensors:
+            return selector
+        for name, original in self.originals.items():
+            if original == selector:
+                return name
+        raise ModelError(f"{self.path}: '{selector}' matches nothing; there is {self._names()}")
+
+    def _searched(self, selector: str, names: Sequence[str]) -> list[str]:
         try:
             pattern = re.compile(selector[1:])
-        except re.error as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise ModelError(f"'{selector}' is no regular expression: {error}") from None
-        matrices = [name for name, tensor in self.tensors.items() if tensor.ndim >= 2 and tensor.dtype in _FLOATS]
-        found = [name for name in matrices if pattern.fullmatch(name)]
-        if not found:
-            shown = self._names(matrices)
-            raise ModelError(f"{self.path}: '{selector}' matches no whole name of a matrix; there is {shown}")
-        return found
+        return [name for name in names if pattern.search(name)]
+
+    def _require_deployable(self, chosen: Collection[str]) -> None:
+        """Refuse arrays that weights are computed from: they would be overwritten by what they make."""
+        calls_of = reparametrised(self.tensors)
+        computed = {name: calls_of[name] for name in chosen if name in calls_of}
+        if computed:
+            calls = listed(list(dict.fromkeys(computed.values())))
+            names = listed([f"'{name}'" for name in computed])
+            raise ModelError(f"{self.path}: weights are computed from {names}; save them as arrays, after {calls}")
+
+    def _described(self, name: str, *, why: bool = True) -> str:
+        reason = f" ({self._reasons[name]})" if why and name in self._reasons else ""
+        return f"'{name}' {tuple(self.tensors[name].shape)} {_dtype(self.tensors[name])}{reason}"
 
     def _names(self, names: Sequence[str] | None = None) -> str:
         names = list(self.tensors) if names is None else names
-        return ", ".join(f"'{name}'" for name in names[:20]) + (", ..." if len(names) > 20 else "") or "nothing"
+        return listed([f"'{name}'" for name in names], 20) or "nothing"
 
 
-def read_model(path: str | os.PathLike[str]) -> ModelFile:
+def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelFile:
     """Read a model file; its ending says the format, and its content must agree.
 
     Nothing in a file is ever run: pickles are read as tensors only.
@@ -121,25 +233,33 @@ def read_model(path: str | os.PathLike[str]) -> ModelFile:
     Parameters
     ----------
     path : str or path
-        ``.npz``, ``.safetensors``, ``.pt`` or ``.pth`` (a state dict, or a checkpoint with the entry ``state_dict``).
+        ``.npz``, ``.safetensors``, or ``.pt``, ``.pth``, ``.ckpt``, ``.pth.tar`` (a state dict, or a checkpoint that
+        holds one in some entry: the only map of tensors in it that is not an optimizer's).
+    entry : str or None
+        The entry of a checkpoint that has several: ``ema_model``, ``callbacks.ema``; ``.`` is its top.
 
     Raises
     ------
     ModelError
-        Missing, a folder, empty, truncated, not what its ending says, or with Python objects; one line that says which.
+        Missing, a folder, empty, truncated, not what its ending says, with Python objects, or with several state dicts;
+        one line that says which.
     """
     shown = os.fspath(path)
-    content = read_content(shown)
+    content = read_content(shown, entry)
     try:
         metadata = json.loads(content.metadata)
     except (ValueError, RecursionError):
         metadata = {}
-    return ModelFile(shown, content.tensors, metadata if isinstance(metadata, dict) else {}, content)
+    originals = unwrapped(content.tensors, shown)
+    tensors = {name: content.tensors[original] for name, original in originals.items()}
+    return ModelFile(shown, tensors, metadata if isinstance(metadata, dict) else {}, content, originals)
 
 
-def read_weights(path: str | os.PathLike[str], select: Sequence[str] = ()) -> dict[str, Tensor]:
+def read_weights(
+    path: str | os.PathLike[str], select: Sequence[str] = (), exclude: Sequence[str] = (), entry: str | None = None
+) -> dict[str, Tensor]:
     """Read the afferent matrices of a model file; parameters and errors as `read_model` and `ModelFile.weights`."""
-    return read_model(path).weights(select)
+    return read_model(path, entry).weights(select, exclude)
 
 
 def write_weights(
@@ -155,7 +275,7 @@ def write_weights(
     Parameters
     ----------
     path : str or path
-        ``.npz``, ``.safetensors``, ``.pt`` or ``.pth``.
+        ``.npz``, ``.safetensors``, ``.pt``, ``.pth``, ``.ckpt`` or ``.pth.tar``.
     tensors : mapping of str to Tensor
         Each keeps its dtype.
     metadata : mapping or None
@@ -164,8 +284,8 @@ def write_weights(
     force : bool
         Replace an existing file.
     source : ModelFile or None
-        The file that the tensors came from: its other arrays are written too, and where the format stays the same so is
-        its other content.
+        The file that the tensors came from: its other arrays are written too, all by their names in that file, and
+        where the format stays the same so is its other content.
 
     Raises
     ------
@@ -176,7 +296,9 @@ def write_weights(
     """
     shown = os.fspath(path)
     require_ending(shown)
-    together = {**source.tensors, **tensors} if source is not None else dict(tensors)
+    together = dict(tensors)
+    if source is not None:
+        together = {source.originals.get(name, name): tensor for name, tensor in {**source.tensors, **tensors}.items()}
     if METADATA in together:
         raise ModelError(f"'{METADATA}' is the name of qrsolve's own entry; rename the array")
     text = json.dumps(metadata) if metadata else ""
@@ -186,24 +308,38 @@ def write_weights(
 
 def require_ending(path: str | os.PathLike[str]) -> None:
     """Raise `ModelError` unless the ending is one that model files have."""
-    if Path(path).suffix not in ENDINGS:
-        raise ModelError(f"{os.fspath(path)}: ends in '{Path(path).suffix}'; needed one of {', '.join(ENDINGS)}")
+    if (ending := ending_of(path)) not in ENDINGS:
+        raise ModelError(f"{os.fspath(path)}: ends in '{ending}'; needed one of {known_endings()}")
 
 
 def require_finite(name: str, tensor: Tensor, shown: str = "") -> None:
     """Raise `ModelError` with the position of the first NaN or inf, and their number."""
+    if bad := _not_finite(name, tensor):
+        place = f"{shown}: " if shown else ""
+        raise ModelError(f"{place}{bad}; needed finite weights")
+
+
+def _not_finite(name: str, tensor: Tensor) -> str:
+    """Say where the first NaN or inf is, and how many there are; "" where there is none."""
     bad = ~torch.isfinite(tensor)
     n_bad = int(bad.sum())
-    if n_bad:
-        position = [int(i) for i in bad.nonzero()[0]]
-        place = f"{shown}: " if shown else ""
-        more = f"; {n_bad} of {tensor.numel()} are not finite" if n_bad > 1 else ""
-        value = tensor[tuple(position)].item()
-        raise ModelError(f"{place}'{name}' has {value} at {position}{more}; needed finite weights")
+    if not n_bad:
+        return ""
+    position = [int(i) for i in bad.nonzero()[0]]
+    more = f"; {n_bad} of {tensor.numel()} are not finite" if n_bad > 1 else ""
+    return f"'{name}' has {tensor[tuple(position)].item()} at {position}{more}"
 
 
-def _described(name: str, tensor: Tensor) -> str:
-    return f"'{name}' {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+def _is_number(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _is_called_weights(name: str) -> bool:
+    return re.search(r"(?:^|[._/])(?:q|int)?_?(?:weights?|kernel)(?:_?(?:q|int\d*|quantized))?$", name) is not None
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _float_words() -> str:

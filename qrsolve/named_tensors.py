@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
-from qrsolve.description import Description, Guess
+from qrsolve.compile import require_groups
+from qrsolve.description import CURE, Description, Guess
 from qrsolve.errors import ModelError
+from qrsolve.roles import known_roles
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.limit_kind import Role
 from qrsolve.spec.network import Layer, NetworkSpec
@@ -21,7 +23,6 @@ _RECURRENT = re.compile(
 )
 _TRANSPOSED = re.compile(r"(^|[._])(up|upconv|deconv|transpose[d]?|conv_?transpose\w*|convt)\d*($|[._])", re.IGNORECASE)
 _EMBEDDING = re.compile(r"(^|[._])(embed\w*|emb|wte|wpe|token_\w+|position\w*)\d*($|[._])", re.IGNORECASE)
-_CURE = "a network file says it (qrsolve describe MODEL -o FILE writes one)"
 
 
 @dataclass
@@ -55,6 +56,7 @@ def describe_tensors(
     left_out: Mapping[str, str] | None = None,
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
+    selected: Sequence[str] = (),
 ) -> Description:
     """Describe a network by the names and shapes of its tensors.
 
@@ -70,6 +72,8 @@ def describe_tensors(
         Matrices that share a population, as the user says; nothing is guessed of these.
     roles : mapping of str to str, or None
         What matrices are, as the user says.
+    selected : sequence of str
+        Names that the user asks for: these are not left out by what their names look like.
 
     Returns
     -------
@@ -88,11 +92,12 @@ def describe_tensors(
     neurons; else the sizes of layers that follow each other do.
     """
     known, out = dict(vectors or {}), dict(left_out or {})
+    asked_for = {*(roles or {}), *selected, *(name for group in groups for name in group)}
     found: list[_Found] = []
     for name, shape in shapes.items():
         own = tuple(int(n) for n in shape)
         one = _Found(name, own, {}, _bias_of(name, known))
-        if _EMBEDDING.search(one.prefix) and one.bias is None and len(own) == 2 and name not in (roles or {}):
+        if _EMBEDDING.search(one.prefix) and one.bias is None and len(own) == 2 and name not in asked_for:
             out[name] = "by its name an embedding, a table that stays on the host; kind embedding takes it"
             continue
         found.append(one)
@@ -161,8 +166,8 @@ def _convolution_by_bias(one: _Found) -> None:
 def _guessed_convolution(one: _Found) -> Guess:
     if _TRANSPOSED.search(one.prefix):
         one.stated["kind"] = "conv_transpose"
-        return Guess("kinds", one.name, f"taken as a transposed convolution by its name; {_CURE}")
-    return Guess("kinds", one.name, f"taken as a convolution stored (filters, channels, *kernel); {_CURE}")
+        return Guess("kinds", one.name, "taken as a transposed convolution by its name")
+    return Guess("kinds", one.name, "taken as a convolution stored (filters, channels, *kernel)")
 
 
 def _open_axes(found: Sequence[_Found]) -> list[Guess]:
@@ -181,9 +186,9 @@ def _open_axes(found: Sequence[_Found]) -> list[Guess]:
         names = ", ".join(f"'{one.name}' {one.shape}" for one in undecided[:4])
         raise ModelError(
             f"{names}: neurons first or last? The sizes follow each other only if the neurons are last (inputs x "
-            f"outputs): state neurons_axis: 1, or 0 if they are first; {_CURE}"
+            f"outputs): state neurons_axis: 1, or 0 if they are first; {CURE}"
         )
-    return [Guess("axes", one.name, f"taken as (neurons, sources), torch's way; {_CURE}") for one in undecided]
+    return [Guess("axes", one.name, "taken as (neurons, sources), torch's way") for one in undecided]
 
 
 def _fits(layers: Sequence[_Found], axis: int) -> int:
@@ -223,6 +228,8 @@ def _populations(
 ) -> list[Guess]:
     """State which matrices share a population: as the user says, as names tell, and what is left as a guess."""
     by_name = {one.name: one for one in found}
+    known_roles(tuple(by_name), roles)
+    require_groups({one.name: one.rows() for one in found}, groups)
     given = {name for group in groups for name in group}
     for group in groups:
         for name in group:
@@ -235,7 +242,8 @@ def _populations(
             continue
         match = _TORCH.match(one.leaf)
         if match is not None and match["way"] != "hr":
-            _join(one, f"{one.prefix}{match['end']}" or "rnn", "recurrent" if match["way"] == "hh" else None)
+            own = f"{one.prefix}{match['end']}".lstrip("_") or "rnn"
+            _join(one, own, "recurrent" if match["way"] == "hh" else None)
         elif one.leaf in ("input_weights", "recurrent_weights"):
             _join(one, one.prefix or "rnn", "recurrent" if one.leaf == "recurrent_weights" else None)
         elif _RECURRENT.search(one.name) and one.rows()[0] == prod(one.rows()[1:]):
@@ -244,7 +252,7 @@ def _populations(
             others = [f"'{o.name}'" for o in found[:i] if len(o.shape) == 2 and o.rows()[0] == one.shape[0]]
             if others and "population" not in one.stated:
                 text = f"square, so it may be the recurrent weights of {others[-1]}; taken as a population of its own"
-                guesses.append(Guess("populations", one.name, f"{text}; --group or {_CURE}"))
+                guesses.append(Guess("populations", one.name, text))
     return guesses
 
 
@@ -263,9 +271,7 @@ def _recurrent_by_name(
     inputs = [o for o in found if o is not one and o.name not in given and o.rows()[0] == n and not _is_recurrent(o)]
     free = [o for o in inputs if "population" not in o.stated]
     if not free:
-        return [
-            Guess("populations", one.name, f"recurrent by its name, of neurons that no other matrix drives; {_CURE}")
-        ]
+        return [Guess("populations", one.name, "recurrent by its name, of neurons that no other matrix drives")]
     sibling = [o for o in free if _stem(o.name) == _stem(one.name)]
     before = [o for o in free if list(found).index(o) < position]
     chosen = (sibling or before[-1:] or free)[0]
@@ -275,7 +281,7 @@ def _recurrent_by_name(
     is_certain = len(free) == 1 and bool({f"{owner}.beta", f"{owner}.threshold"} & set(vectors))
     if is_certain:
         return []
-    text = f"recurrent by its name, and of the neurons of '{chosen.name}'; --group or {_CURE}"
+    text = f"recurrent by its name, and of the neurons of '{chosen.name}'"
     return [Guess("populations", one.name, text)]
 
 
@@ -300,7 +306,7 @@ def _feeds(found: Sequence[_Found]) -> list[Guess]:
             fits = sources == n or (is_map and not rows[2:] and sources % n == 0)
             if fits and n:
                 one.stated["fed_by"] = before.stated.get("population", before.name)
-                guesses.append(Guess("feeds", one.name, f"fed by '{one.stated['fed_by']}', by order and size; {_CURE}"))
+                guesses.append(Guess("feeds", one.name, f"fed by '{one.stated['fed_by']}', by order and size"))
         before = one
     return guesses
 
@@ -315,4 +321,4 @@ def _groups(one: _Found, n_before: int) -> list[Guess]:
         return []
     one.stated["groups"] = groups
     what = "depthwise" if rows[1] == 1 else f"{groups} groups"
-    return [Guess("groups", one.name, f"taken as {what}, since the map before has {n_before} channels; {_CURE}")]
+    return [Guess("groups", one.name, f"taken as {what}, since the map before has {n_before} channels")]

@@ -6,17 +6,22 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from qrsolve.compile import Plan
 from qrsolve.project import Projection
 from qrsolve.spec import ROLES, spec_hash
+from qrsolve.spec.network import NetworkSpec
 
 _PROOF = ("solver", "status", "objective", "bound", "gap", "types")
 
 
-def provenance(plan: Plan, projections: Mapping[str, Projection]) -> dict[str, Any]:
-    """Return the JSON values that go into a model file: the chip, and per population its values and its proof."""
+def provenance(plan: Plan, projections: Mapping[str, Projection], network: NetworkSpec | None = None) -> dict[str, Any]:
+    """Return the JSON values that go into a model file: the chip, and per population its values and its proof.
+
+    A network that somebody stated is recorded too; one that was guessed is not, and is guessed again.
+    """
     layers = {}
     for name, projection in projections.items():
         family, parameters = projection.population.family, projection.parameters
@@ -27,7 +32,20 @@ def provenance(plan: Plan, projections: Mapping[str, Projection]) -> dict[str, A
             "parameters": None if parameters is None else parameters.tolist(),
             **{key: value for key, value in projection.to_dict().items() if key in _PROOF},
         }
-    return {"spec": plan.spec.name, "spec_hash": spec_hash(plan.spec), "layers": layers}
+    stated = {} if network is None else {"network": network.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    return {"spec": plan.spec.name, "spec_hash": spec_hash(plan.spec), "layers": layers, **stated}
+
+
+def recorded_network(metadata: Mapping[str, Any], names: Collection[str]) -> NetworkSpec | None:
+    """Return the network that a file records, if it is one and all its tensors are in ``names``; else ``None``."""
+    stated = metadata.get("network")
+    if not isinstance(stated, dict):
+        return None
+    try:
+        network = NetworkSpec.model_validate(stated)
+    except ValidationError:
+        return None
+    return network if all(layer.tensor in names for layer in network.layers) else None
 
 
 def claimed_parameters(metadata: Mapping[str, Any]) -> dict[str, Tensor]:

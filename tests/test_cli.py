@@ -29,6 +29,7 @@ title: My chip
 weights: {kind: codebook, n_values: 5, zero: true}
 limits: [{kind: fan_in, max: 4}, {kind: axons, max: 9}]
 """
+KNOWN = ".npz, .safetensors, .pt, .pth, .ckpt, .pth.tar"
 CODEBOOK = [-0.5, -0.25, 0.25, 0.5]
 
 
@@ -150,7 +151,9 @@ def test_check_a_compliant_model(folder: Path, capsys: pytest.CaptureFixture[str
     assert code == 0
     assert content["compliant"] is True
     rows = content["layers"]["fc1"]["limits"]
-    assert [(r["kind"], r["value"], r["max"], r["excess"]) for r in rows] == [("fan_in", 4, 4, 0), ("values", 0, 0, 0)]
+    counted = [(r["kind"], r["value"], r["max"], r["excess"]) for r in rows]
+    assert counted == [("fan_in", 4, 4, 0), ("axons", 4, 9, 0), ("values", 0, 0, 0)]
+    assert [rule["rule"] for rule in content["not_decided"]] == ["axons", "axes"]
     assert rows[0]["where"] == "'fc1', neuron 0"
     assert content["not_enforced"] == ["axons (at most 9 distinct sources per core) waits for a placement"]
     code, out, err = run(capsys, "check", "mychip.yaml", "good.npz")
@@ -166,7 +169,7 @@ def test_check_a_model_with_violations(folder: Path, capsys: pytest.CaptureFixtu
     code, out, err = run(capsys, "check", "mychip.yaml", "dense.npz")
     assert (code, err) == (1, "")
     assert "'fc1', neuron 0: at least 12 sources x 1 synapse = 12 synapses; fan_in allows 4 (8 too many)\n" in out
-    assert out.endswith("4 violations\n")
+    assert out.endswith("5 violations; not decided: axons\n")
 
 
 def test_layers_and_groups(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +213,8 @@ def test_project_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]
     code, out, err = run(capsys, "project", "mychip.yaml", "dense.npz", "-o", "out.npz", "--layer", "fc1")
     assert (code, err) == (0, "")
     assert "top_gains" in out
-    assert out.endswith("compliant\n")
+    assert out.endswith("compliant; not decided: axons, axes, left_out\n")
+    assert "not decided: left_out: 'fc2': not selected\n" in out
     assert torch.equal(read_model("out.npz").tensors["fc2"], read_model("dense.npz").tensors["fc2"])
 
 
@@ -375,8 +379,8 @@ def test_bad_outputs_before_any_work(
     monkeypatch.setattr(qrsolve.commands, "project_population", None)
     assert outputs("old.npz") == "old.npz: exists already; give --force to replace it, or another name"
     assert outputs("no/out.npz") == "no/out.npz: no folder no; make it first"
-    assert outputs("out.txt") == "out.txt: ends in '.txt'; needed one of .npz, .safetensors, .pt, .pth"
-    assert outputs(".", "--force") == ".: ends in ''; needed one of .npz, .safetensors, .pt, .pth"
+    assert outputs("out.txt") == f"out.txt: ends in '.txt'; needed one of {KNOWN}"
+    assert outputs(".", "--force") == f".: ends in ''; needed one of {KNOWN}"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert outputs("out.npz") == "out.npz: the folder . is not writable"
     assert Path("old.npz").read_bytes() == b"old"

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
     {"errors", "lazy", "compiled", "instructions"},
-    {"output_file", "model_format", "model_file", "parallel"},
+    {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals"},
     {"scatter_loop"},
     {"savings"},
@@ -27,8 +27,9 @@ _ORDER = [
     {"type_recovery"},
     {"type_usage"},
     {"project"},
-    {"check", "energy", "usage", "limit_report", "reach_usage", "network_usage", "description"},
+    {"check", "energy", "usage", "limit_report", "reach_usage", "network_usage", "description", "named_tensors"},
     {"explain", "compare", "provenance"},
+    {"opened"},
     {"training"},
     {"report"},
     {"train"},
@@ -47,10 +48,10 @@ ALLOWED["gap_table"] |= {"claim"}
 ALLOWED["energy"] |= {"usage"}
 ALLOWED["limit_report"] |= {"energy"}
 ALLOWED["reach_usage"] |= {"limit_report"}
+ALLOWED["named_tensors"] |= {"description"}
 ALLOWED["network_usage"] |= {"limit_report"}
 ALLOWED["check"] |= {"usage", "energy", "limit_report", "reach_usage", "network_usage"}
-ALLOWED["model_file"] |= {"output_file", "model_format"}
-ALLOWED["model_format"] |= {"output_file"}
+ALLOWED["model_file"] |= {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers"}
 # Independent arithmetic knows no solver.
 for _part in (
     "claim",

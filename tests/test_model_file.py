@@ -21,7 +21,8 @@ from qrsolve.errors import ModelError, QRSolveError
 from qrsolve.model_file import read_model, read_weights, write_weights
 from qrsolve.output_file import require_writable, write_file
 
-ENDINGS = [".npz", ".safetensors", ".pt", ".pth"]
+ENDINGS = [".npz", ".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar"]
+KNOWN = ".npz, .safetensors, .pt, .pth, .ckpt, .pth.tar"
 FLOATS = "float32, float64, bfloat16, float16"
 
 
@@ -45,9 +46,9 @@ def save(path: Path, content: dict[str, torch.Tensor]) -> Path:
     return path
 
 
-def refusal(path: Path, select: tuple[str, ...] = ()) -> str:
+def refusal(path: Path, select: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> str:
     with pytest.raises(ModelError) as caught:
-        read_weights(path, select)
+        read_weights(path, select, exclude)
     text = str(caught.value)
     assert "\n" not in text
     return text.replace(str(path), "FILE")
@@ -67,20 +68,35 @@ def test_float_matrices_are_the_weights(tmp_path: Path, ending: str) -> None:
 def test_selection_by_name_and_by_regex(tmp_path: Path, ending: str) -> None:
     path = save(tmp_path / f"m{ending}", tensors())
     assert list(read_weights(path, ["conv.weight"])) == ["conv.weight"]
-    assert list(read_weights(path, [":fc.*"])) == ["fc1.weight"]
-    assert set(read_weights(path, [":fc.*", "conv.weight"])) == {"fc1.weight", "conv.weight"}
+    assert list(read_weights(path, [":fc"])) == ["fc1.weight"]
+    assert list(read_weights(path, [":1.w"])) == ["fc1.weight"]
+    assert set(read_weights(path, [":^fc", "conv.weight"])) == {"fc1.weight", "conv.weight"}
+    assert set(read_weights(path, [":weight$"])) == {"fc1.weight", "conv.weight"}
+
+
+def test_exclusion_by_name_and_by_regex(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.npz", tensors())
+    assert list(read_weights(path, exclude=["conv.weight"])) == ["fc1.weight"]
+    assert list(read_weights(path, exclude=[":^fc", "index"])) == ["conv.weight"]
+    assert list(read_weights(path, [":weight"], [":1"])) == ["conv.weight"]
+    assert list(read_weights(path, exclude=["fc1.bias"])) == ["fc1.weight", "conv.weight"]
 
 
 def test_selections_that_do_not_fit(tmp_path: Path) -> None:
     path = save(tmp_path / "m.npz", tensors())
     names = "'fc1.weight', 'fc1.bias', 'conv.weight', 'index'"
     assert refusal(path, ("fc2",)) == f"FILE: 'fc2' matches nothing; there is {names}"
-    assert refusal(path, (":fc",)) == (
-        "FILE: ':fc' matches no whole name of a matrix; there is 'fc1.weight', 'conv.weight'"
-    )
+    assert refusal(path, (":^c1",)) == "FILE: ':^c1' is in no name of a matrix; there is 'fc1.weight', 'conv.weight'"
     assert refusal(path, (":fc.*", "fc1.weight")) == (
         "FILE: ':fc.*' and 'fc1.weight' both match 'fc1.weight'; needed each name once"
     )
+    assert refusal(path, (), ("fc2",)) == f"FILE: 'fc2' matches nothing; there is {names}"
+    assert refusal(path, (), (":fc2",)) == f"FILE: ':fc2' is in no name; there is {names}"
+    assert refusal(path, ("fc1.weight",), ("fc1.weight",)) == (
+        "FILE: 'fc1.weight' is selected and excluded; needed one of these"
+    )
+    assert refusal(path, (":fc",), (":weight",)) == ("FILE: no weights: all that is selected is excluded: 'fc1.weight'")
+    assert refusal(path, (), (":weight",)).startswith("FILE: no weights: needed a float array of two or more dim")
     assert refusal(path, ("fc1.weight", "fc1.weight")) == ("FILE: 'fc1.weight' is given twice; needed each name once")
     assert refusal(path, ("fc1.bias",)) == f"FILE: 'fc1.bias' (4,) float32; needed two or more dimensions of {FLOATS}"
     assert refusal(path, ("index",)) == f"FILE: 'index' (2, 3) int64; needed two or more dimensions of {FLOATS}"
@@ -101,6 +117,13 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
     path = save(tmp_path / "m.safetensors", content)
     assert refusal(path) == f"FILE: 'fc1.weight' has {value} at [2, 5]; needed finite weights"
     content["fc1.weight"][3, 0] = value
+    content["conv.weight"][1, 0, 2, 2] = value
+    path = save(tmp_path / "m.pt", content)
+    assert refusal(path) == (
+        f"FILE: 'fc1.weight' has {value} at [2, 5]; 2 of 24 are not finite, 'conv.weight' has {value} at [1, 0, 2, 2]; "
+        "needed finite weights"
+    )
+    content["conv.weight"][1, 0, 2, 2] = 0
     path = save(tmp_path / "m.safetensors", content)
     assert "at [2, 5]; 2 of 24 are not finite; needed finite weights" in refusal(path)
     assert list(read_weights(path, ["conv.weight"])) == ["conv.weight"]
@@ -108,9 +131,14 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.npz") == "FILE: no such file"
-    assert refusal(tmp_path) == "FILE: a folder; needed a file that ends in .npz, .safetensors, .pt, .pth"
+    assert refusal(tmp_path) == f"FILE: a folder; needed a file that ends in {KNOWN}"
     (tmp_path / "m.h5").write_bytes(b"x")
-    assert refusal(tmp_path / "m.h5") == "FILE: ends in '.h5'; needed one of .npz, .safetensors, .pt, .pth"
+    (tmp_path / "net.yaml").write_text("schema: 1")
+    assert refusal(tmp_path / "net.yaml") == (
+        f"FILE: a chip's or a network's file; needed one of weights, which ends in {KNOWN} "
+        "(a network's file goes to --network)"
+    )
+    assert refusal(tmp_path / "m.h5") == f"FILE: ends in '.h5'; needed one of {KNOWN}"
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -337,7 +365,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
     assert written(old) == "FILE: exists already; give --force to replace it, or another name"
     assert old.read_bytes() == b"old"
     assert written(tmp_path / "no" / "m.npz") == "FILE: no folder FOLDER; make it first"
-    assert written(tmp_path / "m.txt") == "FILE: ends in '.txt'; needed one of .npz, .safetensors, .pt, .pth"
+    assert written(tmp_path / "m.txt") == f"FILE: ends in '.txt'; needed one of {KNOWN}"
     (tmp_path / "folder.npz").mkdir()
     assert written(tmp_path / "folder.npz", force=True) == "FILE: a folder; needed a file name"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.npz", "old.npz"]

@@ -282,6 +282,10 @@ FILE_ERRORS = [
         HEAD + REAL + "x" * 100 + ": 1\n",
         f"6: unknown field '{'x' * 37}...'; known: schema, name, title, sources, hierarchy, weights, limits, notes",
     ),
+    (
+        "schema: 1\n# of a network\nlayers:\n  - {tensor: fc.weight, kind: linear}\n",
+        "3: 'layers', and no 'weights': a network's file, it seems; give it as --network",
+    ),
     ("", "1: the file is empty; needed a map that starts with 'schema: 1'"),
     ("# only a comment\n", "1: the file is empty; needed a map that starts with 'schema: 1'"),
     ("- 1\n", "1: a list; needed a map that starts with 'schema: 1'"),
@@ -397,6 +401,13 @@ def test_an_unknown_chip():
     known = ", ".join(bundled_specs())
     assert load_message("quux") == (
         f"no chip is called 'quux'; a file of your own needs its ending, as in 'quux.yaml'; known: {known}"
+    )
+
+
+@pytest.mark.parametrize("name", ["model.npz", "folder/model.pth.tar", Path("model.safetensors")])
+def test_a_model_where_a_chip_is_needed(name):
+    assert load_message(name) == (
+        f"{name}: a model's file by its ending; needed a chip: a name or a YAML file (SPEC before MODEL)"
     )
 
 

@@ -77,10 +77,16 @@ def report_page(report: Report) -> Group:
     n = len(report.violations)
     lines = [Text(row.text, style="red") for row in report.violations]
     verdict = "compliant" if n == 0 else f"{n} violation{'s' if n > 1 else ''}"
+    open_rules = [f"{rule.rule}: {rule.reason}" for rule in report.not_decided]
+    if open_rules:
+        names = list(dict.fromkeys(rule.rule for rule in report.not_decided))
+        verdict += f"; not decided: {', '.join(names)}"
+    tensors = [f"{name}: {words}" for layer in report.layers.values() for name, words in layer.tensors.items()]
     return Group(
+        *(Text(text) for text in tensors),
         table,
         *lines,
-        _sentences(not_enforced=report.not_enforced, remarks=report.remarks),
+        _sentences(not_decided=open_rules, remarks=report.remarks),
         Text(f"energy: {report.energy.text()} ({report.energy.rule})"),
         Text(verdict, style="bold green" if n == 0 else "bold red"),
     )
@@ -169,8 +175,13 @@ def _layer_block(name: str, layer: LayerExplanation) -> Group:
     return Group(Text(f"{name}: {layer.structure}", style="bold"), Text(verdict), table)
 
 
-def _sentences(not_enforced: Sequence[str], remarks: Sequence[str], notes: Sequence[str] = ()) -> Group:
-    kinds = {"not enforced": not_enforced, "remark": remarks, "note": notes}
+def _sentences(
+    remarks: Sequence[str],
+    not_enforced: Sequence[str] = (),
+    not_decided: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Group:
+    kinds = {"not decided": not_decided, "not enforced": not_enforced, "remark": remarks, "note": notes}
     return Group(*(Text(f"{kind}: {text}") for kind, texts in kinds.items() for text in texts))
 
 

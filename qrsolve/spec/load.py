@@ -10,6 +10,7 @@ from pathlib import Path as FilePath
 from pydantic import ValidationError
 
 from qrsolve.errors import SpecError
+from qrsolve.formats.endings import ENDINGS, ending_of
 from qrsolve.spec.document import DocumentError, did_you_mean, parse_document
 from qrsolve.spec.hardware import HardwareSpec
 from qrsolve.spec.mistakes import Mistakes
@@ -42,6 +43,10 @@ def load_spec(name_or_path: str | os.PathLike[str] | HardwareSpec) -> HardwareSp
     if isinstance(name_or_path, HardwareSpec):
         return name_or_path
     shown = os.fspath(name_or_path)
+    if ending_of(shown) in ENDINGS:
+        raise SpecError(
+            f"{shown}: a model's file by its ending; needed a chip: a name or a YAML file (SPEC before MODEL)"
+        )
     if isinstance(name_or_path, str) and _is_name(name_or_path):
         path = specs_folder(PACKAGE) / f"{name_or_path}.yaml"
         if name_or_path not in bundled_specs():
@@ -60,6 +65,9 @@ def parse_spec(text: str, shown: str = "<text>") -> HardwareSpec:
         raise SpecError(f"{shown}:{error.line}: {error}") from None
     if not isinstance(document.value, dict):
         raise SpecError(f"{shown}:{document.line(())}: {document.shown(())}; needed a map that starts with 'schema: 1'")
+    if "layers" in document.value and "weights" not in document.value:
+        line = document.line(("layers",))
+        raise SpecError(f"{shown}:{line}: 'layers', and no 'weights': a network's file, it seems; give it as --network")
     try:
         return HardwareSpec.model_validate(document.value)
     except ValidationError as error:
