@@ -7,19 +7,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from os import PathLike
-from typing import TypeGuard
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeGuard
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
+from qrsolve.lazy import torch
 from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.region import Region, emptied
 from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles, unknown_roles
 from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
 from qrsolve.spec.packing import ListPacking
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EVERY = -1
 """The class of the value 0, which every class admits."""

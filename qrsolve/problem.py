@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet, AlphabetFamily
 from qrsolve.errors import ModelError, ShapeError
 from qrsolve.group import Group
+from qrsolve.lazy import torch
 from qrsolve.region import Region
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

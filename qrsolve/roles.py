@@ -7,10 +7,9 @@ from dataclasses import replace
 from math import prod
 from typing import cast
 
-import torch
-
 from qrsolve.errors import ShapeError
 from qrsolve.group import Group
+from qrsolve.lazy import torch
 from qrsolve.region import Region
 from qrsolve.spec import ROLES, LayerShape, LimitKind, Role
 from qrsolve.spec.document import did_you_mean

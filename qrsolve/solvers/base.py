@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, option_classes
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A finer group lies inside the parts of a coarser one: blocks in rows, rows in the whole.
 _NESTING = {"block": 0, "row": 1, "all": 2}

@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, chosen_classes, class_group, class_of, n_classes, option_ranks
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ClassKind = Literal["sign", "type"]
 _MAX_KEPT = 1 << 25

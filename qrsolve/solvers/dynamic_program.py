@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.row_problem import RowProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_TABLE_CELLS = 1 << 22
 

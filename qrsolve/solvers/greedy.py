@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import (

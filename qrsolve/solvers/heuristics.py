@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, chosen_classes, class_group, n_classes, option_ranks
 from qrsolve.problem import ChoiceProblem, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import Solver, class_refusal, infeasibility, mixed_counts, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
 from qrsolve.solvers.row_problem import RowProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_CELLS = 1 << 22
 _FINEST_FIRST = {"block": 0, "row": 1, "column": 2, "all": 3}

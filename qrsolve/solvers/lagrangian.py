@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from itertools import count
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility
@@ -24,6 +23,9 @@ from qrsolve.solvers.savings import (
     levels_of,
     savings_at,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-9
 """Relative to the objective: the gap up to which a choice is claimed OPTIMAL."""

@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from qrsolve.errors import NoSolverError
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.cp_sat import loading_clash
 from qrsolve.solvers.open_options import Limit, OpenOptions, too_many_booleans
 from qrsolve.solvers.reduced_costs import narrowed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

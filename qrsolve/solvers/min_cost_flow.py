@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
@@ -14,6 +13,9 @@ from qrsolve.solvers.entries import Entries, extra_capacities, price_at
 from qrsolve.solvers.flow_network import solve_flow
 from qrsolve.solvers.hulls import Segments
 from qrsolve.solvers.savings import choice_of, counting_refusal, first_slope, levels_of, savings_at
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_ENTRIES = 1 << 18
 _FIRST_ENTRIES = 1 << 12

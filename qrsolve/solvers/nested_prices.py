@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order
@@ -15,6 +13,9 @@ from qrsolve.solvers.closing import best_in_table
 from qrsolve.solvers.entries import Entries, extra_capacities
 from qrsolve.solvers.hulls import hull_segments, nested_prices
 from qrsolve.solvers.savings import choice_of, cost_of, counting_refusal, levels_of, savings_at
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-12
 """Relative to all savings: how far from the best possible an OPTIMAL choice may be."""

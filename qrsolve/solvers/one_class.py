@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, n_classes, option_classes
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import binding_groups, infeasibility
 from qrsolve.solvers.nearest import nearest_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def no_class_alone(problem: ChoiceProblem, kind: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import class_group, class_of, n_classes, option_classes
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solvers.base import binding_groups
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CLASS = "class "
 """Begins the names of the ways of counting that are classes, which their number follows."""

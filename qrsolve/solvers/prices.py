@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.group import Group
 from qrsolve.intervals import has_numba
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Prepared, Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.near_rows import near_rows
 from qrsolve.solvers.priced_rows import Outside, close_priced, price_rows
 from qrsolve.solvers.row_problem import RowProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WORN_SHARE = 0.97
 """Columns of a nearby problem are selected anew where another one would leave zero at this share of the price."""

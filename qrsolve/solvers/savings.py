@@ -6,15 +6,18 @@ that an option within the level saves over the best option at level 0, ``h (w - 
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import chosen_values
 from qrsolve.solvers.base import binding_groups, class_refusal
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.nearest import nearest_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_ENTRIES = 1 << 19
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution
 from qrsolve.solvers.base import Solver
@@ -18,6 +16,9 @@ from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nested_prices import NestedPrices
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WITHOUT_SIGNS: tuple[Solver, ...] = (TopGains(), Greedy(), Prices(), NestedPrices(), MinCostFlow(), Lagrangian())
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility, laminar_order, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def keep_largest(gain: Tensor, group: Group, rows: int, columns: int) -> tuple[Tensor, Tensor]:

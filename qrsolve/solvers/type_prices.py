@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import option_ranks
 from qrsolve.problem import ChoiceProblem, can_count_once
 from qrsolve.solution import Solution
@@ -16,6 +14,9 @@ from qrsolve.solvers.class_prices import ClassPrices
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.top_gains import TopGains
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WITHOUT_TYPES: tuple[Solver, ...] = (TopGains(), MinCostFlow(), Lagrangian())
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, class_group, option_ranks
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, infeasibility
 from qrsolve.solvers.one_class import choose_classes, no_class_alone
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Types(Solver):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.alternation import Alternation, alternate, best_parameters
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
@@ -13,6 +13,9 @@ from qrsolve.solvers.levels.limited_powers import LimitedPowers
 from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
 from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
 from qrsolve.solvers.levels.value_grid import ValueGrid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEVELS_METHODS: tuple[LevelsMethod, ...] = (
     KMeans(),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.lazy import torch
 from qrsolve.option_class import class_group
 from qrsolve.problem import Group, LevelsProblem
 from qrsolve.solution import LevelsProof, Solution
@@ -23,6 +22,9 @@ from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
 from qrsolve.solvers.levels.type_starts import type_starts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem, LevelsProblem
 from qrsolve.solution import LevelsProof, Solution
 from qrsolve.solvers.base import binding_groups
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Choose = Callable[[ChoiceProblem, Solution | None], Solution]
 """Solves a choice problem exactly; the solution of a nearby problem may help."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import (
@@ -18,6 +19,9 @@ from qrsolve.solvers.levels.base import (
 from qrsolve.solvers.levels.monotone import FloatArray
 from qrsolve.solvers.levels.partition import Partition, best_partition
 from qrsolve.solvers.levels.sorted_lines import SortedLines
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_ENTRIES = 1 << 21
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of

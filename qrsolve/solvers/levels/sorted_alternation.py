@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.alternation import alternate, first_parameters
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _RANDOM_STARTS = 240
 """For each scope, while scopes are few; the work is shared by many."""

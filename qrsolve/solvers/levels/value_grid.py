@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
