@@ -128,9 +128,15 @@ def explain_command(
     if len(shapes) < len(shape or []):
         raise ShapeError("--shape: a name is given twice; needed each layer once")
     groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
-    from qrsolve import commands
+    from qrsolve.explain import explain
+    from qrsolve.report.tables import explanation_page
 
-    return commands.explain_chip(chip, shapes, groups, roles, as_json=as_json)
+    explanation = explain(chip, shapes, groups, roles)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        console().print(explanation_page(explanation))
+    return 1 if explanation.is_infeasible else 0
 
 
 @app.command(name="check")

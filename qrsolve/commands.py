@@ -11,14 +11,13 @@ from qrsolve.allotment import allotted
 from qrsolve.check import check
 from qrsolve.compare import compare_population
 from qrsolve.compile import Plan, compile_plan
-from qrsolve.explain import explain
 from qrsolve.model_file import ModelFile, read_model, require_ending, write_weights
 from qrsolve.output_file import require_writable
 from qrsolve.project import Projection, project_population
 from qrsolve.provenance import claimed_parameters, provenance, recorded_groups, recorded_roles
 from qrsolve.report.console import console, print_json
 from qrsolve.report.progress import progress
-from qrsolve.report.tables import comparison_page, explanation_page, projections_page, report_page, training_page
+from qrsolve.report.tables import comparison_page, projections_page, report_page, training_page
 from qrsolve.solvers import named_solver
 from qrsolve.spec import HardwareSpec
 from qrsolve.train import TrainOptions, run_training
@@ -46,23 +45,6 @@ def open_model(
     known = {**recorded_roles(file.metadata, weights), **roles}
     plan = compile_plan(chip, {name: tensor.shape for name, tensor in weights.items()}, populations, known)
     return Opened(file, weights, plan)
-
-
-def explain_chip(
-    chip: HardwareSpec,
-    shapes: dict[str, tuple[int, ...]],
-    groups: Sequence[Sequence[str]],
-    roles: Mapping[str, str],
-    *,
-    as_json: bool,
-) -> int:
-    """Print what a chip means for layers of given shapes."""
-    explanation = explain(chip, shapes, groups, roles)
-    if as_json:
-        print_json(explanation.to_dict())
-    else:
-        console().print(explanation_page(explanation))
-    return VIOLATED if explanation.is_infeasible else DONE
 
 
 def check_model(opened: Opened, *, as_json: bool) -> int:

@@ -9,6 +9,8 @@ from math import prod
 from os import PathLike
 from typing import TYPE_CHECKING, TypeGuard
 
+import numpy as np
+
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.lazy import torch
@@ -126,7 +128,7 @@ class Population:
         """Name an entry of the matrix as users know it."""
         for name, shape, width in zip(self.names, self.shapes, self.widths, strict=True):
             if column < width:
-                inner = torch.unravel_index(torch.tensor(column), shape[1:])
+                inner = np.unravel_index(column, shape[1:])
                 return f"'{name}'[{', '.join(map(str, [row, *(int(i) for i in inner)]))}]"
             column -= width
         return f"'{self.name}'[{row}, {column}]"
@@ -288,7 +290,7 @@ def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
 def layer_shape(spec: HardwareSpec, shapes: tuple[tuple[int, ...], ...]) -> LayerShape:
     """Return what a chip's limits ask of a population with these afferent matrices."""
     family = spec.weights.family()
-    fewest, most = (0, 1) if family is None else (int(family.use.min()), int(family.use.max()))
+    fewest, most = (0, 1) if family is None else (family.min_use, family.max_use)
     return LayerShape(shapes, spec.weights.stored_bits(), most, fewest)
 
 
@@ -298,7 +300,7 @@ def _counted_once(
     """Let every nonzero option count as one synapse where nothing counts copies: these are then sources."""
     if family is None or not groups or any(group.counts != "sources" for group in groups):
         return family, groups
-    once = replace(family, use=((family.use > 0) & (family.counts != 0).any(dim=1)).to(torch.int64))
+    once = replace(family, use_array=((family.use_array > 0) & (family.counts_array != 0).any(axis=1)).astype(np.int64))
     return once, tuple(replace(group, counts="synapses") for group in groups)
 
 
@@ -356,8 +358,8 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
             continue
         fewest = 0
         if family is not None:
-            fewest = int(not family.has_zero) if group.counts == "sources" else int(family.use.min())
-        size, capacities = group.part_size(rows, columns), group.capacities(rows, columns)
+            fewest = int(not family.has_zero) if group.counts == "sources" else family.min_use
+        size, capacities = group.part_size(rows, columns), group.capacities_array(rows, columns)
         capacity = int(capacities.min()) if len(capacities) else 0
         if rows and fewest * size > capacity:
             raise InfeasibleError(
