@@ -17,6 +17,7 @@ from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.open_options import OpenOptions, too_many_booleans
 from qrsolve.solvers.reduced_costs import narrowed
+from qrsolve.structure import ChoiceStructure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ class CpSat(Solver):
     name: ClassVar[str] = "cp_sat"
     guarantee: ClassVar[str] = "exact up to rounding costs to integers, or a bound when the limit of work is reached"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse more than ``max_booleans``, and a missing or unloadable ortools."""
         if reason := too_many_booleans(problem, self.max_booleans):
             return reason

@@ -23,6 +23,7 @@ from qrsolve.solvers.savings import (
     levels_of,
     savings_at,
 )
+from qrsolve.structure import ChoiceStructure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,13 +54,13 @@ class Lagrangian(Solver):
     name = "lagrangian"
     guarantee = "within all limits, with a bound from prices; optimal only where the two meet"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse no binding limit, and limits on sources where a connection cannot be left out."""
         if not binding_groups(problem):
             return "no limit can bind"
         if refusal := class_refusal(problem):
             return refusal
-        if problem.alphabet is not None and problem.alphabet.free_zero is None and counting_refusal(problem):
+        if problem.options is not None and problem.options.free_zero is None and counting_refusal(problem):
             return "a limit counts sources, and a connection cannot be left out: the alphabet has no zero"
         return ""
 

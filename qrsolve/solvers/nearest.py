@@ -9,6 +9,7 @@ from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
+from qrsolve.structure import ChoiceStructure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ class Nearest(Solver):
     name = "nearest"
     guarantee = "exact: the entries are independent"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse a problem in which some capacity can bind."""
         binding = binding_groups(problem)
         if binding:

@@ -22,6 +22,7 @@ from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
 from qrsolve.solvers.levels.type_starts import type_starts
+from qrsolve.structure import LevelsStructure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ class Alternation(LevelsMethod):
     name = "alternation"
     guarantee = "best of several starts, with a bound"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse nothing."""
         return ""
 
@@ -126,7 +127,8 @@ def _group_of_rows(group: Group, some: Tensor, n_rows: int) -> Group:
     capacity = group.capacity
     if group.kind in ("column", "all"):
         return replace(group, capacity=-(-capacity * len(some) // n_rows), relaxed=None)
-    if isinstance(capacity, Tensor):
+    if not isinstance(capacity, int):
+        capacity = torch.as_tensor(capacity)
         return replace(group, capacity=capacity.reshape(n_rows, -1)[some.to(capacity.device)].flatten())
     return group
 

@@ -20,6 +20,7 @@ from qrsolve.solvers.levels.base import (
 )
 from qrsolve.solvers.levels.monotone import FloatArray
 from qrsolve.solvers.levels.scale import Pattern, best_powers, not_one_scale
+from qrsolve.structure import LevelsStructure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class LimitedPowers(LevelsMethod):
     name = "scale_powers_limited"
     guarantee = "exact where each choice is: every power of two that can be best"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse anything but one scale that is a power of two, classes, and capacities across scopes."""
         if reason := not_one_scale(problem):
             return reason
