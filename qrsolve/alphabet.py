@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from qrsolve.errors import InfeasibleError, ShapeError
+from qrsolve.lazy import torch
+from qrsolve.options import BoolArray, FloatArray, IntArray, Options
 from qrsolve.savings import SavingsTable
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_SUMS = 2**16
 """The most options that `Alphabet.sums` makes."""
 
@@ -120,20 +122,34 @@ class Alphabet:
         return int(self.values.shape[1])
 
     @cached_property
+    def options(self) -> Options:
+        """The same options in numpy, on the CPU."""
+        return Options(self.values.detach().cpu().numpy(), self.use.cpu().numpy())
+
+    @cached_property
     def max_use(self) -> int:
         """The most synapses that one option uses."""
-        return int(self.use.max())
+        return self.options.max_use
 
     @cached_property
     def min_use(self) -> int:
         """The fewest synapses that a connection can use: 0 where it can be left out."""
-        return int(self.use.min())
+        return self.options.min_use
 
     @cached_property
     def free_zero(self) -> int | None:
         """The option that leaves a connection out (value 0 for 0 synapses, in every scope); ``None`` if none does."""
-        found = ((self.use == 0) & (self.values == 0).all(dim=0)).nonzero()
-        return int(found[0]) if len(found) else None
+        return self.options.free_zero
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether one option is 0 in every scope."""
+        return self.options.has_zero
+
+    @property
+    def n_types(self) -> int:
+        """How many options are not 0 in every scope."""
+        return self.options.n_types
 
     def savings(self, depth: int) -> SavingsTable:
         """Return what each of the first ``depth`` synapses saves on any target; made once for each depth."""
@@ -160,39 +176,9 @@ class Alphabet:
 
     @cached_property
     def levels_by_use(self) -> Tensor | None:
-        """The value of each use on the positive and the negative side, if least cost is convex in use; else ``None``.
-
-        Returns
-        -------
-        Tensor or None
-            int64 option indices, shape (2, max_use + 1), side 0 for targets above 0; the last option of a shorter side
-            repeats. ``None`` if some target has a saving that is not concave in the number of synapses.
-
-        Notes
-        -----
-        The saving of use u on a target w is ``2 w v_u - v_u^2``. With one value per use it is concave in u for every w
-        >= 0 exactly when ``v_u`` is concave and ``v_u^2`` is convex in u; multiples of one base value are.
-        """
-        if self.free_zero is None:
-            return None
-        sides = []
-        for sign in (1.0, -1.0):
-            side = [self.free_zero]
-            for use in range(1, self.max_use + 1):
-                options = ((self.use == use) & (sign * self.values > 0).all(dim=0)).nonzero()[:, 0]
-                some = ((self.use == use) & (sign * self.values > 0).any(dim=0)).sum()
-                if len(options) != int(some) or len(options) > 1 or (len(options) == 1 and len(side) < use):
-                    return None
-                side.extend(options.tolist())
-            v = sign * self.values[:, side]
-            slope, square_slope = v.diff(dim=1), v.square().diff(dim=1)
-            tiny = 1e-12 * v.abs().amax(dim=1, keepdim=True)
-            if bool((slope <= 0).any() | (slope.diff(dim=1) > tiny).any()):
-                return None
-            if bool((square_slope.diff(dim=1) < -tiny * v.abs().amax(dim=1, keepdim=True)).any()):
-                return None
-            sides.append(side + [side[-1]] * (self.max_use + 1 - len(side)))
-        return torch.tensor(sides, device=self.values.device)
+        """`Options.levels_by_use` as a tensor, where the values are."""
+        levels = self.options.levels_by_use
+        return None if levels is None else torch.from_numpy(levels).to(self.values.device)
 
     @cached_property
     def mirror(self) -> Tensor | None:
@@ -372,16 +358,19 @@ class AlphabetFamily:
     parameter per value, a grid has its scale, synapse types and bases have one magnitude each; parallel
     synapses add counts. So one least-squares step serves every kind.
 
+    What is fixed by the chip is kept in numpy, so that chips are read and explained without torch; ``counts``,
+    ``use``, ``positive`` and ``given`` are the same as tensors.
+
     Parameters
     ----------
-    counts : Tensor
-        float64, shape (n_options, n_parameters): signed multiplicity of each parameter in each option.
-    use : Tensor
-        int64, shape (n_options,), synapses.
-    positive : Tensor
-        bool, shape (n_parameters,): parameters that must stay above 0 (magnitudes and scales).
-    given : Tensor
-        float64, shape (n_parameters,): fixed values, NaN where the parameter is learned.
+    counts_array : FloatArray
+        Shape (n_options, n_parameters): signed multiplicity of each parameter in each option.
+    use_array : IntArray
+        Shape (n_options,), synapses.
+    positive_array : BoolArray
+        Shape (n_parameters,): parameters that must stay above 0 (magnitudes and scales).
+    given_array : FloatArray
+        Shape (n_parameters,): fixed values, NaN where the parameter is learned.
     names : tuple of str
         What each parameter is called in the chip's file, for reports.
     scope : {"neuron", "layer"}
@@ -395,39 +384,79 @@ class AlphabetFamily:
         That step, where the chip gives it.
     """
 
-    counts: Tensor
-    use: Tensor
-    positive: Tensor
-    given: Tensor
+    counts_array: FloatArray
+    use_array: IntArray
+    positive_array: BoolArray
+    given_array: FloatArray
     names: tuple[str, ...]
     scope: str = "layer"
     power_of_two: bool = False
     value_bits: int | None = None
     value_step: float | None = None
 
-    @property
+    @cached_property
+    def counts(self) -> Tensor:
+        """float64, shape (n_options, n_parameters): signed multiplicity of each parameter in each option."""
+        return torch.from_numpy(self.counts_array)
+
+    @cached_property
+    def use(self) -> Tensor:
+        """int64, shape (n_options,), synapses."""
+        return torch.from_numpy(self.use_array)
+
+    @cached_property
+    def positive(self) -> Tensor:
+        """bool, shape (n_parameters,): parameters that must stay above 0."""
+        return torch.from_numpy(self.positive_array)
+
+    @cached_property
+    def given(self) -> Tensor:
+        """float64, shape (n_parameters,): fixed values, NaN where the parameter is learned."""
+        return torch.from_numpy(self.given_array)
+
+    @cached_property
+    def max_use(self) -> int:
+        """The most synapses that one option uses."""
+        return int(self.use_array.max())
+
+    @cached_property
+    def min_use(self) -> int:
+        """The fewest synapses that a connection can use."""
+        return int(self.use_array.min())
+
+    @cached_property
     def is_codebook(self) -> bool:
         """Whether the options are the parameters themselves, all learned and free in sign, and perhaps zero."""
-        paid = self.counts[(self.counts != 0).any(dim=1)]
-        one_each = torch.equal(paid.sum(dim=0), torch.ones_like(self.given)) and bool(((paid == 0) | (paid == 1)).all())
-        single = len(paid) == self.n_parameters and len(self.counts) - len(paid) <= 1
-        is_free = bool(torch.isnan(self.given).all()) and not bool(self.positive.any()) and not self.power_of_two
+        counts = self.counts_array
+        paid = counts[(counts != 0).any(axis=1)]
+        one_each = bool((paid.sum(axis=0) == 1).all() and ((paid == 0) | (paid == 1)).all())
+        single = len(paid) == self.n_parameters and len(counts) - len(paid) <= 1
+        is_free = bool(np.isnan(self.given_array).all()) and not self.positive_array.any() and not self.power_of_two
         return single and one_each and is_free
 
-    @property
+    @cached_property
     def has_zero(self) -> bool:
         """Whether one of the options is 0 whatever the parameters are."""
-        return bool((self.counts == 0).all(dim=1).any())
+        return bool((self.counts_array == 0).all(axis=1).any())
 
     @cached_property
     def is_learned(self) -> bool:
         """Whether any parameter is free."""
-        return bool(torch.isnan(self.given).any())
+        return bool(np.isnan(self.given_array).any())
+
+    @property
+    def n_options(self) -> int:
+        """How many options each connection has."""
+        return int(self.counts_array.shape[0])
 
     @property
     def n_parameters(self) -> int:
         """How many parameters one scope has."""
-        return int(self.counts.shape[1])
+        return int(self.counts_array.shape[1])
+
+    def options(self, parameters: FloatArray) -> Options:
+        """Return the options for parameters of shape (n_scopes, n_parameters), as `alphabet` does."""
+        return Options(parameters @ self.counts_array.T, self.use_array)
 
     def alphabet(self, parameters: Tensor, scope: Tensor | None = None) -> Alphabet:
         """Return the alphabet for parameters of shape (n_scopes, n_parameters); options keep their index."""

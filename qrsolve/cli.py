@@ -143,9 +143,19 @@ def explain_command(
     if len(shapes) < len(shape or []):
         raise ShapeError("--shape: a name is given twice; needed each layer once")
     groups, roles, chip = _parsed_groups(group), _parsed_roles(role), load_spec(spec)
-    from qrsolve import commands
+    from qrsolve.explain import explain
+    from qrsolve.report.tables import explanation_page
+    from qrsolve.spec.load_network import load_network
 
-    return commands.explain_chip(chip, shapes, groups, roles, network, as_json=as_json)
+    stated = None if network is None else load_network(network)
+    if stated is not None and not shapes:
+        raise ShapeError(f"{network}: the shapes of its tensors are missing; give each as --shape NAME=ROWSxCOLS")
+    explanation = explain(chip, shapes, groups, roles, stated)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        console().print(explanation_page(explanation))
+    return 1 if explanation.is_infeasible else 0
 
 
 @app.command(name="check")

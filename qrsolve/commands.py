@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from qrsolve.allotment import allotted
 from qrsolve.check import check
 from qrsolve.compare import compare_population
-from qrsolve.errors import ShapeError
-from qrsolve.explain import explain
 from qrsolve.limit_report import Report
 from qrsolve.model_file import require_ending, write_weights
 from qrsolve.opened import Choice, Opened, describe_file
@@ -17,35 +13,12 @@ from qrsolve.project import Projection, project_population
 from qrsolve.provenance import claimed_parameters, provenance
 from qrsolve.report.console import console, print_json
 from qrsolve.report.progress import progress
-from qrsolve.report.tables import comparison_page, explanation_page, projections_page, report_page, training_page
+from qrsolve.report.tables import comparison_page, projections_page, report_page, training_page
 from qrsolve.solvers import named_solver
-from qrsolve.spec import HardwareSpec
-from qrsolve.spec.load_network import load_network
 from qrsolve.train import TrainOptions, run_training
 
 DONE, VIOLATED = 0, 1
 """Exit codes; errors become others in `qrsolve.cli`."""
-
-
-def explain_chip(
-    chip: HardwareSpec,
-    shapes: dict[str, tuple[int, ...]],
-    groups: Sequence[Sequence[str]],
-    roles: Mapping[str, str],
-    network: str | None = None,
-    *,
-    as_json: bool,
-) -> int:
-    """Print what a chip means for layers of given shapes."""
-    stated = None if network is None else load_network(network)
-    if stated is not None and not shapes:
-        raise ShapeError(f"{network}: the shapes of its tensors are missing; give each as --shape NAME=ROWSxCOLS")
-    explanation = explain(chip, shapes, groups, roles, stated)
-    if as_json:
-        print_json(explanation.to_dict())
-    else:
-        console().print(explanation_page(explanation))
-    return VIOLATED if explanation.is_infeasible else DONE
 
 
 def _verdict(report: Report, *, strict: bool) -> int:

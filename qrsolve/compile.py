@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from os import PathLike
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError, SpecError
+from qrsolve.lazy import torch
 from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.region import Region, emptied
@@ -25,6 +25,9 @@ from qrsolve.spec.network import LayerRules, NetworkSpec
 from qrsolve.spec.packing import ListPacking
 from qrsolve.undecided import Undecided
 from qrsolve.wiring import Matrix, Wiring, given_signs, wire
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -429,7 +432,7 @@ def common_map(outputs: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | N
 def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[int, ...] | None = None) -> LayerShape:
     """Return what a chip's limits ask of a population with these afferent matrices."""
     family = spec.weights.family()
-    fewest, most = (0, 1) if family is None else (int(family.use.min()), int(family.use.max()))
+    fewest, most = (0, 1) if family is None else (family.min_use, family.max_use)
     return LayerShape(
         tuple(layout.rows_shape for layout in layouts),
         spec.weights.stored_bits(),
@@ -447,7 +450,7 @@ def _counted_once(
     """Let every nonzero option count as one synapse where nothing counts copies: these are then sources."""
     if family is None or not groups or any(group.counts != "sources" for group in groups):
         return family, groups
-    once = replace(family, use=((family.use > 0) & (family.counts != 0).any(dim=1)).to(torch.int64))
+    once = replace(family, use_array=((family.use_array > 0) & (family.counts_array != 0).any(axis=1)).astype(np.int64))
     return once, tuple(replace(group, counts="synapses") for group in groups)
 
 
@@ -499,8 +502,8 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
             continue
         fewest = 0
         if family is not None:
-            fewest = int(not family.has_zero) if group.counts == "sources" else int(family.use.min())
-        size, capacities = group.part_size(rows, columns), group.capacities(rows, columns)
+            fewest = int(not family.has_zero) if group.counts == "sources" else family.min_use
+        size, capacities = group.part_size(rows, columns), group.capacities_array(rows, columns)
         capacity = int(capacities.min()) if len(capacities) else 0
         if rows and fewest * size > capacity:
             raise InfeasibleError(

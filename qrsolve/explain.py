@@ -9,19 +9,20 @@ from math import isnan, lcm, prod
 from os import PathLike
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan, layer_shape
 from qrsolve.errors import InfeasibleError, NoSolverError
-from qrsolve.problem import Group
+from qrsolve.group import Group
+from qrsolve.options import FloatArray, IntArray, Options
 from qrsolve.region import Region
 from qrsolve.roles import group_among
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.levels import select_method
 from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
+from qrsolve.structure import ChoiceOutline, LevelsOutline
 from qrsolve.undecided import Undecided
 
 EXAMPLE = (64, 256)
@@ -207,16 +208,15 @@ def explain(
 
 def _layer(spec: HardwareSpec, population: Population) -> LayerExplanation:
     family = population.family
-    parameters = None if family is None else _typical(family).expand(_n_scopes(population), -1)
-    targets = _typical_targets(family, parameters, population.n_columns).expand(population.n_rows, -1)
-    answers = refusals(population.choice(targets, parameters))
+    answers = refusals(_outline(population))
     chosen = next((solver for solver in SOLVERS if not answers[solver.name]), None)
     learned: tuple[str, ...] = ()
     if family is not None:
-        learned = tuple(n for n, v in zip(family.names, family.given.tolist(), strict=True) if isnan(v))
+        learned = tuple(n for n, v in zip(family.names, family.given_array.tolist(), strict=True) if isnan(v))
     guarantee = "" if chosen is None else chosen.guarantee
-    if learned and chosen is not None:
-        method = select_method(population.levels(targets))
+    if family is not None and learned and chosen is not None:
+        rows, columns, scope = population.n_rows, population.n_columns, _scope(population)
+        method = select_method(LevelsOutline(rows, columns, family, population.groups, scope))
         guarantee += f"; the values themselves: {method.guarantee}"
     return LayerExplanation(
         population.n_rows,
@@ -235,9 +235,9 @@ def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, .
     if family is None:
         what = f"keep or drop each of {entries}"
     else:
-        most = int(family.use.max())
+        most = family.max_use
         synapses = f" of up to {most} synapses" if most > 1 else ""
-        what = f"one of {family.counts.shape[0]:,} options{synapses} for each of {entries}"
+        what = f"one of {family.n_options:,} options{synapses} for each of {entries}"
         if learned:
             shared = "per neuron" if family.scope == "neuron" else "shared by the layer"
             n_values = "1 learned value" if len(learned) == 1 else f"{len(learned)} learned values"
@@ -253,7 +253,7 @@ def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, .
             continue
         where = parts.get(group.kind, f"in each {group.block} sources")
         capacity = group.capacity
-        if isinstance(capacity, Tensor):
+        if not isinstance(capacity, int):
             capacity, where = int(capacity.min()), f"{where} of {_tightest(population, group)}"
         limits.append(f"{group.limit}: at most {capacity:,} {_counted(group, asked, family, layer)} {where}")
     if not limits:
@@ -264,7 +264,7 @@ def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, .
 
 def _tightest(population: Population, group: Group) -> str:
     """Name the matrices of a population whose parts have the least capacity."""
-    capacity = group.capacities(population.n_rows, population.n_columns)
+    capacity = group.capacities_array(population.n_rows, population.n_columns)
     least, starts = int(capacity.min()), accumulate(population.widths, initial=0)
     per_row = capacity if group.kind == "column" else capacity[: population.n_columns // group.block]
     step = group.block or 1
@@ -292,31 +292,48 @@ def _counted(group: Group, asked: Sequence[Group], family: AlphabetFamily | None
     ways = [g.counts for g in asked if (g.limit, g.kind) == (group.limit, group.kind)]
     counts = group.counts if group.counts in ways or not ways else ways[0]
     # Elsewhere synapses stand for places: no weight is 0, or other limits do not count zeros.
-    if counts == "places" and family is not None and int(family.use.min()) > layer.min_synapses:
+    if counts == "places" and family is not None and family.min_use > layer.min_synapses:
         return "places, one for each weight of 0 too,"
-    if group.kind == "column" and (family is None or counts == "sources" or int(family.use.max()) <= 1):
+    if group.kind == "column" and (family is None or counts == "sources" or family.max_use <= 1):
         return "targets"
     if counts == "sources" or (family is None and group.kind != "all"):
         return "sources"
     return "synapses"
 
 
-def _typical(family: AlphabetFamily) -> Tensor:
+def _outline(population: Population) -> ChoiceOutline:
+    """Return a population's problem for typical values and targets."""
+    family, scope = population.family, _scope(population)
+    if family is None:
+        line, options = _typical_targets(1.0, population.n_columns), None
+    else:
+        typical = family.options(_typical(family)[None])
+        line = _typical_targets(float(np.abs(typical.values).max()), population.n_columns)
+        n_scopes = 1 if scope is None else len(scope)
+        options = Options(np.broadcast_to(typical.values, (n_scopes, typical.n_options)), typical.use)
+    return ChoiceOutline(population.n_rows, line, options, scope, population.groups, population.empty)
+
+
+def _typical(family: AlphabetFamily) -> FloatArray:
     """Return parameters in general position: distinct, of similar size, powers of two where these are needed."""
-    t = torch.arange(family.n_parameters, dtype=torch.float64)
+    t = np.arange(family.n_parameters, dtype=np.float64)
     sizes = 2.0**-t if family.power_of_two else 1 / (1 + 0.6180339887 * t)
-    signs = torch.where(family.positive | (t % 2 == 0), 1.0, -1.0)
-    return torch.where(torch.isnan(family.given), sizes * signs, family.given)
+    signs = np.where(family.positive_array | (t % 2 == 0), 1.0, -1.0)
+    return np.where(np.isnan(family.given_array), sizes * signs, family.given_array)
 
 
-def _typical_targets(family: AlphabetFamily | None, parameters: Tensor | None, n_columns: int) -> Tensor:
-    """Return targets all over the range of the values: some solvers look whether costs are convex there."""
-    reach = 1.0 if family is None or parameters is None else float((family.counts @ parameters[0]).abs().max())
-    return torch.linspace(-1.25 * reach, 1.25 * reach, n_columns)
+def _typical_targets(reach: float, n_columns: int) -> FloatArray:
+    """Return targets all over the range of the values, mirrored: some solvers look whether costs are convex there."""
+    end, place = float(np.float32(1.25 * reach)), np.arange(n_columns)
+    step = float(np.float32(2 * end / max(n_columns - 1, 1)))
+    line = np.where(place < n_columns / 2, step * place - end, end - step * place[::-1])
+    return line.astype(np.float32).astype(np.float64)
 
 
-def _n_scopes(population: Population) -> int:
-    return 1 if population.scope() is None else population.n_rows
+def _scope(population: Population) -> IntArray | None:
+    """Return which rows share values, as `Population.scope` does."""
+    family = population.family
+    return np.arange(population.n_rows) if family is not None and family.scope == "neuron" else None
 
 
 def _example(spec: HardwareSpec) -> tuple[int, int]:

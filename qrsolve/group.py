@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from qrsolve.lazy import torch
+from qrsolve.options import IntArray
+
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 GroupKind = Literal["row", "column", "block", "all", "sign", "type"]
@@ -22,8 +26,8 @@ class Group:
         Each row (fan-in), each column (fan-out), each aligned block of ``block`` entries of a row (n_of_m), or all. A
         part of kind "sign" or "type" is a column too, but its capacity, 1, is of classes of options: the values of a
         column are all >= 0 or all <= 0 (Dale's rule), or those that are not 0 are all the same option (axon types).
-    capacity : int or Tensor
-        Synapses that one part may use; a tensor of shape (n_parts,) gives each part its own.
+    capacity : int, IntArray or Tensor
+        Synapses that one part may use; an array or tensor of shape (n_parts,) gives each part its own.
     block : int
         Length of a block; only for ``kind="block"``, where it divides the number of columns.
     counts : {"synapses", "sources", "places"}
@@ -38,7 +42,7 @@ class Group:
     """
 
     kind: GroupKind
-    capacity: int | Tensor
+    capacity: int | IntArray | Tensor
     block: int = 0
     counts: Literal["synapses", "sources", "places"] = "synapses"
     limit: str = ""
@@ -65,12 +69,17 @@ class Group:
 
     def capacities(self, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
         """Return the capacity of every part, int64, shape (n_parts,)."""
-        import torch  # here, because chips are read without it
-
         n_parts = self.n_parts(rows, columns)
-        if isinstance(self.capacity, torch.Tensor):
-            return self.capacity.to(device=device, dtype=torch.int64).expand(n_parts)
-        return torch.full((n_parts,), self.capacity, dtype=torch.int64, device=device)
+        if isinstance(self.capacity, int):
+            return torch.full((n_parts,), self.capacity, dtype=torch.int64, device=device)
+        return torch.as_tensor(self.capacity).to(device=device, dtype=torch.int64).expand(n_parts)
+
+    def capacities_array(self, rows: int, columns: int) -> IntArray:
+        """Return the capacity of every part, shape (n_parts,), on the CPU and without torch unless they are tensors."""
+        capacity = self.capacity
+        if not isinstance(capacity, int | np.ndarray):
+            capacity = capacity.cpu().numpy()
+        return np.broadcast_to(np.asarray(capacity, dtype=np.int64), self.n_parts(rows, columns))
 
     def gather(self, matrix: Tensor) -> Tensor:
         """View or copy a (rows, columns) matrix as (n_parts, part_size), one part per line."""

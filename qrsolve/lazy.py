@@ -6,14 +6,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+__all__ = ["DeferredModule", "LazyPackage", "torch"]
 
 
 class DeferredModule(ModuleType):
-    """Stands for a module and loads it when something of it is first used."""
+    """Stands for a module until something of it is used: then the module is loaded and takes its place there."""
 
     def __getattr__(self, name: str) -> object:
-        """Load the module, and return what was asked for."""
-        return getattr(import_module(self.__name__), name)
+        """Load the module, put it where the one who asks has this, and return what was asked for."""
+        module = import_module(self.__name__)
+        asking = sys._getframe(1).f_globals
+        for known in [known for known, value in list(asking.items()) if value is self]:
+            asking[known] = module
+        return getattr(module, name)
+
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = DeferredModule("torch")
+    """For modules that are loaded to read chips and to explain them, where nothing needs a tensor."""
 
 
 class LazyPackage(ModuleType):

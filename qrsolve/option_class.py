@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from qrsolve.alphabet import Alphabet
-from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
+from qrsolve.group import Group
+from qrsolve.lazy import torch
+from qrsolve.options import IntArray, Options
+from qrsolve.structure import ChoiceStructure, LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EVERY = -1
 """The class of the value 0, which every class admits."""
 
 
-def class_group(problem: ChoiceProblem | LevelsProblem, kind: str | None = None) -> Group | None:
+def class_group(problem: ChoiceStructure | LevelsStructure, kind: str | None = None) -> Group | None:
     """Return the first group of a problem whose capacity is of classes, of any or one kind; ``None`` without one."""
     return next((g for g in problem.groups if g.counts_classes and kind in (None, g.kind)), None)
 
 
-def n_classes(group: Group, alphabet: Alphabet | None) -> int:
+def n_classes(group: Group, alphabet: Alphabet | Options | None) -> int:
     """Return how many classes there are: two signs, or one type for each option that is not 0 in every scope."""
     if group.kind == "sign":
         return 2
-    return 1 if alphabet is None else max(1, int((alphabet.values != 0).any(dim=0).sum()))
+    return 1 if alphabet is None else max(1, alphabet.n_types)
 
 
 def class_of(group: Group, values: Tensor, ranks: Tensor | int) -> Tensor:
@@ -44,13 +51,15 @@ def class_of(group: Group, values: Tensor, ranks: Tensor | int) -> Tensor:
 
 def option_ranks(alphabet: Alphabet) -> Tensor:
     """Return the place of each option among those that are not 0 in every scope; ``EVERY`` for those that are."""
-    counts = (alphabet.values != 0).any(dim=0)
-    return torch.where(counts, counts.long().cumsum(dim=0) - 1, EVERY)
+    return torch.from_numpy(alphabet.options.ranks).to(alphabet.values.device)
 
 
-def option_classes(group: Group, alphabet: Alphabet) -> Tensor:
-    """Return the class of each option in each scope; int64, shape (n_scopes, n_options)."""
-    return class_of(group, alphabet.values, option_ranks(alphabet))
+def option_classes(group: Group, options: Options) -> IntArray:
+    """Return the class of each option in each scope, shape (n_scopes, n_options)."""
+    values = options.values
+    if group.kind == "sign":
+        return np.where(values > 0, 0, np.where(values < 0, 1, EVERY))
+    return np.where(values != 0, options.ranks, EVERY)
 
 
 def chosen_classes(group: Group, alphabet: Alphabet | None, choice: Tensor, values: Tensor) -> Tensor:

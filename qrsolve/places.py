@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.group import Group
 
@@ -33,14 +35,14 @@ def placed(
     """
     if family is None or all(group.counts != "places" for group in groups):
         return family, groups
-    most = int(family.use.max())
+    most = family.max_use
     groups = tuple(g for g in groups if g.counts != "places" or n_entries * most > _capacity(g))
     if all(group.counts != "places" for group in groups):
         return family, groups
-    if int(family.use.min()) >= 1:
+    if family.min_use >= 1:
         return family, tuple(replace(g, counts="synapses") if g.counts == "places" else g for g in groups)
     if all(group.counts != "synapses" and not group.counts_classes for group in groups):
-        family = replace(family, use=family.use.clamp(min=1))
+        family = replace(family, use_array=np.maximum(family.use_array, 1))
         return family, tuple(replace(g, counts="synapses") if g.counts == "places" else g for g in groups)
     return family, tuple(_wherever_they_lie(g, n_entries, most) if g.counts == "places" else g for g in groups)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet, AlphabetFamily
 from qrsolve.errors import ModelError, ShapeError
 from qrsolve.group import Group
+from qrsolve.lazy import torch
+from qrsolve.options import Options
 from qrsolve.region import Region
+from qrsolve.structure import Targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class ChoiceProblem:
                 raise ShapeError(
                     f"{group.limit or 'block'}: {self.n_columns} sources are no multiple of the block of {group.block}"
                 )
-            if isinstance(group.capacity, Tensor) and group.capacity.shape != (
+            if not isinstance(group.capacity, int) and group.capacity.shape != (
                 n_parts := group.n_parts(self.n_rows, self.n_columns),
             ):
                 raise ShapeError(f"{group.limit}: {tuple(group.capacity.shape)} capacities for {n_parts} parts")
@@ -97,6 +101,26 @@ class ChoiceProblem:
     def n_columns(self) -> int:
         """Number of sources."""
         return int(self.w.shape[1])
+
+    @property
+    def n_entries(self) -> int:
+        """Number of connections."""
+        return self.w.numel()
+
+    @property
+    def options(self) -> Options | None:
+        """The options of one connection, on the CPU; ``None`` for any real value."""
+        return None if self.alphabet is None else self.alphabet.options
+
+    def targets(self, first: int, last: int) -> Targets:
+        """Return the targets and the importance of some rows, on the CPU."""
+        scope = None if self.alphabet is None else self.alphabet.scope
+        w, h = self.w[first:last], None if self.h is None else self.h[first:last]
+        return Targets(
+            w.detach().cpu().double().numpy(),
+            None if h is None else h.detach().cpu().double().numpy(),
+            None if scope is None else scope[first:last].cpu().numpy(),
+        )
 
     def to(self, device: torch.device) -> ChoiceProblem:
         """Return the same problem on another device."""
@@ -134,12 +158,11 @@ class ChoiceProblem:
         return replace(self, alphabet=once, groups=groups)
 
 
-def can_count_once(alphabet: Alphabet | None, groups: Iterable[Group]) -> bool:
+def can_count_once(alphabet: Alphabet | Options | None, groups: Iterable[Group]) -> bool:
     """Whether a connection counts as one or none in all of the groups, and one option is 0 in every scope."""
     if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):
         return True
-    counts_sources = all(group.counts == "sources" for group in groups)
-    return counts_sources and bool((alphabet.values == 0).all(dim=0).any())
+    return all(group.counts == "sources" for group in groups) and alphabet.has_zero
 
 
 def _require_device(name: str, tensor: Tensor | None, w: Tensor) -> None:
@@ -175,6 +198,21 @@ class LevelsProblem:
     groups: tuple[Group, ...] = ()
     h: Tensor | None = None
     scope: Tensor | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of neurons."""
+        return int(self.w.shape[0])
+
+    @property
+    def n_columns(self) -> int:
+        """Number of sources."""
+        return int(self.w.shape[1])
+
+    @property
+    def n_entries(self) -> int:
+        """Number of connections."""
+        return self.w.numel()
 
     @property
     def n_scopes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,9 +134,8 @@ def value_step(parameters: Tensor, family: AlphabetFamily, dtype: torch.dtype) -
         return 1.0
     top = max(2 ** (family.value_bits - 1) - 1, 1)
     counts = torch.arange(-top, top + 1, dtype=torch.float64).reshape(-1, 1)
-    grid = AlphabetFamily(
-        counts, (counts[:, 0] != 0).long(), torch.tensor([True]), torch.tensor([torch.nan]).double(), ("step",)
-    )
+    use = (counts[:, 0] != 0).long()
+    grid = AlphabetFamily(counts.numpy(), use.numpy(), np.array([True]), np.array([np.nan]), ("step",))
     values = torch.unique(parameters.to(dtype).double())
     if family.value_step is not None:
         steps = iter([torch.tensor([family.value_step], dtype=torch.float64)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import prod
 from typing import cast
 
-import torch
+import numpy as np
 
 from qrsolve.errors import ShapeError
 from qrsolve.group import Group
@@ -57,12 +57,12 @@ def group_among(limit: LimitKind, layer: LayerShape, roles: Sequence[Role | None
     fewest = max(least, layer.min_synapses if group.counts != "sources" else min(1, layer.min_synapses))
     most = 1 if group.counts == "sources" else layer.max_synapses
     assert isinstance(group.capacity, int)  # limits ask for one number
-    is_held = torch.tensor([i in held for i in range(len(widths))]).repeat_interleave(torch.tensor(widths))
+    is_held = np.repeat([i in held for i in range(len(widths))], widths)
     if group.kind == "block" and len(is_held) % group.block == 0:
-        blocks = torch.where(is_held[:: group.block], group.capacity, max(group.block * most, group.capacity + 1))
-        return replace(group, capacity=blocks.repeat(layer.rows))
+        blocks = np.where(is_held[:: group.block], group.capacity, max(group.block * most, group.capacity + 1))
+        return replace(group, capacity=np.tile(blocks, layer.rows))
     if group.kind == "column":
-        return replace(group, capacity=torch.where(is_held, group.capacity, max(layer.rows * most, group.capacity + 1)))
+        return replace(group, capacity=np.where(is_held, group.capacity, max(layer.rows * most, group.capacity + 1)))
     others = int((~is_held).sum()) * (1 if group.kind == "row" else layer.rows)
     capacity, relaxed = group.capacity + others * fewest, (group.relaxed or group.capacity) + others * most
     return replace(group, capacity=capacity, relaxed=relaxed if relaxed > capacity else None)

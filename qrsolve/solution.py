@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.errors import InfeasibleError
 from qrsolve.intervals import has_numba, looked_up
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Status(Enum):

@@ -21,6 +21,7 @@ from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 from qrsolve.solvers.type_prices import TypePrices
 from qrsolve.solvers.types import Types
+from qrsolve.structure import ChoiceStructure
 
 _PRICES = Prices()
 SOLVERS: tuple[Solver, ...] = (
@@ -48,12 +49,12 @@ HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGr
 """What one would write without a solver, for comparison; taken only by name."""
 
 
-def refusals(problem: ChoiceProblem) -> dict[str, str]:
+def refusals(problem: ChoiceStructure) -> dict[str, str]:
     """Return what each solver says to a problem, in order of preference: a reason to refuse, or ``""``."""
     return {solver.name: solver.refusal(problem) for solver in SOLVERS}
 
 
-def select_solver(problem: ChoiceProblem) -> Solver:
+def select_solver(problem: ChoiceStructure) -> Solver:
     """Return the first solver that does not refuse.
 
     Raises
@@ -70,7 +71,7 @@ def select_solver(problem: ChoiceProblem) -> Solver:
     raise NoSolverError("no exact solver accepts this problem:\n" + "\n".join(reasons))
 
 
-def quick_solver(problem: ChoiceProblem) -> Solver:
+def quick_solver(problem: ChoiceStructure) -> Solver:
     """Return the first solver that does not refuse, those that search for seconds last; errors as `select_solver`.
 
     For many problems one after the other: in training, and while values are learned.

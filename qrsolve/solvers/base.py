@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from qrsolve.option_class import EVERY, option_classes
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A finer group lies inside the parts of a coarser one: blocks in rows, rows in the whole.
 _NESTING = {"block": 0, "row": 1, "all": 2}
@@ -24,8 +27,11 @@ class Solver(ABC):
     """What a result is worth, in one sentence for `qrsolve explain`."""
 
     @abstractmethod
-    def refusal(self, problem: ChoiceProblem) -> str:
-        """Return one sentence on why this solver does not take the problem; empty if it does."""
+    def refusal(self, problem: ChoiceStructure) -> str:
+        """Return one sentence on why this solver does not take the problem; empty if it does.
+
+        It looks at numbers of rows and options, uses and capacities, never at tensors: `explain` has none.
+        """
 
     @abstractmethod
     def solve(self, problem: ChoiceProblem) -> Solution:
@@ -62,7 +68,7 @@ class Prepared(ABC):
         """
 
 
-def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
+def binding_groups(problem: ChoiceStructure) -> tuple[int, ...]:
     """Return the positions of the groups that can bind: some choice of options would exceed their capacity.
 
     Nothing binds an empty layer, and no group binds where another of the same parts is at least as strict.
@@ -75,14 +81,14 @@ def binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
     return found
 
 
-def _binding_groups(problem: ChoiceProblem) -> tuple[int, ...]:
-    if problem.w.numel() == 0:
+def _binding_groups(problem: ChoiceStructure) -> tuple[int, ...]:
+    if problem.n_entries == 0:
         return ()
     can_bind = [i for i, group in enumerate(problem.groups) if _can_bind(problem, group)]
     return tuple(i for i in can_bind if not any(_is_covered(problem, i, j) for j in can_bind if j != i))
 
 
-def _is_covered(problem: ChoiceProblem, i: int, j: int) -> bool:
+def _is_covered(problem: ChoiceStructure, i: int, j: int) -> bool:
     """Whether group ``j`` holds whatever group ``i`` does; of two equal groups the first stays."""
     one, other = problem.groups[i], problem.groups[j]
     if (one.kind, one.block) != (other.kind, other.block):
@@ -91,30 +97,30 @@ def _is_covered(problem: ChoiceProblem, i: int, j: int) -> bool:
     if one.counts == "synapses" and other.counts == "sources":
         return False
     shape = problem.n_rows, problem.n_columns
-    excess = one.capacities(*shape) - other.capacities(*shape).to(one.capacities(*shape).device)
-    if bool((excess < 0).any()):
+    excess = one.capacities_array(*shape) - other.capacities_array(*shape)
+    if (excess < 0).any():
         return False
     return bool((excess > 0).any()) or one.counts != other.counts or j < i
 
 
-def _can_bind(problem: ChoiceProblem, group: Group) -> bool:
+def _can_bind(problem: ChoiceStructure, group: Group) -> bool:
     if group.counts_classes:
         return _several_classes_are_possible(problem, group)
-    per_entry = 1 if problem.alphabet is None or group.counts == "sources" else problem.alphabet.max_use
+    per_entry = 1 if problem.options is None or group.counts == "sources" else problem.options.max_use
     most = group.part_size(problem.n_rows, problem.n_columns) * per_entry
     if isinstance(group.capacity, int):
         return group.capacity < most
     return bool((group.capacity < most).any())
 
 
-def _several_classes_are_possible(problem: ChoiceProblem, group: Group) -> bool:
+def _several_classes_are_possible(problem: ChoiceStructure, group: Group) -> bool:
     """Whether some column could take values of two classes where one is allowed."""
-    if problem.n_rows < 2 or not bool((group.capacities(problem.n_rows, problem.n_columns) < 2).any()):
+    if problem.n_rows < 2 or not (group.capacities_array(problem.n_rows, problem.n_columns) < 2).any():
         return False
-    if problem.alphabet is None:
+    if problem.options is None:
         return group.kind == "sign"
-    classes = option_classes(group, problem.alphabet)
-    return len(torch.unique(classes[classes != EVERY])) > 1
+    classes = option_classes(group, problem.options)
+    return len(np.unique(classes[classes != EVERY])) > 1
 
 
 def infeasibility(problem: ChoiceProblem) -> Solution | None:
@@ -155,7 +161,7 @@ def _fewest(problem: ChoiceProblem, group: Group) -> tuple[int, str]:
     return 0 if alphabet is None else int((alphabet.values != 0).all()), "source"
 
 
-def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int, ...] | None:
+def laminar_order(problem: ChoiceStructure, groups: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the groups from finest to coarsest if they are nested, else ``None``."""
     kinds = [problem.groups[i].kind for i in groups]
     if any(problem.groups[i].counts_classes for i in groups):
@@ -167,24 +173,24 @@ def laminar_order(problem: ChoiceProblem, groups: tuple[int, ...]) -> tuple[int,
     return tuple(sorted(groups, key=lambda i: _NESTING[problem.groups[i].kind]))
 
 
-def class_refusal(problem: ChoiceProblem) -> str:
+def class_refusal(problem: ChoiceStructure) -> str:
     """Return a refusal if the values of a column must share a sign or a type, else ``""``."""
     groups = [problem.groups[i] for i in binding_groups(problem) if problem.groups[i].counts_classes]
     return f"{groups[0].limit or groups[0].kind} couples the values of each source" if groups else ""
 
 
-def no_free_zero(problem: ChoiceProblem) -> str:
+def no_free_zero(problem: ChoiceStructure) -> str:
     """Return a refusal unless the values are a finite alphabet in which a connection can be left out, else ``""``."""
-    if problem.alphabet is None:
+    if problem.options is None:
         return "the values are not a finite alphabet"
-    return "" if problem.alphabet.free_zero is not None else "a connection cannot be left out: the alphabet has no zero"
+    return "" if problem.options.free_zero is not None else "a connection cannot be left out: the alphabet has no zero"
 
 
-def mixed_counts(problem: ChoiceProblem) -> str:
+def mixed_counts(problem: ChoiceStructure) -> str:
     """Return a refusal if some group does not count synapses, but classes, or sources of several; else ``""``."""
     if text := class_refusal(problem):
         return text
-    if problem.alphabet is None or problem.alphabet.max_use <= 1:
+    if problem.options is None or problem.options.max_use <= 1:
         return ""
     for i in binding_groups(problem):
         if problem.groups[i].counts == "sources":

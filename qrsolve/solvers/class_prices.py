@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, chosen_classes, class_group, class_of, n_classes, option_ranks
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ClassKind = Literal["sign", "type"]
 _MAX_KEPT = 1 << 25
@@ -41,7 +43,7 @@ class ClassPrices(Solver):
 
     kind: ClassVar[ClassKind]
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse problems without these classes or without capacities, and what nothing solves for given classes."""
         binding = binding_groups(problem)
         others = [i for i in binding if problem.groups[i].kind != self.kind]
@@ -52,7 +54,7 @@ class ClassPrices(Solver):
         return self.refusal_without_classes(problem, problem.with_groups(others))
 
     @abstractmethod
-    def refusal_without_classes(self, problem: ChoiceProblem, kept: ChoiceProblem) -> str:
+    def refusal_without_classes(self, problem: ChoiceStructure, kept: ChoiceStructure) -> str:
         """Return a refusal, or ``""``; ``kept`` is the problem without its class group."""
 
     @abstractmethod

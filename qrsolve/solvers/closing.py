@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+from qrsolve.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 _SUBSETS_OF = 8
 """Deviations whose subsets are all looked at; rows that need more go on to a table."""

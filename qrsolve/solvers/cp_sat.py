@@ -8,17 +8,19 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qrsolve.errors import NoSolverError
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.open_options import OpenOptions, too_many_booleans
 from qrsolve.solvers.reduced_costs import narrowed
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LARGEST_TOTAL = 1 << 29
 """No sum of integer costs exceeds this: ortools 9.15 can claim a wrong OPTIMAL beyond 2^31 (its open issue 5293)."""
@@ -48,7 +50,7 @@ class CpSat(Solver):
     name: ClassVar[str] = "cp_sat"
     guarantee: ClassVar[str] = "exact up to rounding costs to integers, or a bound when the limit of work is reached"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse more than ``max_booleans``, and a missing or unloadable ortools."""
         if reason := too_many_booleans(problem, self.max_booleans):
             return reason

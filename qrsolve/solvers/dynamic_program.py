@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.row_problem import RowProblem
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_TABLE_CELLS = 1 << 22
 
@@ -30,9 +34,10 @@ class DynamicProgram(Solver):
     max_steps = 4_000_000_000
     """Entries x capacity x uses that it accepts."""
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse real values, several binding limits, values that differ within a part, and more than ``max_steps``."""
-        if problem.alphabet is None:
+        options = problem.options
+        if options is None:
             return "the values are not a finite alphabet"
         binding = binding_groups(problem)
         if len(binding) != 1:
@@ -40,10 +45,10 @@ class DynamicProgram(Solver):
         if refusal := mixed_counts(problem):
             return refusal
         group = problem.groups[binding[0]]
-        if problem.alphabet.n_scopes > 1 and group.kind in ("column", "all"):
+        if options.n_scopes > 1 and group.kind in ("column", "all"):
             return "values differ between the rows of one part"
-        capacities = group.capacities(problem.n_rows, problem.n_columns)
-        steps = problem.w.numel() * (int(capacities.max()) + 1) * len(problem.alphabet.use.unique())
+        capacities = group.capacities_array(problem.n_rows, problem.n_columns)
+        steps = problem.n_entries * (int(capacities.max()) + 1) * len(options.levels)
         if steps > self.max_steps:
             return f"{steps:,} table steps exceed max_steps = {self.max_steps:,}"
         return ""

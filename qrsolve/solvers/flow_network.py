@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from qrsolve.errors import NoSolverError
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers.base import binding_groups
 from qrsolve.solvers.entries import Entries, extra_capacities, part_of
 from qrsolve.solvers.hulls import Segments
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LARGEST_SUM = 1 << 60
 """Cost scaling works on costs times nodes, and potentials add up to three times that over all nodes; stay below."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
-from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
+from qrsolve.options import Options
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import (
@@ -17,6 +18,7 @@ from qrsolve.solvers.base import (
     no_free_zero,
 )
 from qrsolve.solvers.top_gains import keep_nested
+from qrsolve.structure import ChoiceStructure
 
 
 class Greedy(Solver):
@@ -29,15 +31,15 @@ class Greedy(Solver):
     name = "greedy"
     guarantee = "exact: marginal gains fall with every synapse (convex least cost)"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse real values, capacities that are not nested, several values of one use, and costs not convex in it."""
-        alphabet = problem.alphabet
+        options = problem.options
         if laminar_order(problem, binding_groups(problem)) is None:
             return class_refusal(problem) or "the limits are not nested"
         if reason := no_free_zero(problem) or mixed_counts(problem):
             return reason
-        assert alphabet is not None  # no_free_zero() has asked
-        return "" if alphabet.levels_by_use is not None else _why_no_levels(alphabet)
+        assert options is not None  # no_free_zero() has asked
+        return "" if options.levels_by_use is not None else _why_no_levels(options)
 
     def solve(self, problem: ChoiceProblem) -> Solution:
         """Take the largest marginal gains; O(n max_use log capacity). Ties between entries fall as in `torch.topk`."""
@@ -65,14 +67,14 @@ class Greedy(Solver):
         return Solution(Status.OPTIMAL, self.name, choice, prices=prices)
 
 
-def _why_no_levels(alphabet: Alphabet) -> str:
-    """Say why an alphabet has no `Alphabet.levels_by_use`: only the last reason is about costs."""
+def _why_no_levels(options: Options) -> str:
+    """Say why options have no `Options.levels_by_use`: only the last reason is about costs."""
     for sign, side in ((1.0, "positive"), (-1.0, "negative")):
-        is_here = sign * alphabet.values > 0
-        if bool((is_here.any(dim=0) & ~is_here.all(dim=0)).any()):
+        is_here = sign * options.values > 0
+        if (is_here.any(axis=0) & ~is_here.all(axis=0)).any():
             return "an option has the other sign, or is 0, in another scope"
-        n_of_use = torch.bincount(alphabet.use[is_here.any(dim=0)], minlength=alphabet.max_use + 1).tolist()
-        for use in range(1, alphabet.max_use + 1):
+        n_of_use = np.bincount(options.use[is_here.any(axis=0)], minlength=options.max_use + 1).tolist()
+        for use in range(1, options.max_use + 1):
             synapses = "1 synapse" if use == 1 else f"{use} synapses"
             if n_of_use[use] > 1:
                 return f"each number of synapses needs one value of a sign; {n_of_use[use]} {side} ones use {synapses}"

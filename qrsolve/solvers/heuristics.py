@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, chosen_classes, class_group, n_classes, option_ranks
 from qrsolve.problem import ChoiceProblem, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import Solver, class_refusal, infeasibility, mixed_counts, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
 from qrsolve.solvers.row_problem import RowProblem
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_CELLS = 1 << 22
 _FINEST_FIRST = {"block": 0, "row": 1, "column": 2, "all": 3}
@@ -23,7 +26,7 @@ class Heuristic(Solver):
 
     guarantee = "none: compliant, at an unknown distance from the optimum"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse anything but one capacity per row over a finite alphabet with a zero."""
         if [group.kind for group in problem.groups] != ["row"]:
             return "the limits are not one capacity per row"
@@ -50,9 +53,9 @@ class RoundThenPrune(Heuristic):
 
     name = "round_then_prune"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse only values among which there is no zero; real weights round to themselves."""
-        return "" if problem.alphabet is None else no_free_zero(problem)
+        return "" if problem.options is None else no_free_zero(problem)
 
     def _choose(self, problem: ChoiceProblem) -> Tensor:
         alphabet = problem.alphabet
@@ -78,9 +81,9 @@ class PruneThenRound(Heuristic):
 
     name = "prune_then_round"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse signs and types, values without a zero, and copies in anything but one capacity per row."""
-        if not class_refusal(problem) and can_count_once(problem.alphabet, problem.groups):
+        if not class_refusal(problem) and can_count_once(problem.options, problem.groups):
             return no_free_zero(problem)
         return super().refusal(problem)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from itertools import count
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility
@@ -24,6 +23,10 @@ from qrsolve.solvers.savings import (
     levels_of,
     savings_at,
 )
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-9
 """Relative to the objective: the gap up to which a choice is claimed OPTIMAL."""
@@ -51,13 +54,13 @@ class Lagrangian(Solver):
     name = "lagrangian"
     guarantee = "within all limits, with a bound from prices; optimal only where the two meet"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse no binding limit, and limits on sources where a connection cannot be left out."""
         if not binding_groups(problem):
             return "no limit can bind"
         if refusal := class_refusal(problem):
             return refusal
-        if problem.alphabet is not None and problem.alphabet.free_zero is None and counting_refusal(problem):
+        if problem.options is not None and problem.options.free_zero is None and counting_refusal(problem):
             return "a limit counts sources, and a connection cannot be left out: the alphabet has no zero"
         return ""
 

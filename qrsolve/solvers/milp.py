@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from qrsolve.errors import NoSolverError
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.cp_sat import loading_clash
 from qrsolve.solvers.open_options import Limit, OpenOptions, too_many_booleans
 from qrsolve.solvers.reduced_costs import narrowed
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Milp(Solver):
     name: ClassVar[str] = "milp"
     guarantee: ClassVar[str] = "exact up to the tolerances of a float solver, or a bound when the time limit is reached"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse more than ``max_booleans``, and missing packages."""
         if reason := too_many_booleans(problem, self.max_booleans):
             return reason

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from qrsolve.lazy import torch
+from qrsolve.options import FloatArray, IntArray, Options
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.entries import Entries, extra_capacities, price_at
 from qrsolve.solvers.flow_network import solve_flow
 from qrsolve.solvers.hulls import Segments
-from qrsolve.solvers.savings import choice_of, counting_refusal, first_slope, levels_of, savings_at
+from qrsolve.solvers.savings import choice_of, counting_refusal, first_slope, level_uses, savings_at
+from qrsolve.structure import ChoiceStructure, Targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_ENTRIES = 1 << 18
 _FIRST_ENTRIES = 1 << 12
@@ -38,7 +44,7 @@ class MinCostFlow(Solver):
     name = "min_cost_flow"
     guarantee = "exact up to rounding costs to integers: min-cost flow, proved by its potentials as prices"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse no binding limit, counts that differ from use, costs that are not convex, and a missing ortools."""
         if not binding_groups(problem):
             return "no limit can bind"
@@ -133,29 +139,65 @@ def _unit_segments(problem: ChoiceProblem, entries: Entries) -> Segments:
     return Segments(entry, saving[entry, level], torch.ones_like(entry))
 
 
-def convexity_refusal(problem: ChoiceProblem) -> str:
-    """Return a refusal that names an entry where a further synapse saves more than the one before; "" if none does."""
-    alphabet, use = problem.alphabet, levels_of(problem)
-    if alphabet is None or alphabet.levels_by_use is not None or use.tolist() in ([0], [0, 1]):
+def convexity_refusal(problem: ChoiceStructure) -> str:
+    """Return a refusal that names an entry where a further synapse saves more than the one before; "" if none does.
+
+    The targets decide only where the options leave it open.
+    """
+    options, use = problem.options, level_uses(problem)
+    if options is None or options.levels_by_use is not None or use.tolist() in ([0], [0, 1]):
         return ""
-    step = use.diff()
+    step = np.diff(use)
+    savings = _Savings(options)
     start, n = 0, _FIRST_ENTRIES
-    while start < problem.w.numel():
-        some = torch.arange(start, min(start + n, problem.w.numel()), device=problem.w.device)
-        entries = Entries(some // problem.n_columns, some % problem.n_columns)
-        saving = savings_at(problem, entries)
-        tiny = 1e-12 * saving[:, -1:]
-        each = saving.diff(dim=1)
+    while start < problem.n_rows:
+        stop = min(start + max(1, n // max(problem.n_columns, 1)), problem.n_rows)
+        saving = savings.of(problem.targets(start, stop))
+        tiny = 1e-12 * saving[:, :, -1:]
+        each = np.diff(saving, axis=2)
         # A level of several synapses saves nothing before its last one.
         bad = (each > tiny) & (step > 1)
-        bad[:, 1:] |= each[:, 1:] > each[:, :-1] + tiny
-        if bool(bad.any()):
-            i, level = (int(n) for n in bad.nonzero()[0])
-            at = f"[{int(entries.row[i])}, {int(entries.column[i])}]"
-            now, before = float(each[i, level]), float(each[i, level - 1]) if level else 0.0
+        bad[:, :, 1:] |= each[:, :, 1:] > each[:, :, :-1] + tiny
+        if bad.any():
+            row, column, level = (int(n) for n in np.argwhere(bad)[0])
+            at = f"[{start + row}, {column}]"
+            now, before = float(each[row, column, level]), float(each[row, column, level - 1]) if level else 0.0
             synapse = f"synapse {int(use[level + 1])} there saves {now:.3g}"
             if int(step[level]) > 1:
                 return f"least cost is not convex in use at {at}: {synapse} and the one before it nothing"
             return f"least cost is not convex in use at {at}: {synapse} and the one before it {before:.3g}"
-        start, n = start + n, _CHUNK_ENTRIES
+        start, n = stop, _CHUNK_ENTRIES
     return ""
+
+
+class _Savings:
+    """What each level of options saves on targets, as `savings_at` does with tensors."""
+
+    def __init__(self, options: Options) -> None:
+        self._members = [options.use <= options.min_use + level for level in options.levels.tolist()]
+        self._values = options.values
+        self._lines: dict[int, list[FloatArray]] = {}
+
+    def of(self, targets: Targets) -> FloatArray:
+        """Return the savings of rows, shape (n_rows, n_columns, n_levels), from 0 and never falling."""
+        w = targets.w
+        saving = np.empty((*w.shape, len(self._members)))
+        rows_of = {0: slice(None)} if targets.scope is None else _rows_of(targets.scope)
+        for scope, rows in rows_of.items():
+            for level, values in enumerate(self._sorted(scope)):
+                v = values[np.searchsorted((values[1:] + values[:-1]) / 2, w[rows])]
+                saving[rows, :, level] = (2 * w[rows] - v) * v
+        saving = np.maximum.accumulate(saving - saving[:, :, :1], axis=2)
+        return saving if targets.h is None else saving * targets.h[:, :, None]
+
+    def _sorted(self, scope: int) -> list[FloatArray]:
+        if scope not in self._lines:
+            self._lines[scope] = [np.unique(self._values[scope, members]) for members in self._members]
+        return self._lines[scope]
+
+
+def _rows_of(scope: IntArray) -> dict[int, slice | IntArray]:
+    """Return the rows of each scope."""
+    order = np.argsort(scope, kind="stable")
+    scopes, starts = np.unique(scope[order], return_index=True)
+    return dict(zip(scopes.tolist(), np.split(order, starts[1:]), strict=True))

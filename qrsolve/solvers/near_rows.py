@@ -6,17 +6,19 @@ settled here is left to `priced_rows`, which needs no luck.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.intervals import FloatArray, IntArray
+from qrsolve.lazy import torch
 from qrsolve.savings import hull_slopes
 from qrsolve.solvers.row_problem import RowProblem, next_largest_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FURTHER_DEPTH = 3
 """Synapses per connection that are looked at first where one is not enough."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def nearest_option(w: Tensor, alphabet: Alphabet) -> Tensor:
@@ -58,7 +62,7 @@ class Nearest(Solver):
     name = "nearest"
     guarantee = "exact: the entries are independent"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse a problem in which some capacity can bind."""
         binding = binding_groups(problem)
         if binding:

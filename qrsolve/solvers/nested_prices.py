@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from qrsolve.lazy import torch
+from qrsolve.options import IntArray
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order
 from qrsolve.solvers.closing import best_in_table
-from qrsolve.solvers.entries import Entries, extra_capacities
+from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.hulls import hull_segments, nested_prices
-from qrsolve.solvers.savings import choice_of, cost_of, counting_refusal, levels_of, savings_at
+from qrsolve.solvers.savings import choice_of, cost_of, counting_refusal, level_uses, levels_of, savings_at
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-12
 """Relative to all savings: how far from the best possible an OPTIMAL choice may be."""
@@ -44,9 +49,9 @@ class NestedPrices(Solver):
     max_steps = 2_000_000_000
     """Entries that can matter x capacity x levels that it accepts."""
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse real values, capacities that are not nested, counts that differ from use, and too many steps."""
-        if problem.alphabet is None:
+        if problem.options is None:
             return "the values are not a finite alphabet"
         binding = binding_groups(problem)
         if not binding:
@@ -91,7 +96,7 @@ class NestedPrices(Solver):
         order = laminar_order(problem, binding_groups(problem))
         assert order is not None  # refusal() was asked first
         saving = torch.cat([piece.saving.flatten(0, 1) for piece in pieces])
-        prices, most = nested_prices(problem, order, entries, hull_segments(saving, nest.use))
+        prices, most = nested_prices(problem, order, entries, hull_segments(saving, levels_of(problem)))
         choice = choice_of(problem, entries, level)
         if not is_proved:
             return Solution(Status.FEASIBLE, self.name, choice, prices=prices)
@@ -109,20 +114,24 @@ class _Nest:
     of a row that take part; ``most_block``, ``most_row``: the largest number in a table.
     """
 
-    use: Tensor
+    use: IntArray
     total: int | None
-    row: Tensor | None
-    per_block: Tensor | None
+    row: IntArray | None
+    per_block: IntArray | None
     width: int
     most_block: int
     most_row: int
     n_rows: int
 
     @classmethod
-    def of(cls, problem: ChoiceProblem) -> _Nest:
+    def of(cls, problem: ChoiceStructure) -> _Nest:
+        rows, columns, use = problem.n_rows, problem.n_columns, level_uses(problem)
         bound = {problem.groups[i].kind: problem.groups[i] for i in binding_groups(problem)}
-        capacity = {kind: extra_capacities(problem, group) for kind, group in bound.items()}
-        use, (rows, columns) = levels_of(problem), problem.w.shape
+        fewest = 0 if problem.options is None else problem.options.min_use
+        capacity = {
+            kind: group.capacities_array(rows, columns) - fewest * group.part_size(rows, columns)
+            for kind, group in bound.items()
+        }
         highest = int(use[-1])
         total = int(capacity["all"][0]) if "all" in capacity else None
         # No part uses more than all of them may.
@@ -130,12 +139,12 @@ class _Nest:
         row, per_block, most_block = capacity.get("row"), None, 0
         most_row = min(most, columns * highest)
         if row is not None:
-            row = row.clamp(max=most_row)
+            row = np.minimum(row, most_row)
             most_row = int(row.max())
         width = min(columns, (len(use) - 1) * (most_row + 1))
         if "block" in capacity:
             size = bound["block"].block
-            per_block = capacity["block"].reshape(rows, -1).clamp(max=min(most_row, size * highest))
+            per_block = np.minimum(capacity["block"].reshape(rows, -1), min(most_row, size * highest))
             most_block, width = int(per_block.max()), columns
         return cls(use, total, row, per_block, width, most_block, most_row, rows)
 
@@ -147,7 +156,7 @@ class _Nest:
             return self.n_rows * self.width * (self.most_row + 1) * levels
         steps = self.n_rows * self.width * (self.most_block + 1) * levels
         if self.row is not None:
-            steps += self.per_block.numel() * (self.most_row + 1) * self.most_block
+            steps += self.per_block.size * (self.most_row + 1) * self.most_block
         return steps
 
     def chunks(self, problem: ChoiceProblem) -> tuple[Tensor, ...]:
@@ -199,9 +208,11 @@ class _Piece:
             column = torch.topk(marked, width, dim=1).indices.sort(dim=1).values
             saving = saving.gather(1, column[:, :, None].expand(-1, -1, saving.shape[2]))
         entries = Entries(rows[:, None].expand_as(column).flatten(), column.flatten())
-        row = None if nest.row is None else nest.row[rows]
-        per_block = None if nest.per_block is None else nest.per_block[rows]
-        return cls(entries, saving, nest.use, row, per_block, nest.most_row)
+        row, per_block = (
+            None if capacity is None else torch.from_numpy(capacity).to(rows.device)[rows]
+            for capacity in (nest.row, nest.per_block)
+        )
+        return cls(entries, saving, levels_of(problem), row, per_block, nest.most_row)
 
     @property
     def n_units(self) -> int:

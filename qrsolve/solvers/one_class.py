@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, n_classes, option_classes
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import binding_groups, infeasibility
 from qrsolve.solvers.nearest import nearest_option
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def no_class_alone(problem: ChoiceProblem, kind: str) -> str:
+def no_class_alone(problem: ChoiceStructure, kind: str) -> str:
     """Return a refusal unless classes of one kind have to be chosen and nothing else can bind, else ``""``."""
     binding = [problem.groups[i] for i in binding_groups(problem)]
     if not any(group.kind == kind for group in binding):
@@ -69,7 +73,7 @@ def _nearest_of_class(problem: ChoiceProblem, group: Group, c: int) -> tuple[Ten
         choice = (problem.w > 0 if c == 0 else problem.w < 0).long()
         v = chosen_values(problem, choice, None)
     else:
-        classes = option_classes(group, alphabet)
+        classes = torch.from_numpy(option_classes(group, alphabet.options)).to(w.device)
         admitted = (classes == c) | (classes == EVERY)
         members = admitted.any(dim=0).nonzero()[:, 0]
         # Options that only other rows may take go where no target is near.

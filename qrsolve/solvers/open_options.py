@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from qrsolve.option_class import class_group, class_of, n_classes, option_classes
+from qrsolve.lazy import torch
+from qrsolve.option_class import EVERY, class_group, class_of, n_classes, option_classes
+from qrsolve.options import IntArray
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.solvers.base import binding_groups
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CLASS = "class "
 """Begins the names of the ways of counting that are classes, which their number follows."""
@@ -152,12 +158,12 @@ class OpenOptions:
         return torch.tensor(at, dtype=torch.int64)
 
 
-def binding_kinds(problem: ChoiceProblem) -> tuple[str, ...]:
+def binding_kinds(problem: ChoiceStructure) -> tuple[str, ...]:
     """Return in which ways the groups that can bind count: "synapses", "sources", and by class, as far as needed."""
     binding = [problem.groups[i] for i in binding_groups(problem)]
     counts = sorted({group.counts for group in binding if not group.counts_classes}, reverse=True)
     group = next((group for group in binding if group.counts_classes), None)
-    n = 0 if group is None else n_classes(group, problem.alphabet)
+    n = 0 if group is None else n_classes(group, problem.options)
     return (*counts, *(f"{_CLASS}{c}" for c in range(n)))
 
 
@@ -171,12 +177,12 @@ def class_number(kind: str) -> int:
     return int(kind.removeprefix(_CLASS))
 
 
-def n_booleans(problem: ChoiceProblem) -> int:
+def n_booleans(problem: ChoiceStructure) -> int:
     """Return how many Booleans a problem takes at most: its entries times the ways in which an option can count."""
-    return problem.w.numel() * len(_levels(problem, binding_kinds(problem)))
+    return problem.n_entries * len(_levels(problem, binding_kinds(problem)))
 
 
-def too_many_booleans(problem: ChoiceProblem, most: int) -> str:
+def too_many_booleans(problem: ChoiceStructure, most: int) -> str:
     """Return a refusal if a problem can take more than ``most`` Booleans, else ``""``."""
     n = n_booleans(problem)
     if n <= most:
@@ -185,33 +191,35 @@ def too_many_booleans(problem: ChoiceProblem, most: int) -> str:
     return f"{n:,} Booleans are more than {most:,}; split the layer, or in Python give a solver with max_booleans = {n}"
 
 
-def _levels(problem: ChoiceProblem, kinds: tuple[str, ...]) -> list[tuple[tuple[int, ...], Tensor]]:
+def _levels(problem: ChoiceStructure, kinds: tuple[str, ...]) -> list[tuple[tuple[int, ...], IntArray]]:
     """Return each combination of counts that some option has, ascending, with those options."""
-    if problem.alphabet is None:
+    options = problem.options
+    if options is None:
         found: dict[tuple[int, ...], list[int]] = {(0,) * len(kinds): [0]}
         # Dropping (option 0) counts nothing; keeping (option 1) counts one in every way, but has one sign.
         for c in range(max(1, sum(map(is_class, kinds)))):
             found.setdefault(_counts_of(kinds, 1, True, c), []).append(1)
-        return [(counts, torch.tensor(found[counts])) for counts in sorted(found)]
-    alphabet = problem.alphabet
-    use = alphabet.use.expand(alphabet.values.shape)
+        return [(counts, np.array(found[counts])) for counts in sorted(found)]
+    use = np.broadcast_to(options.use, options.values.shape)
     # A value that is 0, or of another class, in some scopes only counts differently there.
-    each = torch.stack([use, (alphabet.values != 0).long(), _classes(problem, kinds)], dim=2).flatten(0, 1)
-    ways, way = each.unique(dim=0, return_inverse=True)
-    members: dict[tuple[int, ...], list[Tensor]] = {}
-    for i, (n, is_source, c) in enumerate(ways.tolist()):
-        options = (way == i).nonzero()[:, 0] % use.shape[1]
-        members.setdefault(_counts_of(kinds, n, bool(is_source), c), []).append(options)
-    return [(counts, torch.cat(members[counts]).unique()) for counts in sorted(members)]
+    classes = _classes(problem, kinds)
+    n_codes = int(classes.max(initial=EVERY)) - EVERY + 1
+    ways, way = np.unique((2 * use + (options.values != 0)) * n_codes + classes - EVERY, return_inverse=True)
+    members: dict[tuple[int, ...], list[IntArray]] = {}
+    for i, code in enumerate(ways.tolist()):
+        n, is_source, c = code // n_codes // 2, code // n_codes % 2, code % n_codes + EVERY
+        some = np.flatnonzero(way == i) % options.n_options
+        members.setdefault(_counts_of(kinds, n, bool(is_source), c), []).append(some)
+    return [(counts, np.unique(np.concatenate(members[counts]))) for counts in sorted(members)]
 
 
-def _classes(problem: ChoiceProblem, kinds: tuple[str, ...]) -> Tensor:
+def _classes(problem: ChoiceStructure, kinds: tuple[str, ...]) -> IntArray:
     """Return the class of each option in each scope; one for all where nothing counts classes."""
-    assert problem.alphabet is not None
+    assert problem.options is not None
     group = class_group(problem)
     if group is None or not any(map(is_class, kinds)):
-        return torch.zeros(problem.alphabet.values.shape, dtype=torch.int64, device=problem.alphabet.values.device)
-    return option_classes(group, problem.alphabet)
+        return np.zeros(problem.options.values.shape, dtype=np.int64)
+    return option_classes(group, problem.options)
 
 
 def _counts_of(kinds: tuple[str, ...], use: int, is_source: bool, c: int) -> tuple[int, ...]:
@@ -232,7 +240,7 @@ def _cost(
     else:
         v = problem.alphabet.row_values(problem.n_rows)[:, k : k + 1].cpu()
         is_source = v != 0
-        by_scope = _classes(problem, kinds)[:, k : k + 1].cpu()
+        by_scope = torch.from_numpy(_classes(problem, kinds)[:, k : k + 1])
         classes = (
             by_scope.expand(problem.n_rows, 1)
             if problem.alphabet.scope is None

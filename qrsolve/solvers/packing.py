@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solvers.base import binding_groups
 from qrsolve.solvers.entries import Entries, extra_capacities, part_of
 from qrsolve.solvers.savings import levels_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_ROUNDS = 500
 

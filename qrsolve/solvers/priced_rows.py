@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.savings import SavingsTable, hull_slopes
 from qrsolve.solvers.closing import close_rows
 from qrsolve.solvers.row_problem import RowProblem, next_largest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOLERANCE = 1e-9
 """Relative to a row's objective: how far from the best possible an OPTIMAL row may be."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.group import Group
 from qrsolve.intervals import has_numba
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Prepared, Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.near_rows import near_rows
 from qrsolve.solvers.priced_rows import Outside, close_priced, price_rows
 from qrsolve.solvers.row_problem import RowProblem
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WORN_SHARE = 0.97
 """Columns of a nearby problem are selected anew where another one would leave zero at this share of the price."""
@@ -45,9 +47,9 @@ class Prices(Solver):
     name = "prices"
     guarantee = "exact: price bound, closed row by row over the deviations that it leaves open"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse real values, several binding limits, and values that differ within one part."""
-        if problem.alphabet is None:
+        if problem.options is None:
             return "the values are not a finite alphabet"
         binding = binding_groups(problem)
         if not binding:
@@ -57,7 +59,7 @@ class Prices(Solver):
             return f"one price per row cannot serve {names} together"
         if refusal := mixed_counts(problem):
             return refusal
-        if problem.alphabet.n_scopes > 1 and problem.groups[binding[0]].kind in ("column", "all"):
+        if problem.options.n_scopes > 1 and problem.groups[binding[0]].kind in ("column", "all"):
             return "values differ between the rows of one part"
         return ""
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import chosen_classes, class_group
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution
@@ -18,6 +17,9 @@ from qrsolve.solvers.open_options import Limit, OpenOptions, class_number, is_cl
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.type_prices import TypePrices
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PRICED: tuple[Solver, ...] = (Prices(), NestedPrices(), MinCostFlow(), SignPrices(), TypePrices(), Lagrangian())
 _ROUNDING = 1e-9

@@ -6,25 +6,34 @@ that an option within the level saves over the best option at level 0, ``h (w - 
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
+from qrsolve.options import IntArray
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import chosen_values
 from qrsolve.solvers.base import binding_groups, class_refusal
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.nearest import nearest_option
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_ENTRIES = 1 << 19
 
 
 def levels_of(problem: ChoiceProblem) -> Tensor:
     """Return how many synapses each level allows beyond the fewest, int64, ascending from 0."""
-    if problem.alphabet is None:
-        return torch.tensor([0, 1], device=problem.w.device)
-    use: Tensor = problem.alphabet.use.unique() - problem.alphabet.min_use
-    return use
+    return torch.from_numpy(level_uses(problem)).to(problem.w.device)
+
+
+def level_uses(problem: ChoiceStructure) -> IntArray:
+    """Return the same as `levels_of` in numpy, for refusals."""
+    return np.array([0, 1]) if problem.options is None else problem.options.levels
 
 
 def savings_at(problem: ChoiceProblem, entries: Entries) -> Tensor:
@@ -106,16 +115,16 @@ def first_slope(problem: ChoiceProblem) -> Tensor:
     return slope
 
 
-def counting_refusal(problem: ChoiceProblem) -> str:
+def counting_refusal(problem: ChoiceStructure) -> str:
     """Return a refusal if some binding group counts sources and an option can count otherwise than with its use."""
     if refusal := class_refusal(problem):
         return refusal
-    alphabet = problem.alphabet
-    if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):
+    options = problem.options
+    if options is None or (options.max_use <= 1 and options.free_zero is not None):
         return ""
     for i in binding_groups(problem):
         group = problem.groups[i]
-        if group.counts == "sources" and not bool((alphabet.use == (alphabet.values != 0)).all()):
+        if group.counts == "sources" and not (options.use == (options.values != 0)).all():
             return f"{group.limit or group.kind} counts sources while a connection can use several synapses"
     return ""
 

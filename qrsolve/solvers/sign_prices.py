@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution
 from qrsolve.solvers.base import Solver
@@ -18,6 +16,10 @@ from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nested_prices import NestedPrices
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WITHOUT_SIGNS: tuple[Solver, ...] = (TopGains(), Greedy(), Prices(), NestedPrices(), MinCostFlow(), Lagrangian())
 
@@ -34,9 +36,9 @@ class SignPrices(ClassPrices):
     guarantee: ClassVar[str] = "compliant, with a bound from prices; the signs of the sources are not proved best"
     kind = "sign"
 
-    def refusal_without_classes(self, problem: ChoiceProblem, kept: ChoiceProblem) -> str:
+    def refusal_without_classes(self, problem: ChoiceStructure, kept: ChoiceStructure) -> str:
         """Refuse problems without a free zero, and what nothing else solves."""
-        if problem.alphabet is not None and problem.alphabet.free_zero is None:
+        if problem.options is not None and problem.options.free_zero is None:
             return "a connection cannot be left out: the alphabet has no zero"
         if _solver_without_signs(kept) is None:
             return "without the signs, nothing takes the limits at this size"
@@ -54,5 +56,5 @@ class SignPrices(ClassPrices):
         return self.unrestricted(replace(kept, w=w))
 
 
-def _solver_without_signs(kept: ChoiceProblem) -> Solver | None:
+def _solver_without_signs(kept: ChoiceStructure) -> Solver | None:
     return next((solver for solver in _WITHOUT_SIGNS if not solver.refusal(kept)), None)

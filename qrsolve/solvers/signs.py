@@ -7,6 +7,7 @@ from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.one_class import choose_classes, no_class_alone
+from qrsolve.structure import ChoiceStructure
 
 
 class Signs(Solver):
@@ -19,7 +20,7 @@ class Signs(Solver):
     name = "signs"
     guarantee = "exact: the sources are independent, and each has two signs"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse a problem without signs to choose, and one in which a capacity can bind too."""
         return no_class_alone(problem, "sign")
 

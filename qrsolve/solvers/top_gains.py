@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem, Group, can_count_once
 from qrsolve.solution import Solution, Status, chosen_values
 from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility, laminar_order, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def keep_largest(gain: Tensor, group: Group, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -86,15 +90,16 @@ class TopGains(Solver):
     name = "top_gains"
     guarantee = "exact: nested capacities on independent gains (laminar matroid)"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse capacities that are not nested, several synapses per connection, or no free zero."""
         binding = binding_groups(problem)
         if laminar_order(problem, binding) is None:
             return class_refusal(problem) or "the limits are not nested"
-        if problem.alphabet is None or can_count_once(problem.alphabet, [problem.groups[i] for i in binding]):
+        options = problem.options
+        if options is None or can_count_once(options, [problem.groups[i] for i in binding]):
             return ""
-        if problem.alphabet.max_use > 1 and any(problem.groups[i].counts == "synapses" for i in binding):
-            return f"a connection can use up to {problem.alphabet.max_use} synapses"
+        if options.max_use > 1 and any(problem.groups[i].counts == "synapses" for i in binding):
+            return f"a connection can use up to {options.max_use} synapses"
         return no_free_zero(problem)
 
     def solve(self, problem: ChoiceProblem) -> Solution:

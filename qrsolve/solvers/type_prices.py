@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.option_class import option_ranks
 from qrsolve.problem import ChoiceProblem, can_count_once
 from qrsolve.solution import Solution
@@ -16,6 +14,10 @@ from qrsolve.solvers.class_prices import ClassPrices
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WITHOUT_TYPES: tuple[Solver, ...] = (TopGains(), MinCostFlow(), Lagrangian())
 
@@ -32,11 +34,11 @@ class TypePrices(ClassPrices):
     guarantee: ClassVar[str] = "compliant, with a bound from prices; the types of the sources are not proved best"
     kind = "type"
 
-    def refusal_without_classes(self, problem: ChoiceProblem, kept: ChoiceProblem) -> str:
+    def refusal_without_classes(self, problem: ChoiceStructure, kept: ChoiceStructure) -> str:
         """Refuse problems without a free zero, and connections of several synapses."""
         if reason := no_free_zero(problem):
             return reason
-        return "" if can_count_once(problem.alphabet, kept.groups) else "a connection can use several synapses"
+        return "" if can_count_once(problem.options, kept.groups) else "a connection can use several synapses"
 
     def unrestricted(self, kept: ChoiceProblem) -> Solution:
         """Solve it by the first solver that takes it."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import Alphabet
+from qrsolve.lazy import torch
 from qrsolve.option_class import EVERY, class_group, option_ranks
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Solver, infeasibility
 from qrsolve.solvers.one_class import choose_classes, no_class_alone
+from qrsolve.structure import ChoiceStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Types(Solver):
@@ -23,7 +27,7 @@ class Types(Solver):
     name = "types"
     guarantee = "exact for the values used: the sources are independent, and each has one of a few types"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         """Refuse a problem without types to choose, and one in which a capacity can bind too."""
         return no_class_alone(problem, "type")
 

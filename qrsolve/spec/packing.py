@@ -13,17 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar
 
-from qrsolve.lazy import DeferredModule
+import numpy as np
+
+from qrsolve.options import IntArray
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-else:
-    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
 
 Shape = Sequence[int]
+Number = TypeVar("Number", int, "Tensor", IntArray)
+Numbers = TypeVar("Numbers", "Tensor", IntArray)
+"""Whole numbers: tensors of synapses that are there, arrays for what shapes alone tell."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,12 @@ class ListPacking(Packing):
         return self.synapse_bits + self.index_bits
 
     @abstractmethod
-    def sparse_bits(self, synapses: Tensor) -> int:
+    def sparse_bits(self, synapses: Numbers) -> int:
         """Return the bits of lists in the sparse format.
 
         Parameters
         ----------
-        synapses : Tensor
+        synapses : Tensor or IntArray
             int64: how many synapses each list has, see `synapses_per_list`.
         """
 
@@ -186,7 +188,7 @@ class Plain(ListPacking):
         """Return ``weights * synapse_bits``."""
         return prod(shape) * self.synapse_bits
 
-    def sparse_bits(self, synapses: Tensor) -> int:
+    def sparse_bits(self, synapses: Numbers) -> int:
         """Return ``synapses * (synapse_bits + index_bits)``."""
         return int(synapses.sum()) * self.sparse_synapse_bits
 
@@ -227,11 +229,7 @@ class Blocks(ListPacking):
     header_bits: int = 10
     word_bits: int = 64
 
-    @overload
-    def list_bits(self, n: int, bits: int) -> int: ...
-    @overload
-    def list_bits(self, n: Tensor, bits: int) -> Tensor: ...
-    def list_bits(self, n: int | Tensor, bits: int) -> int | Tensor:
+    def list_bits(self, n: Number, bits: int) -> Number:
         """Return the bits of a list of ``n`` synapses of ``bits`` bits each; 0 for an empty one."""
         full, rest = n // self.block_synapses, n % self.block_synapses
         last = _round_up(rest * bits + self.header_bits, self.word_bits)
@@ -242,7 +240,7 @@ class Blocks(ListPacking):
         targets = shape[0] * prod(shape[2:])
         return shape[1] * self.list_bits(targets, self.synapse_bits)
 
-    def sparse_bits(self, synapses: Tensor) -> int:
+    def sparse_bits(self, synapses: Numbers) -> int:
         """Return the bits of all lists together."""
         return int(self.list_bits(synapses, self.sparse_synapse_bits).sum())
 
@@ -262,11 +260,11 @@ class Blocks(ListPacking):
         """
         if lists == 0 or longest == 0:
             return Budget(0, 0)
-        n = torch.arange(longest + 1)
+        n = np.arange(longest + 1)
         stairs = self.list_bits(n, self.sparse_synapse_bits)
-        tops = torch.cat([n[:1], n[1:][stairs.diff() > 0], n[-1:]]).unique()
+        tops = np.unique(np.concatenate([n[:1], n[1:][np.diff(stairs) > 0], n[-1:]]))
         hull = _concave_hull(tops.tolist(), stairs[tops].tolist())
-        best = int((n[1:].double() / stairs[1:]).argmax()) + 1
+        best = int((n[1:] / stairs[1:]).argmax()) + 1
         most = min(bits * best // int(stairs[best]), lists * longest)
         fitting = lists * longest
         for (n_low, low), (n_high, high) in pairwise(hull):
@@ -295,11 +293,7 @@ def _turns_up(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> boo
     return (b[1] - a[1]) * (c[0] - b[0]) <= (c[1] - b[1]) * (b[0] - a[0])
 
 
-@overload
-def _round_up(number: int, multiple: int) -> int: ...
-@overload
-def _round_up(number: Tensor, multiple: int) -> Tensor: ...
-def _round_up(number: int | Tensor, multiple: int) -> int | Tensor:
+def _round_up(number: Number, multiple: int) -> Number:
     return -(-number // multiple) * multiple
 
 

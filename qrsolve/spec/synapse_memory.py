@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from qrsolve.group import Group
-from qrsolve.lazy import DeferredModule
+from qrsolve.lazy import torch
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.limit_kind import CountedLimit, how_shared, require_largest
@@ -25,10 +26,7 @@ from qrsolve.spec.packing import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-else:
-    torch = DeferredModule("torch")  # bits are counted when asked for; reading a chip needs none
 
 
 class SynapseMemory(CountedLimit):
@@ -117,7 +115,7 @@ class SynapseMemory(CountedLimit):
             return self._dense_bits(layer)
         rule = self.rule(layer.weight_bits)
         assert isinstance(rule, ListPacking)  # the others store zeros
-        return rule.sparse_bits(torch.tensor(_full_lists(layer), dtype=torch.int64))
+        return rule.sparse_bits(np.array(_full_lists(layer), dtype=np.int64))
 
     def group_of(self, layer: LayerShape) -> Group | None:
         """Return one capacity for all synapses, unless all weights fit in order, or shapes alone decide."""

@@ -16,6 +16,7 @@ from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan, compile_plan
 from qrsolve.errors import ModelError, QRSolveError
+from qrsolve.options import IntArray
 from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.training.centring import Centring
@@ -216,7 +217,7 @@ class Projector:
             "seed": self.seed,
             "populations": {state.population.name: state.state_dict() for state in self._states},
             "generator": self._generator.get_state(),
-            "shares": [[group.capacity for group in state.population.groups] for state in self._states],
+            "shares": [[_saved(group.capacity) for group in state.population.groups] for state in self._states],
             "means": {} if self._centring is None else self._centring.state_dict(),
             "spread": None if self._spread is None else self._spread.state_dict(),
         }
@@ -397,6 +398,11 @@ class Projector:
     def _require_open(self) -> None:
         if self._is_final:
             raise QRSolveError("this projector was finalized; make a new one to train on")
+
+
+def _saved(capacity: int | IntArray | Tensor) -> int | Tensor:
+    """Return a capacity as files of tensors take it."""
+    return capacity if isinstance(capacity, int) else torch.as_tensor(capacity)
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

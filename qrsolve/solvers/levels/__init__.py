@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.alternation import Alternation, alternate, best_parameters
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
@@ -13,6 +13,10 @@ from qrsolve.solvers.levels.limited_powers import LimitedPowers
 from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
 from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
 from qrsolve.solvers.levels.value_grid import ValueGrid
+from qrsolve.structure import LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEVELS_METHODS: tuple[LevelsMethod, ...] = (
     KMeans(),
@@ -70,7 +74,7 @@ def solve_levels(
     return select_method(problem).solve(problem, choose, max_rounds, tolerance)
 
 
-def select_method(problem: LevelsProblem) -> LevelsMethod:
+def select_method(problem: LevelsStructure) -> LevelsMethod:
     """Return the first method that does not refuse."""
     return next(method for method in LEVELS_METHODS if not method.refusal(problem))
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.lazy import torch
 from qrsolve.option_class import class_group
 from qrsolve.problem import Group, LevelsProblem
 from qrsolve.solution import LevelsProof, Solution
@@ -23,6 +22,10 @@ from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
 from qrsolve.solvers.levels.type_starts import type_starts
+from qrsolve.structure import LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
@@ -41,7 +44,7 @@ class Alternation(LevelsMethod):
     name = "alternation"
     guarantee = "best of several starts, with a bound"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse nothing."""
         return ""
 
@@ -124,7 +127,8 @@ def _group_of_rows(group: Group, some: Tensor, n_rows: int) -> Group:
     capacity = group.capacity
     if group.kind in ("column", "all"):
         return replace(group, capacity=-(-capacity * len(some) // n_rows), relaxed=None)
-    if isinstance(capacity, Tensor):
+    if not isinstance(capacity, int):
+        capacity = torch.as_tensor(capacity)
         return replace(group, capacity=capacity.reshape(n_rows, -1)[some.to(capacity.device)].flatten())
     return group
 

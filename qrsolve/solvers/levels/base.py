@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem, LevelsProblem
 from qrsolve.solution import LevelsProof, Solution
 from qrsolve.solvers.base import binding_groups
+from qrsolve.structure import ChoiceOutline, LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Choose = Callable[[ChoiceProblem, Solution | None], Solution]
 """Solves a choice problem exactly; the solution of a nearby problem may help."""
@@ -48,8 +52,8 @@ class LevelsMethod(ABC):
     """What the values are worth, in one clause for `qrsolve explain`."""
 
     @abstractmethod
-    def refusal(self, problem: LevelsProblem) -> str:
-        """Return one sentence on why this method does not take the problem; empty if it does."""
+    def refusal(self, problem: LevelsStructure) -> str:
+        """Return one sentence on why this method does not take the problem; empty if it does; as for a `Solver`."""
 
     @abstractmethod
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
@@ -78,15 +82,16 @@ def sum_by_scope(problem: LevelsProblem, of_row: Tensor) -> Tensor:
     return of_row.new_zeros(problem.n_scopes).index_add_(0, problem.scope, of_row)
 
 
-def scopes_are_apart(problem: LevelsProblem) -> bool:
+def scopes_are_apart(problem: LevelsStructure) -> bool:
     """Return whether scopes have values of their own and no capacity in common."""
     return problem.scope is not None and all(group.kind in ("row", "block") for group in problem.groups)
 
 
-def binding_limit(problem: LevelsProblem) -> str:
+def binding_limit(problem: LevelsStructure) -> str:
     """Return a refusal if some capacity can bind, whatever the values are; "" if the entries are independent."""
-    placeholder = torch.ones(max(problem.n_scopes, 1), problem.family.n_parameters, dtype=torch.float64)
-    binding = binding_groups(problem.choice(placeholder.to(problem.w.device)))
+    placeholder = problem.family.options(np.ones((1, problem.family.n_parameters)))
+    line = np.zeros(problem.n_columns)
+    binding = binding_groups(ChoiceOutline(problem.n_rows, line, placeholder, groups=problem.groups))
     if not binding:
         return ""
     group = problem.groups[binding[0]]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK = 1 << 20
 

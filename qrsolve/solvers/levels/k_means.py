@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import (
@@ -18,6 +19,10 @@ from qrsolve.solvers.levels.base import (
 from qrsolve.solvers.levels.monotone import FloatArray
 from qrsolve.solvers.levels.partition import Partition, best_partition
 from qrsolve.solvers.levels.sorted_lines import SortedLines
+from qrsolve.structure import LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CHUNK_ENTRIES = 1 << 21
 
@@ -32,7 +37,7 @@ class KMeans(LevelsMethod):
     name = "k_means"
     guarantee = "exact: weighted k-means of sorted weights, proved by a price per value"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse values that are not free numbers of their own, and capacities that can bind."""
         if not problem.family.is_codebook:
             return "the values are not independent of each other"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from qrsolve.lazy import torch
 from qrsolve.option_class import class_group
 from qrsolve.problem import LevelsProblem, can_count_once
 from qrsolve.solution import LevelsProof, Solution, Status
@@ -19,6 +20,10 @@ from qrsolve.solvers.levels.base import (
 )
 from qrsolve.solvers.levels.monotone import FloatArray
 from qrsolve.solvers.levels.scale import Pattern, best_powers, not_one_scale
+from qrsolve.structure import LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ROUNDING = 1e-9
 """How far from the best an optimal choice may be, relative to its objective, as in `priced_rows.TOLERANCE`."""
@@ -34,7 +39,7 @@ class LimitedPowers(LevelsMethod):
     name = "scale_powers_limited"
     guarantee = "exact where each choice is: every power of two that can be best"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse anything but one scale that is a power of two, classes, and capacities across scopes."""
         if reason := not_one_scale(problem):
             return reason

@@ -18,8 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from qrsolve.lazy import torch
 from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray, row_minima
 from qrsolve.solvers.levels.sorted_lines import SortedLines, run_cost, run_discount, running_sums
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
 from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray
+from qrsolve.structure import LevelsStructure
 
 MAX_BREAKPOINTS = 1 << 28
 """Entries times values of the pattern above which the sweep is refused."""
@@ -37,7 +38,7 @@ class FreeScale(LevelsMethod):
     name = "scale_breakpoints"
     guarantee = "exact: every breakpoint of the scale"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse anything but one free positive scale, capacities that can bind, and too many breakpoints."""
         if (reason := not_one_scale(problem)) or (reason := binding_limit(problem)):
             return reason
@@ -64,7 +65,7 @@ class PowerOfTwoScale(LevelsMethod):
     name = "scale_powers"
     guarantee = "exact: every power of two that can be best"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse anything but one scale that is a power of two, and capacities that can bind."""
         if reason := not_one_scale(problem):
             return reason
@@ -100,15 +101,15 @@ def free_scales(problem: LevelsProblem) -> tuple[FloatArray, LevelsProof | None]
     return scale, LevelsProof(bound=bound) if is_proved.all() else None
 
 
-def n_breakpoints(problem: LevelsProblem) -> int:
+def n_breakpoints(problem: LevelsStructure) -> int:
     """Return how many breakpoints a free scale has at most."""
-    return problem.w.numel() * len(torch.unique(problem.family.counts))
+    return problem.n_entries * len(np.unique(problem.family.counts_array))
 
 
-def not_one_scale(problem: LevelsProblem) -> str:
+def not_one_scale(problem: LevelsStructure) -> str:
     """Return a refusal unless the only free value is a scale > 0 of given numbers."""
     family = problem.family
-    if family.n_parameters != 1 or not bool(family.positive[0]):
+    if family.n_parameters != 1 or not family.positive_array[0]:
         return "the values are not one pattern times a scale"
     return ""
 

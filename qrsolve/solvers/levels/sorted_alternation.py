@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.alternation import alternate, first_parameters
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit
+from qrsolve.structure import LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _RANDOM_STARTS = 240
 """For each scope, while scopes are few; the work is shared by many."""
@@ -30,7 +34,7 @@ class SortedAlternation(LevelsMethod):
     name = "sorted_alternation"
     guarantee = "best of hundreds of starts, with a bound"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse capacities that can bind, values on a grid and powers of two."""
         if problem.family.power_of_two or problem.family.value_bits is not None:
             return "the values lie on a grid"

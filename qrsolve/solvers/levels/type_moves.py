@@ -9,9 +9,13 @@ Hartigan's method for k-means instead of Lloyd's, for the best subsets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from qrsolve.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 _FEW_SETS = 8
 _CHUNK = 1 << 18

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.type_moves import Allowance, TypeMoves
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _N_SEEDED, _N_RANDOM = 3, 3
 _SCREENING_ROUNDS, _ROUNDS = 3, 15

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.lazy import torch
 from qrsolve.problem import LevelsProblem
 from qrsolve.solution import LevelsProof
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
@@ -15,6 +15,7 @@ from qrsolve.solvers.levels.grid_rounding import highest_integer, nearest_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.monotone import FloatArray, IntArray, row_minima
 from qrsolve.solvers.levels.sorted_lines import running_sums
+from qrsolve.structure import LevelsStructure
 
 _MAX_STATES = 1 << 12
 """Values of a free grid up to which its integers are chosen exactly for each step; beyond, free values are rounded."""
@@ -33,7 +34,7 @@ class ValueGrid(LevelsMethod):
     name = "value_grid"
     guarantee = "exact for a given step; a free step: best of several starts, with the bound of free values"
 
-    def refusal(self, problem: LevelsProblem) -> str:
+    def refusal(self, problem: LevelsStructure) -> str:
         """Refuse values without a grid, values that depend on each other, and capacities that can bind."""
         if problem.family.value_bits is None:
             return "the values need not lie on a grid"

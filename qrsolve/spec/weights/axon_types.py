@@ -5,19 +5,15 @@ from __future__ import annotations
 from math import isqrt, nan
 from typing import TYPE_CHECKING, Literal, Self
 
+import numpy as np
 from pydantic import model_validator
 
 from qrsolve.group import Group
-from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, PositiveCount, refusal
 from qrsolve.spec.weights.base import MAX_TABLE, Bits, Scope, WeightKind
 
 if TYPE_CHECKING:
-    import torch
-
     from qrsolve.alphabet import AlphabetFamily
-else:
-    torch = DeferredModule("torch")  # as in base.py
 
 
 class AxonTypeWeights(WeightKind):
@@ -51,10 +47,10 @@ class AxonTypeWeights(WeightKind):
 
         n = self.n_types
         return AlphabetFamily(
-            counts=torch.cat([torch.zeros(1, n), torch.eye(n)]).to(torch.float64),
-            use=torch.ones(n + 1, dtype=torch.int64) - torch.eye(n + 1, dtype=torch.int64)[0],
-            positive=torch.full((n,), not self.signed),
-            given=torch.full((n,), nan, dtype=torch.float64),
+            counts_array=np.eye(n + 1, n, k=-1),
+            use_array=np.minimum(np.arange(n + 1), 1),
+            positive_array=np.full(n, not self.signed),
+            given_array=np.full(n, nan),
             names=tuple(f"type_{t}" for t in range(n)),
             scope="neuron",
             # Without a sign, all bits are for the positive side.

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from math import comb
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from qrsolve.group import Group
-from qrsolve.lazy import DeferredModule
+from qrsolve.options import FloatArray, IntArray
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, refusal
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from qrsolve.alphabet import AlphabetFamily
-else:
-    torch = DeferredModule("torch")  # options are worked out when asked for; reading a chip needs none
 
 Scope = Literal["neuron", "core", "layer", "chip"]
 Bits = Annotated[int, Field(ge=1, le=16)]
@@ -52,7 +49,7 @@ class WeightKind(Fact):
     def stored_bits(self) -> int:
         """Return the bits that tell the values of one synapse apart; 32 where any real value is one."""
         family = self.family()
-        return 32 if family is None else max(1, (int((family.use <= 1).sum()) - 1).bit_length())
+        return 32 if family is None else max(1, (int((family.use_array <= 1).sum()) - 1).bit_length())
 
     def group(self) -> Group | None:
         """Return what the kind asks of the weights of one source together, as a limit; ``None`` where nothing."""
@@ -105,8 +102,8 @@ class CountedKind(SignedKind):
 
     def _family(
         self,
-        counts: Tensor,
-        use: Tensor,
+        counts: FloatArray | IntArray,
+        use: IntArray,
         given: tuple[float, ...],
         names: tuple[str, ...],
         *,
@@ -116,10 +113,10 @@ class CountedKind(SignedKind):
         from qrsolve.alphabet import AlphabetFamily
 
         return AlphabetFamily(
-            counts=counts.to(torch.float64),
-            use=use.to(torch.int64),
-            positive=torch.full((len(given),), positive),
-            given=torch.tensor(given, dtype=torch.float64),
+            counts_array=np.ascontiguousarray(counts, dtype=np.float64),
+            use_array=use,
+            positive_array=np.full(len(given), positive),
+            given_array=np.array(given, dtype=np.float64),
             names=names,
             scope="neuron" if self.value_scope() == "neuron" else "layer",
             power_of_two=power_of_two,
@@ -147,14 +144,14 @@ def n_multisets(n_parameters: int, n_synapses: int) -> int:
     return comb(n_parameters + n_synapses, n_synapses)
 
 
-def multisets(signs: Tensor, n_synapses: int, *, zero: bool) -> tuple[Tensor, Tensor]:
+def multisets(signs: ArrayLike, n_synapses: int, *, zero: bool) -> tuple[FloatArray, IntArray]:
     """Return counts and use of all multisets of up to ``n_synapses`` of the parameters, smallest first."""
+    sign = np.asarray(signs, dtype=np.float64)
     chosen = [
-        c for n in range(0 if zero else 1, n_synapses + 1) for c in combinations_with_replacement(range(len(signs)), n)
+        c for n in range(0 if zero else 1, n_synapses + 1) for c in combinations_with_replacement(range(len(sign)), n)
     ]
-    use = torch.tensor([len(c) for c in chosen], dtype=torch.int64)
-    counts = torch.zeros(len(chosen), len(signs), dtype=torch.float64)
-    lines = torch.arange(len(chosen)).repeat_interleave(use)
-    columns = torch.tensor([i for c in chosen for i in c], dtype=torch.int64)
-    counts.index_put_((lines, columns), signs[columns].to(torch.float64), accumulate=True)
+    use = np.array([len(c) for c in chosen], dtype=np.int64)
+    columns = np.fromiter(chain.from_iterable(chosen), dtype=np.int64)
+    counts = np.zeros((len(chosen), len(sign)))
+    np.add.at(counts, (np.arange(len(chosen)).repeat(use), columns), sign[columns])
     return counts, use

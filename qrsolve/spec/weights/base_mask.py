@@ -5,18 +5,14 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import PositiveCount, PositiveNumber, refusal
 from qrsolve.spec.weights.base import CountedKind, Scope, one_of
 
 if TYPE_CHECKING:
-    import torch
-
     from qrsolve.alphabet import AlphabetFamily
-else:
-    torch = DeferredModule("torch")  # as in base.py
 
 
 class BaseMaskWeights(CountedKind):
@@ -60,15 +56,15 @@ class BaseMaskWeights(CountedKind):
                 n_positive = use - n_negative
                 if (n_negative and self.signs == "positive") or (n_positive and self.signs == "negative"):
                     continue
-                counts = torch.cartesian_prod(*[torch.arange(-n_negative, n_positive + 1)] * self._n_parameters())
-                counts = counts.reshape(-1, self._n_parameters())
-                highest, lowest = counts.amax(dim=1).clamp(min=0), counts.amin(dim=1).clamp(max=0)
+                n = n_negative + n_positive + 1
+                counts = np.indices((n,) * self._n_parameters()).reshape(self._n_parameters(), -1).T - n_negative
+                highest, lowest = counts.max(axis=1, initial=0), counts.min(axis=1, initial=0)
                 counts = counts[(highest == n_positive) & (lowest == -n_negative)]
                 lines.append(counts)
-                uses.append(torch.full((len(counts),), use))
+                uses.append(np.full(len(counts), use))
         given = (nan,) * self._n_parameters() if self.values is None else self.values
         names = tuple(f"base_{i}" for i in range(len(given)))
-        return self._family(torch.cat(lines), torch.cat(uses), given, names)
+        return self._family(np.concatenate(lines), np.concatenate(uses), given, names)
 
     def _n_parameters(self) -> int:
         return (self.n_bases or 0) if self.values is None else len(self.values)

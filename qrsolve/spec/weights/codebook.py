@@ -6,18 +6,14 @@ from dataclasses import replace
 from math import nan
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, PositiveCount, PositiveNumber, refusal
 from qrsolve.spec.weights.base import Bits, CountedKind, Scope, multisets, n_multisets, one_of
 
 if TYPE_CHECKING:
-    import torch
-
     from qrsolve.alphabet import AlphabetFamily
-else:
-    torch = DeferredModule("torch")  # as in base.py
 
 
 class CodebookWeights(CountedKind):
@@ -77,7 +73,7 @@ class CodebookWeights(CountedKind):
         else:
             given = tuple(v for v in self.values if v != 0)
             names = tuple(f"value_{i}" for i, v in enumerate(self.values) if v != 0)
-        counts, use = multisets(torch.ones(len(given)), self.max_synapses, zero=self.has_zero())
+        counts, use = multisets(np.ones(len(given)), self.max_synapses, zero=self.has_zero())
         family = self._family(counts, use, given, names, positive=False)
         return replace(family, value_bits=self.bits, value_step=self.step)
 

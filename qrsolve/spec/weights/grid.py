@@ -5,18 +5,14 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, PositiveNumber, refusal
 from qrsolve.spec.weights.base import Bits, CountedKind, Scope
 
 if TYPE_CHECKING:
-    import torch
-
     from qrsolve.alphabet import AlphabetFamily
-else:
-    torch = DeferredModule("torch")  # as in base.py
 
 
 class Scale(Fact):
@@ -141,8 +137,8 @@ class GridWeights(CountedKind):
         """
         lowest, highest = self._range()
         n = super().max_synapses
-        sums = torch.arange(lowest * n, highest * n + 1)
-        use = torch.zeros_like(sums)
+        sums = np.arange(lowest * n, highest * n + 1)
+        use = np.zeros_like(sums)
         use[sums > 0] = -(-sums[sums > 0] // max(highest, 1))
         use[sums < 0] = -(sums[sums < 0] // max(-lowest, 1))
         if not self.zero:
@@ -151,7 +147,7 @@ class GridWeights(CountedKind):
             reachable = (sums != 0) | (n >= 2 and lowest < 0 < highest)
             sums, use = sums[reachable], use[reachable]
         use = use * (2 if self.pair else 1)
-        order = torch.argsort(use, stable=True)
+        order = np.argsort(use, kind="stable")
         return self._family(
             self.step * sums[order].reshape(-1, 1),
             use[order],

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qrsolve.lazy import DeferredModule
 from qrsolve.spec.facts import Conflict, Part, PositiveNumber, Text, refusal
 from qrsolve.spec.weights.base import CountedKind, Scope, multisets, n_multisets
 
 if TYPE_CHECKING:
-    import torch
-
     from qrsolve.alphabet import AlphabetFamily
-else:
-    torch = DeferredModule("torch")  # as in base.py
 
 
 class SynapseType(Part):
@@ -56,7 +51,7 @@ class SynapseTypeWeights(CountedKind):
 
     def family(self) -> AlphabetFamily:
         """Return all multisets of at most ``max_synapses`` single synapses, mixed signs included."""
-        signs = torch.tensor([1.0 if t.sign == "positive" else -1.0 for t in self.types])
+        signs = [1.0 if t.sign == "positive" else -1.0 for t in self.types]
         counts, use = multisets(signs, self.max_synapses, zero=True)
         given = tuple(nan if t.value is None else t.value for t in self.types)
         return self._family(counts, use, given, tuple(t.name for t in self.types))
