@@ -477,7 +477,7 @@ class TestCommands:
         assert (code, rows["reach"]["excess"], rows["reach"]["where"]) == (1, 4, "'w_in', neuron 2")
         assert content["not_enforced"] == []
         code, content = self.run(capsys, "check", "ends.yaml", model)
-        assert [row["kind"] for row in content["layers"]["w_in"]["limits"]] == ["fan_in"]
+        assert [row["kind"] for row in content["layers"]["w_in+w_rec"]["limits"]] == ["fan_in"]
         assert content["not_enforced"][0].endswith("--role NAME=input")
         code, content = self.run(capsys, "project", "ends.yaml", model, "-o", "out.npz", *both)
         assert (code, content["compliant"], content["not_enforced"]) == (0, True, [])

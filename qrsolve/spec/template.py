@@ -37,6 +37,7 @@ EXAMPLES: dict[str, Any] = {
     "neurons_multiple": 32,
     "sources_multiple": 64,
     "neurons": 128,
+    "neuron_bits": 16,
     "of": "input",
 }
 """A value for each field that has no default, and for some that may be left out."""
@@ -78,7 +79,7 @@ def template(path: str) -> str:
     confidences = ", ".join(get_args(Fact.model_fields["confidence"].annotation))
     lines = [_HEAD.format(file=one_line(path), name=_flow(name), title=_flow(one_line(stem)), confidences=confidences)]
     lines += [f"## {_field_of(HardwareSpec, 'hierarchy')}", *_explained(Hierarchy, Hierarchy.model_fields)]
-    facts = {name: EXAMPLES[name] for name in Hierarchy.model_fields if name not in Fact.model_fields}
+    facts = {name: EXAMPLES[name] for name in Hierarchy.model_fields if name in EXAMPLES}
     lines += [f"hierarchy: {_flow({**facts, **_ORIGIN})}", ""]
     lines += [f"## {_field_of(HardwareSpec, 'weights')}", *_weights()]
     lines += [f"## {_field_of(HardwareSpec, 'limits')}", *_explained(CountedLimit, CountedLimit.model_fields)]
