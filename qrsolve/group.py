@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from qrsolve.lazy import torch
-from qrsolve.options import IntArray
+from qrsolve.lazy import np, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from qrsolve.options import IntArray
 
 GroupKind = Literal["row", "column", "block", "all", "sign", "type"]
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["DeferredModule", "LazyPackage", "torch"]
+__all__ = ["DeferredModule", "LazyPackage", "np", "torch"]
 
 
 class DeferredModule(ModuleType):
@@ -24,10 +24,13 @@ class DeferredModule(ModuleType):
 
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 else:
+    np = DeferredModule("numpy")
+    """For modules that are loaded to read a chip's file, which needs no numbers."""
     torch = DeferredModule("torch")
-    """For modules that are loaded to read chips and to explain them, where nothing needs a tensor."""
+    """For those that are loaded to explain chips, where nothing needs a tensor."""
 
 
 class LazyPackage(ModuleType):

@@ -15,16 +15,16 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from qrsolve.options import IntArray
+from qrsolve.lazy import np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qrsolve.options import IntArray
+
 Shape = Sequence[int]
-Number = TypeVar("Number", int, "Tensor", IntArray)
-Numbers = TypeVar("Numbers", "Tensor", IntArray)
+Number = TypeVar("Number", int, "Tensor", "IntArray")
+Numbers = TypeVar("Numbers", "Tensor", "IntArray")
 """Whole numbers: tensors of synapses that are there, arrays for what shapes alone tell."""
 
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from qrsolve.group import Group
-from qrsolve.lazy import torch
+from qrsolve.lazy import np, torch
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.limit_kind import CountedLimit, how_shared, require_largest

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import isqrt, nan
 from typing import TYPE_CHECKING, Literal, Self
 
-import numpy as np
 from pydantic import model_validator
 
 from qrsolve.group import Group
+from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, PositiveCount, refusal
 from qrsolve.spec.weights.base import MAX_TABLE, Bits, Scope, WeightKind
 

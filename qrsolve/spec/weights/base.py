@@ -6,16 +6,17 @@ from itertools import chain, combinations_with_replacement
 from math import comb
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike
 from pydantic import Field
 
 from qrsolve.group import Group
-from qrsolve.options import FloatArray, IntArray
+from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, refusal
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from qrsolve.alphabet import AlphabetFamily
+    from qrsolve.options import FloatArray, IntArray
 
 Scope = Literal["neuron", "core", "layer", "chip"]
 Bits = Annotated[int, Field(ge=1, le=16)]

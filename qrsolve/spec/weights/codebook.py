@@ -6,9 +6,9 @@ from dataclasses import replace
 from math import nan
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
+from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, PositiveCount, PositiveNumber, refusal
 from qrsolve.spec.weights.base import Bits, CountedKind, Scope, multisets, n_multisets, one_of
 

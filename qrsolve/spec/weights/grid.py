@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
+from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, PositiveNumber, refusal
 from qrsolve.spec.weights.base import Bits, CountedKind, Scope
 
