@@ -84,7 +84,7 @@ def _shared(plan: Plan, limit: LimitKind, i: int, held: Sequence[Counted]) -> Fi
     n_units, is_all = plan.spec.hierarchy.units(scope)
     capacity = limit.capacity * n_units
     parts = [one.layer.only(one.population.held_by(limit)) for one in held]
-    total = limit.together(parts, [one.rows[i].value for one in held])
+    total = sum(one.rows[i].value for one in held)
     said = _total_text(limit, len(held), total, n_units, scope)
     row = LimitRow(limit.kind, "all layers together", total, capacity, said)
     if total > capacity and (unsure := _of_unknown_role(plan, limit, i, held)):

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from qrsolve.errors import SpecError
-from qrsolve.spec import Hierarchy, Scale, bundled_specs, json_schema, load_spec, spec_hash
+from qrsolve.spec import Hierarchy, LayerShape, Scale, bundled_specs, json_schema, load_spec, spec_hash
 from qrsolve.spec.load import specs_folder
 from qrsolve.spec.schema import DRAFT_7
 
@@ -176,12 +176,13 @@ def test_xylo_audio_2():
     family = spec.weights.family()
     assert family.power_of_two
     assert sorted(family.counts[:, 0].tolist()) == list(range(-127, 128))
-    fan_in, fan_out, synapses, neurons = spec.limits
+    fan_in, fan_out, synapses, neurons, outputs = spec.limits
+    assert (outputs.capacity, outputs.of) == (8, ("output",))
     assert (fan_in.capacity, fan_in.counts) == (63, "sources")
     assert "conflict" in fan_in.note
     assert (fan_out.capacity, fan_out.counts) == (64, "targets")
     assert (synapses.capacity, synapses.zeros, synapses.confidence) == (64000, "free", "derived")
-    assert neurons.shape_usage(1001, 5) > neurons.capacity >= neurons.shape_usage(1000, 5)
+    assert neurons.usage_of(LayerShape(((1001, 5),))) > neurons.capacity >= neurons.usage_of(LayerShape(((1000, 5),)))
 
 
 def test_tianjic_fpga_and_nvidia():

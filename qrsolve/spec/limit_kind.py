@@ -120,10 +120,6 @@ class LimitKind(Fact):
         """Whether layers share what there is: a network, its chips or its cores have it, and not each layer its own."""
         return False
 
-    def together(self, layers: Sequence[LayerShape], values: Sequence[int]) -> int:
-        """Return what layers take together that take these values alone: their sum, unless they have parts to share."""
-        return sum(values)
-
     def not_counted(self, layer: LayerShape) -> str:
         """Return one sentence on what is missing to count what a layer takes; "" where nothing is."""
         return ""
