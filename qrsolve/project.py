@@ -17,6 +17,7 @@ from qrsolve.certify import certify, status_of
 from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population, compile_plan
 from qrsolve.errors import QRSolveError, ShapeError
+from qrsolve.family_membership import claim_violations
 from qrsolve.memory_fill import filled
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
@@ -243,6 +244,11 @@ def projection_of(
     if (lost := population.lost(w, problem.h)) is not None:
         certificate = certificate.plus(lost)
         overall = certificate if is_given else overall.plus(lost)
+    if population.family is not None:
+        scope = population.scope(w.device)
+        wrong = claim_violations(population.family, parameters, problem.alphabet, scope, w.dtype)
+        certificate = certificate.refused(wrong)
+        overall = certificate if is_given else overall.refused(wrong)
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)

@@ -20,6 +20,7 @@ _ORDER = [
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
+    {"family_membership"},
     {"roles"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
     {"allotment", "memory_fill"},
@@ -53,6 +54,7 @@ ALLOWED["model_format"] |= {"output_file"}
 # Independent arithmetic knows no solver.
 for _part in (
     "claim",
+    "family_membership",
     "gap_table",
     "price_bound",
     "class_bound",
