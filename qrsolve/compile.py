@@ -52,7 +52,7 @@ class Population:
     names : tuple of str
         The afferent matrices, in the order in which their sources stand in a row.
     shapes : tuple of tuple of int
-        Their shapes, neurons first; a convolution's filter (channels x kernel) is flattened to one row.
+        Their shapes, neurons first; a convolution's filter (channels / groups x kernel) is flattened to one row.
     family : AlphabetFamily or None
         The values that one connection can take; ``None`` for any real value.
     groups : tuple of Group

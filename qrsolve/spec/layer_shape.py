@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from qrsolve.errors import ShapeError
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -21,16 +23,35 @@ class LayerShape:
         The most synapses of one connection.
     min_synapses : int
         The fewest of one connection: 0 where it can be left out.
+    groups : tuple of int
+        Groups of the convolution of each matrix, whose shape is (filters, channels / groups, *kernel): the first filters
+        read the first channels, and so on. Empty where every filter reads every channel.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     weight_bits: int = 32
     max_synapses: int = 1
     min_synapses: int = 0
+    groups: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.groups and len(self.groups) != len(self.shapes):
+            raise ShapeError(f"{len(self.groups)} numbers of groups for {len(self.shapes)} matrices")
+        for shape, groups in self.grouped:
+            if groups < 1 or shape[0] % groups:
+                raise ShapeError(
+                    f"a convolution of shape {shape} has {shape[0]} filters, no multiple of {groups} groups"
+                )
+
+    @property
+    def grouped(self) -> tuple[tuple[tuple[int, ...], int], ...]:
+        """Each shape with its number of groups."""
+        return tuple(zip(self.shapes, self.groups or (1,) * len(self.shapes), strict=True))
 
     def only(self, positions: Sequence[int]) -> LayerShape:
         """Return the same population with some of its matrices."""
-        return replace(self, shapes=tuple(self.shapes[i] for i in positions))
+        groups = tuple(self.groups[i] for i in positions) if self.groups else ()
+        return replace(self, shapes=tuple(self.shapes[i] for i in positions), groups=groups)
 
     @property
     def rows(self) -> int:
