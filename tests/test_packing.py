@@ -143,7 +143,7 @@ def test_groups_have_lists_of_their_own() -> None:
     few[0, 0, 0, 0] = few[5, 0, 0, 0] = 1
     assert memory.packed_usage(layer, [few]) == 2 * by_hand(1, 18)
     assert LayerShape(((6, 2), (6, 1)), groups=(1, 3)).only([1]).grouped == (((6, 1), 3),)
-    with pytest.raises(ShapeError, match="has 6 filters, no multiple of 4 groups"):
+    with pytest.raises(ShapeError, match="has 6 filters, no multiple of 4"):
         LayerShape(((6, 2, 3, 3),), groups=(4,))
 
 

@@ -24,8 +24,8 @@ class LayerShape:
     min_synapses : int
         The fewest of one connection: 0 where it can be left out.
     groups : tuple of int
-        Groups of the convolution of each matrix, whose shape is (filters, channels / groups, *kernel): the first filters
-        read the first channels, and so on. Empty where every filter reads every channel.
+        Groups of the convolution of each matrix, whose shape is (filters, channels / groups, *kernel): the first
+        filters read the first channels, and so on. Empty where every filter reads every channel.
     """
 
     shapes: tuple[tuple[int, ...], ...]
