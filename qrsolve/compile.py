@@ -26,11 +26,13 @@ from qrsolve.spec.packing import ListPacking
 class RoundedMemory:
     """A memory whose lists are rounded up, so that no number of synapses tells exactly what fits.
 
-    A population is held to a total that fits wherever its synapses lie; `fits` counts what they really take.
+    A population is held to a total that fits wherever its synapses lie; `fits` counts what they really take. ``number``
+    is the limit's among those of the chip, as that of the group that is this total.
     """
 
     limit: SynapseMemory
     layer: LayerShape
+    number: int = 0
 
     def fits(self, synapses: Sequence[Tensor]) -> bool:
         """Return whether synapses fit; those of each afferent matrix, in its shape."""
@@ -57,8 +59,8 @@ class Population:
         The values that one connection can take; ``None`` for any real value.
     groups : tuple of Group
         The limits on its synapses.
-    memory : RoundedMemory or None
-        The memory for which one of these is a total on the safe side; ``None`` where capacities say all.
+    memory : tuple of RoundedMemory
+        The memories for which some of these are totals on the safe side; empty where capacities say all.
     roles : tuple of Role or None
         What each of its matrices is; ``None`` where that is not known. Empty where nothing is.
     empty : tuple of Region
@@ -69,7 +71,7 @@ class Population:
     shapes: tuple[tuple[int, ...], ...]
     family: AlphabetFamily | None
     groups: tuple[Group, ...]
-    memory: RoundedMemory | None = None
+    memory: tuple[RoundedMemory, ...] = ()
     roles: tuple[Role | None, ...] = ()
     empty: tuple[Region, ...] = ()
 
@@ -113,6 +115,12 @@ class Population:
             weight = weights[name].detach()
             parts.append(weight if len(shape) == 2 else weight.reshape(shape[0], width))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def importance(self, weights: Mapping[str, Tensor], importance: Mapping[str, Tensor] | None) -> Tensor | None:
+        """Lay importance out like the weights, 1 for a matrix that has none; ``None`` where no matrix has any."""
+        if importance is None or not any(name in importance for name in self.names):
+            return None
+        return self.matrix({name: importance.get(name, torch.ones_like(weights[name])) for name in self.names})
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
         """Undo `matrix`: cut a (neurons, sources) matrix into the named weights, in their own shapes."""
@@ -244,9 +252,11 @@ def compile_plan(
     for names in _populations(shapes, groups):
         layer = layer_shape(spec, tuple(tuple(int(n) for n in shapes[name]) for name in names))
         own = tuple(role_of.get(name) for name in names)
-        asked = (spec.weights.group(), *(group_among(limit, layer, own) for limit in spec.limits))
-        limits = tuple(group for group in asked if group is not None)
-        memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
+        asked = ((i, group_among(limit, layer, own)) for i, limit in enumerate(spec.limits))
+        numbered = tuple(replace(group, number=i) for i, group in asked if group is not None)
+        classes = spec.weights.group()
+        limits = numbered if classes is None else (classes, *numbered)
+        memory = tuple(RoundedMemory(each, layer, i) for i, each in enumerate(spec.limits) if is_rounded(each, layer))
         counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
         population = Population(names, layer.shapes, *counted, memory, own, empty_regions(spec.limits, layer, own))
         _require_possible(spec, population, layer)
@@ -257,16 +267,17 @@ def compile_plan(
                 "than the bound says (give each matrix as a population of its own)"
             )
         remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
-        remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := _stricter(population, limit))]
+        stricter = (_stricter(population, i, limit) for i, limit in enumerate(spec.limits))
+        remarks += [f"'{population.name}': {text}" for text in stricter if text]
     unknown = tuple(name for name in shapes if name not in role_of)
     unheld, held = unknown_roles(spec.limits, unknown)
     return Plan(spec, tuple(populations), (*spec.not_enforced(), *unheld), (*remarks, *held))
 
 
-def _stricter(population: Population, limit: LimitKind) -> str:
+def _stricter(population: Population, number: int, limit: LimitKind) -> str:
     """Say that a total of some matrices of a population is held for all of them together."""
     held = population.held_by(limit)
-    groups = (g for g in population.groups if g.limit == limit.kind and g.kind in ("row", "all"))
+    groups = (g for g in population.groups if g.number == number and g.kind in ("row", "all"))
     if not held or len(held) == len(population.names) or all(group.relaxed is None for group in groups):
         return ""
     others = ", ".join(f"'{name}'" for i, name in enumerate(population.names) if i not in held)
@@ -357,8 +368,9 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         if family is not None:
             fewest = int(not family.has_zero) if group.counts == "sources" else int(family.use.min())
         size, capacities = group.part_size(rows, columns), group.capacities(rows, columns)
-        capacity = int(capacities.min()) if len(capacities) else 0
-        if rows and fewest * size > capacity:
+        # A total that is stricter than its limit proves nothing.
+        capacity = group.relaxed or (int(capacities.min()) if len(capacities) else 0)
+        if len(capacities) and fewest * size > capacity:
             raise InfeasibleError(
                 f"'{population.name}': {size} connections x at least {fewest} synapse each = {fewest * size} synapses; "
                 f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), "

@@ -300,7 +300,7 @@ class Blocks(ListPacking):
 def synapses_per_list(synapses: Tensor, groups: int = 1) -> Tensor:
     """Return how many synapses each source or channel has, from the synapses of each weight, in the weights' shape."""
     of_place = synapses.flatten(2).sum(dim=2) if synapses.ndim > 2 else synapses
-    return of_place.unflatten(0, (groups, len(of_place) // groups)).sum(dim=1).flatten()
+    return of_place.reshape(groups, len(of_place) // groups, of_place.shape[1]).sum(dim=1).flatten()
 
 
 def _concave_hull(n: list[int], bits: list[int]) -> list[tuple[int, int]]:
