@@ -70,6 +70,8 @@ def certify(
     else:
         row_bound = torch.zeros_like(spread)
         bound, source = 0.0, "relaxation"
+    if bound < 0:
+        bound, source = 0.0, "relaxation"
     is_whole = any(group.kind in ("column", "all") or group.counts_classes for group in problem.groups)
     most = float("inf") if violations else objective + float(slack.sum())
     if solution.bound is not None:

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 class RoundedMemory:
     """A memory whose lists are rounded up, so that no number of synapses tells exactly what fits.
 
-    A population is held to a total that fits wherever its synapses lie; `fits` counts what they really take.
+    A population is held to a total that fits wherever its synapses lie; `fits` counts what they really take. ``number``
+    is the limit's among those of the chip, as that of the group that is this total.
     """
 
     limit: SynapseMemory
     layer: LayerShape
+    number: int = 0
 
     def fits(self, synapses: Sequence[Tensor]) -> bool:
         """Return whether synapses fit; those of each afferent matrix, in its shape."""
@@ -60,13 +62,13 @@ class Population:
     names : tuple of str
         The afferent matrices, in the order in which their sources stand in a row.
     layouts : tuple of Layout
-        How each of them is stored; a convolution's filter (channels x kernel) is one row.
+        How each of them is stored; a convolution's filter (channels / groups x kernel) is one row.
     family : AlphabetFamily or None
         The values that one connection can take; ``None`` for any real value.
     groups : tuple of Group
         The limits on its synapses.
-    memory : RoundedMemory or None
-        The memory for which one of these is a total on the safe side; ``None`` where capacities say all.
+    memory : tuple of RoundedMemory
+        The memories for which some of these are totals on the safe side; empty where capacities say all.
     roles : tuple of Role or None
         What each of its matrices is; ``None`` where that is not known. Empty where nothing is.
     empty : tuple of Region
@@ -85,7 +87,7 @@ class Population:
     layouts: tuple[Layout, ...]
     family: AlphabetFamily | None
     groups: tuple[Group, ...]
-    memory: RoundedMemory | None = None
+    memory: tuple[RoundedMemory, ...] = ()
     roles: tuple[Role | None, ...] = ()
     empty: tuple[Region, ...] = ()
     feeds: tuple[tuple[int, ...] | None, ...] = ()
@@ -152,6 +154,12 @@ class Population:
                 )
             parts.append(layout.to_matrix(weights[name].detach()))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def importance(self, weights: Mapping[str, Tensor], importance: Mapping[str, Tensor] | None) -> Tensor | None:
+        """Lay importance out like the weights, 1 for a matrix that has none; ``None`` where no matrix has any."""
+        if importance is None or not any(name in importance for name in self.names):
+            return None
+        return self.matrix({name: importance.get(name, torch.ones_like(weights[name])) for name in self.names})
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
         """Undo `matrix`: cut a (neurons, sources) matrix into the named weights, in their own shapes."""
@@ -363,9 +371,11 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     is_apart = by_source and (family is None or family.has_zero)
     layouts = tuple(replace(m.layout, apart=is_apart and m.layout.groups > 1) for m in matrices)
     layer = layer_shape(spec, layouts, common_map([matrix.outputs for matrix in matrices]))
-    asked = (spec.weights.group(), *(group_among(limit, layer, own) for limit in spec.limits))
-    limits = tuple(group for group in asked if group is not None)
-    memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
+    asked = ((i, group_among(limit, layer, own)) for i, limit in enumerate(spec.limits))
+    numbered = tuple(replace(group, number=i) for i, group in asked if group is not None)
+    classes = spec.weights.group()
+    limits = numbered if classes is None else (classes, *numbered)
+    memory = tuple(RoundedMemory(each, layer, i) for i, each in enumerate(spec.limits) if is_rounded(each, layer))
     counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
     population = Population(
         names,
@@ -386,7 +396,8 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
             "than the bound says (give each matrix as a population of its own)"
         )
     remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
-    remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := _stricter(population, limit))]
+    stricter = (_stricter(population, i, limit) for i, limit in enumerate(spec.limits))
+    remarks += [f"'{population.name}': {text}" for text in stricter if text]
     return population, remarks
 
 
@@ -400,10 +411,10 @@ def _between_groups(layouts: Sequence[Layout]) -> list[Region]:
     return found
 
 
-def _stricter(population: Population, limit: LimitKind) -> str:
+def _stricter(population: Population, number: int, limit: LimitKind) -> str:
     """Say that a total of some matrices of a population is held for all of them together."""
     held = population.held_by(limit)
-    groups = (g for g in population.groups if g.limit == limit.kind and g.kind in ("row", "all"))
+    groups = (g for g in population.groups if g.number == number and g.kind in ("row", "all"))
     if not held or len(held) == len(population.names) or all(group.relaxed is None for group in groups):
         return ""
     others = ", ".join(f"'{name}'" for i, name in enumerate(population.names) if i not in held)
@@ -438,9 +449,9 @@ def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[
         spec.weights.stored_bits(),
         most,
         fewest,
-        tuple(layout.width for layout in layouts),
-        tuple(layout.groups for layout in layouts),
-        map_sizes,
+        groups=tuple(layout.groups for layout in layouts),
+        widths=tuple(layout.width for layout in layouts),
+        map_sizes=map_sizes,
     )
 
 
@@ -504,8 +515,9 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         if family is not None:
             fewest = int(not family.has_zero) if group.counts == "sources" else family.min_use
         size, capacities = group.part_size(rows, columns), group.capacities_array(rows, columns)
-        capacity = int(capacities.min()) if len(capacities) else 0
-        if rows and fewest * size > capacity:
+        # A total that is stricter than its limit proves nothing.
+        capacity = group.relaxed or (int(capacities.min()) if len(capacities) else 0)
+        if len(capacities) and fewest * size > capacity:
             raise InfeasibleError(
                 f"'{population.name}': {size} connections x at least {fewest} synapse each = {fewest * size} synapses; "
                 f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), "

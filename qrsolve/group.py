@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from qrsolve.lazy import np, torch
@@ -38,6 +38,8 @@ class Group:
     relaxed : int or None
         Where ``capacity`` is stricter than the limit itself (a total that stands for rounded blocks): what no
         deployable choice exceeds. A bound on all deployable choices is one for this capacity.
+    number : int or None
+        Which of the chip's limits it is, since a chip can have several of one kind; ``None`` where none asks for it.
     """
 
     kind: GroupKind
@@ -46,6 +48,7 @@ class Group:
     counts: Literal["synapses", "sources", "places"] = "synapses"
     limit: str = ""
     relaxed: int | None = None
+    number: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def counts_classes(self) -> bool:

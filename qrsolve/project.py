@@ -16,8 +16,9 @@ from qrsolve.allotment import allotted
 from qrsolve.certify import certify, status_of
 from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population, compile_plan
-from qrsolve.errors import QRSolveError, ShapeError
-from qrsolve.memory_fill import filled
+from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError
+from qrsolve.family_membership import claim_violations
+from qrsolve.memory_fill import filled, fitted
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, quick_solver, select_solver, solve
@@ -154,7 +155,7 @@ def project(
     NoSolverError
         No solver accepts the problem, or the chosen one refuses; with the reasons.
     """
-    plan = allotted(_plan(chip, weights, groups, roles), weights)
+    plan = allotted(_plan(chip, weights, groups, roles), weights, importance)
     return {
         population.name: project_population(population, weights, importance, solver) for population in plan.populations
     }
@@ -184,10 +185,17 @@ def project_population(
     """Project one population; parameters and errors as in `project`."""
     began = time.perf_counter()
     w = population.matrix(weights)
-    h = _importance(population, weights, importance)
+    h = population.importance(weights, importance)
     try:
-        parameters, solution, proof = _solve(population, w, h, solver)
-        if population.memory is not None and solution.choice is not None:
+        try:
+            parameters, solution, proof = _solve(population, w, h, solver)
+        except InfeasibleError:
+            if not population.memory:
+                raise
+            population, (parameters, solution, proof) = fitted(
+                population, lambda p: _solve(p, w, h, solver), lambda p, values: p.choice(w, values, h)
+            )
+        if population.memory and solution.choice is not None:
             population, solution = filled(
                 population,
                 solution,
@@ -243,18 +251,14 @@ def projection_of(
     if (lost := population.lost(w, problem.h)) is not None:
         certificate = certificate.plus(lost)
         overall = certificate if is_given else overall.plus(lost)
+    if population.family is not None:
+        scope = population.scope(w.device)
+        wrong = claim_violations(population.family, parameters, problem.alphabet, scope, w.dtype)
+        certificate = certificate.refused(wrong)
+        overall = certificate if is_given else overall.refused(wrong)
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
-
-
-def _importance(
-    population: Population, weights: Mapping[str, Tensor], importance: Mapping[str, Tensor] | None
-) -> Tensor | None:
-    if importance is None or not any(name in importance for name in population.names):
-        return None
-    everywhere = {name: importance.get(name, torch.ones_like(weights[name])) for name in population.names}
-    return population.matrix(everywhere)
 
 
 def _solve(

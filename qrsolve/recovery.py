@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.family_membership import grid_steps
 
 BEAM = 64
 """Sets of parameters that the search keeps at each step; up to eight times as many where options are few."""
@@ -118,42 +118,11 @@ def recover_parameters(
     return None, f"no {words} found that {makes_up} all {len(values):,} distinct values{hint}"
 
 
-def value_step(parameters: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> float | None:
-    """Return the step of which all parameters of a scope are multiples that the chip can set; ``None`` if none is.
-
-    Parameters
-    ----------
-    parameters : Tensor
-        float64, shape (n_parameters,), each known as well as a number of ``dtype``.
-    family : AlphabetFamily
-        With ``value_bits`` and perhaps ``value_step``; 1 is returned where parameters need no grid.
-    dtype : torch.dtype
-        Type of the weights.
-    """
-    if family.value_bits is None:
-        return 1.0
-    top = max(2 ** (family.value_bits - 1) - 1, 1)
-    counts = torch.arange(-top, top + 1, dtype=torch.float64).reshape(-1, 1)
-    use = (counts[:, 0] != 0).long()
-    grid = AlphabetFamily(counts.numpy(), use.numpy(), np.array([True]), np.array([np.nan]), ("step",))
-    values = torch.unique(parameters.to(dtype).double())
-    if family.value_step is not None:
-        steps = iter([torch.tensor([family.value_step], dtype=torch.float64)])
-    else:
-        steps = islice(_single(values, grid, dtype), MAX_VERIFIED)
-    for step in steps:
-        if _explains(step, values, grid, dtype) or _explains(
-            step := _refined(step, values, grid, dtype), values, grid, dtype
-        ):
-            return float(step)
-    return None
-
-
 def _settable(
     found: Tensor | None, reason: str, family: AlphabetFamily, dtype: torch.dtype
 ) -> tuple[Tensor | None, str]:
     """Pass on what was found, unless the chip cannot set such values."""
-    if found is None or value_step(found, family, dtype) is not None:
+    if found is None or family.value_bits is None or not bool(torch.isnan(grid_steps(found[None], family, dtype))):
         return found, reason
     step = "one step" if family.value_step is None else f"the step {family.value_step:g}"
     return None, f"the values are not multiples of {step} by integers of {family.value_bits} bits"

@@ -134,12 +134,13 @@ def chosen_values(problem: ChoiceProblem, choice: Tensor, index: Tensor | None) 
 
 @dataclass(frozen=True)
 class Violation:
-    """One limit that one place exceeds: ``value`` was counted where ``max`` is allowed."""
+    """One limit that one place exceeds: ``value`` was counted where ``max`` is allowed; ``text`` may say more."""
 
     kind: str
     where: str
     value: float
     max: float
+    text: str = ""
 
     @property
     def excess(self) -> float:
@@ -193,6 +194,18 @@ class Certificate:
             bound=self.bound + total,
             row_objective=self.row_objective + cost if by_row else self.row_objective,
             row_bound=self.row_bound + cost if by_row else self.row_bound,
+        )
+
+    def refused(self, violations: tuple[Violation, ...]) -> Certificate:
+        """Return the same with more violations, and so with nothing certified; the same one if there are none."""
+        if not violations:
+            return self
+        return replace(
+            self,
+            violations=(*self.violations, *violations),
+            certified_rows=0,
+            row_objective=self.row_objective[:0],
+            row_bound=self.row_bound[:0],
         )
 
     @property

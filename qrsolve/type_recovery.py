@@ -9,12 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qrsolve.alphabet import AlphabetFamily
-
 IntArray = NDArray[np.int64]
 MAX_STEPS = 20_000
 """Sources that the search gives a type, counted anew after each step back, before it gives up."""
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -75,46 +72,6 @@ def distinct_values(matrix: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
     values = torch.zeros(rows, int(number.max()) + 1, dtype=torch.float64).scatter_(1, number * is_first, v * is_first)
     values[:, 0] = 0.0
     return torch.zeros_like(number).scatter_(1, order, number), values[:, 1:]
-
-
-def integer_range(family: AlphabetFamily) -> tuple[int, int]:
-    """Return the lowest and the highest integer of a family's ``value_bits``: symmetric, or from 0 without a sign."""
-    assert family.value_bits is not None
-    high = max(2 ** (family.value_bits - 1) - 1, 1)
-    return 0 if bool(family.positive.any()) else -high, high
-
-
-def value_scales(values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Tensor:
-    """Return the largest scale of each row at which its values are integers that the chip can set; NaN if none is.
-
-    Parameters
-    ----------
-    values : Tensor
-        float64, shape (n_rows, n), each known as well as a number of ``dtype``; zeros are on every grid.
-    family : AlphabetFamily
-        With ``value_bits``. The range is symmetric, as projections hold it: TrueNorth's nine bits are -255..255.
-    dtype : torch.dtype
-        Type of the weights.
-
-    Notes
-    -----
-    Tries every scale that makes the largest value an integer: O(n_rows * n * 2^bits).
-    """
-    low, high = integer_range(family)
-    scales = torch.full((len(values),), torch.nan, dtype=torch.float64)
-    if values.numel() == 0:
-        return torch.ones_like(scales)
-    sizes = values.abs().amax(dim=1, keepdim=True)
-    largest = torch.where(sizes > 0, sizes, 1.0)
-    for tops in torch.arange(1, high + 1).split(max(1, _CHUNK // values.numel())):
-        tried = largest / tops
-        ratio = values[:, None, :] / tried[:, :, None]
-        nearest = ratio.round()
-        off = (ratio - nearest).abs() <= 2 * torch.finfo(dtype).eps * ratio.abs() + 1e-9
-        fits = (off & (nearest >= low) & (nearest <= high)).all(dim=2)
-        first = tried.gather(1, fits.long().argmax(dim=1, keepdim=True))[:, 0]
-        scales = torch.where(torch.isnan(scales) & fits.any(dim=1), first, scales)
-    return scales
 
 
 def recover_types(labels: Tensor, n_types: int, max_steps: int = MAX_STEPS) -> SourceTypes:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.family_membership import grid_steps, integer_range
 from qrsolve.recovery import rounding_of
-from qrsolve.type_recovery import SourceTypes, distinct_values, integer_range, recover_types, value_scales
+from qrsolve.type_recovery import SourceTypes, distinct_values, recover_types
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ def type_usage(family: AlphabetFamily, matrix: Tensor, claimed: Tensor | None) -
         nowhere = torch.zeros(matrix.shape, dtype=torch.bool)
         return TypeUsage(nowhere, claimed, "", labels, values, SourceTypes(types))
     n_values = (values != 0).sum(dim=1)
-    scales = value_scales(values, family, dtype)
-    bad = (n_values > n_types) | torch.isnan(scales)
+    bad = (n_values > n_types) | torch.isnan(grid_steps(values, family, dtype))
     reason = ""
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
@@ -108,7 +108,7 @@ def deployed_values(family: AlphabetFamily, matrix: Tensor) -> Tensor | None:
 
 def _claimed_types(family: AlphabetFamily, matrix: Tensor, claimed: Tensor) -> Tensor | None:
     """Return a type of each source for which claimed values explain all its weights; ``None`` if some has none."""
-    if bool(torch.isnan(value_scales(claimed, family, matrix.dtype)).any()):
+    if bool(torch.isnan(grid_steps(claimed, family, matrix.dtype)).any()):
         return None
     room = rounding_of(matrix.dtype) * claimed.abs()
     low, high = (claimed - room).to(matrix.dtype), (claimed + room).to(matrix.dtype)

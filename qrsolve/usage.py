@@ -9,7 +9,8 @@ from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population
-from qrsolve.recovery import fewest_synapses, recover_parameters, value_step
+from qrsolve.family_membership import value_violations
+from qrsolve.recovery import fewest_synapses, recover_parameters
 from qrsolve.type_usage import TypeUsage, type_usage
 
 
@@ -122,15 +123,11 @@ def _by_type(population: Population, family: AlphabetFamily, matrix: Tensor, cla
 
 
 def _may_be(family: AlphabetFamily, claimed: Tensor, n_scopes: int, dtype: torch.dtype) -> bool:
-    """Whether claimed parameters are ones that the chip can have at all."""
-    if claimed.shape != (n_scopes, family.n_parameters) or not bool(torch.isfinite(claimed).all()):
+    """Whether claimed parameters are ones that the chip can have at all; given ones are the chip's own."""
+    if claimed.shape != (n_scopes, family.n_parameters):
         return False
     claimed = claimed.detach().cpu().double()
-    if bool((claimed[:, family.positive] <= 0).any()):
-        return False
-    if any(value_step(line, family, dtype) is None for line in claimed):
-        return False
-    return not family.power_of_two or bool((torch.frexp(claimed).mantissa == 0.5).all())
+    return not value_violations(family, torch.where(torch.isnan(family.given), claimed, family.given), dtype)
 
 
 def _explained(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from qrsolve import Plan, Projector, check, compile_plan, project
+from qrsolve import InfeasibleError, Plan, Projector, check, compile_plan, project
 from qrsolve.allotment import allotted
 from qrsolve.cli import main
+from qrsolve.project import project_population
 from qrsolve.spec import parse_spec
 
 
@@ -151,3 +153,144 @@ def test_the_command_line_divides_totals_too(tmp_path: Path, capsys: pytest.Capt
     ]
     # The six largest of 1..12 and 1..8 stay: 8, 8, 9, 10, 11, 12.
     assert sum(objectives) == pytest.approx(2 * sum(n * n for n in range(1, 8)))
+
+
+FIXED_SIGNS = "{kind: grid, bits: 1, zero: false, scale: {kind: fixed, value: 1.0}, composition: {max_synapses: 3}}"
+GIVEN = {
+    "real": "{kind: real}",
+    "given": "{kind: codebook, values: [0, 1.0, -1.0]}",
+    "copies": "{kind: codebook, values: [0, 1.0, -1.0], composition: {max_synapses: 3}}",
+    "no zero": FIXED_SIGNS,
+}
+OWN = {
+    "nothing": "",
+    "fan_in": "{kind: fan_in, max: 2, counts: synapses}, ",
+    "n_of_m": "{kind: n_of_m, n: 1, m: 2}, ",
+    "layer": "{kind: synapses, max: 3}, ",
+    "fan_out": "{kind: fan_out, max: 1}, ",
+}
+
+
+def plan_of(weights: str, limits: str, **shapes: tuple[int, ...]) -> Plan:
+    text = f"schema: 1\nname: t\ntitle: t\nweights: {weights}\nlimits: [{limits}]\n"
+    return compile_plan(parse_spec(text), shapes)
+
+
+def best_division(plan: Plan, weights: dict[str, Tensor], total: int, h: dict[str, Tensor]) -> float:
+    """Project with every division of the last limit's total: no gains, no shares."""
+    best = float("inf")
+    for first in range(total + 1):
+        objective = 0.0
+        for population, share in zip(plan.populations, (first, total - first), strict=True):
+            groups = tuple(
+                replace(g, capacity=min(share, g.capacity)) if g.number == len(plan.spec.limits) - 1 else g
+                for g in population.groups
+            )
+            try:
+                found = project_population(replace(population, groups=groups), weights, h)
+            except InfeasibleError:
+                objective = float("inf")
+                break
+            objective += found.certificate.objective
+        best = min(best, objective)
+    return best
+
+
+CASES = [
+    (kind, own)
+    for kind, own in itertools.product(GIVEN, OWN)
+    if not (kind == "no zero" and own != "nothing") and not (kind == "copies" and own in ("n_of_m", "fan_out"))
+]
+
+
+@pytest.mark.parametrize(("kind", "own"), CASES)
+def test_no_division_is_better_whatever_limits_layers_have(kind: str, own: str) -> None:
+    shapes = {"a": (2, 2), "b": (1, 4)}
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        weights = {n: 2 * torch.randn(s, generator=generator, dtype=torch.float64) for n, s in shapes.items()}
+        h = {n: torch.rand(s, generator=generator, dtype=torch.float64) + 0.1 for n, s in shapes.items()}
+        h = {} if seed % 2 else h
+        total = (8, 9, 11, 13)[seed] if kind == "no zero" else (0, 2, 3, 6)[seed]
+        plan = plan_of(GIVEN[kind], f"{OWN[own]}{{kind: synapses, max: {total}, scope: network}}", **shapes)
+        found = project(plan, weights, importance=h)
+        best = best_division(plan, weights, total, h)
+        assert sum(p.certificate.objective for p in found.values()) == pytest.approx(best, rel=1e-9, abs=1e-12)
+        assert all(0 <= p.certificate.bound <= p.certificate.objective + 1e-12 for p in found.values())
+        assert sum(p.certificate.bound for p in found.values()) <= best + 1e-9
+        projected = {n: w for p in found.values() for n, w in p.weights.items()}
+        assert check(plan, projected).is_compliant
+
+
+def test_the_fewest_synapses_come_first() -> None:
+    signs = "{kind: grid, bits: 1, zero: false, scale: {kind: fixed, value: 1.0}, composition: {max_synapses: 2}}"
+    plan = plan_of(signs, "{kind: synapses, max: 3, scope: chip}", a=(1, 1), b=(1, 1))
+    weights = {"a": torch.tensor([[5.0]]).double(), "b": torch.tensor([[0.0]]).double()}
+    found = project(plan, weights)
+    assert (found["a"].weights["a"].item(), abs(found["b"].weights["b"].item())) == (2.0, 1.0)
+    too_few = plan_of(signs, "{kind: synapses, max: 1, scope: chip}", a=(1, 1), b=(1, 1))
+    with pytest.raises(InfeasibleError) as error:
+        project(too_few, weights)
+    assert str(error.value) == (
+        "synapses: all layers together take at least 2 synapses; t allows 1 (1 too many), and it has no weight 0"
+    )
+
+
+def test_zeros_that_take_synapses_are_among_the_fewest() -> None:
+    # Two of b's four sources must be 0, which is +1 and -1: six synapses, and four of a.
+    limits = "{kind: fan_in, max: 2, counts: sources}, {kind: synapses, max: 10, scope: network}"
+    plan = plan_of(FIXED_SIGNS, limits, a=(2, 2), b=(1, 4))
+    found = project(plan, {"a": 3 * torch.ones(2, 2).double(), "b": torch.ones(1, 4).double() / 2})
+    assert [int(g.capacity) for p in found.values() for g in p.population.groups if g.kind == "all"] == [4, 6]
+
+
+def test_what_a_layer_cannot_use_goes_to_the_others() -> None:
+    limits = "{kind: synapses, max: 1}, {kind: synapses, max: 2, scope: chip}"
+    plan = plan_of("{kind: real}", limits, a=(1, 3), b=(1, 1))
+    found = project(plan, {"a": torch.tensor([[10.0, 10, 10]]), "b": torch.tensor([[1.0]])})
+    assert (found["a"].weights["a"] != 0).sum() == 1
+    assert found["b"].weights["b"].item() == 1.0
+
+
+def memory(scope: str, bits: int) -> str:
+    return f"{{kind: synapse_memory, zeros: free, synapse_bits: 1, max: {bits}, scope: {scope}}}"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_several_memories_are_all_held(order: int) -> None:
+    limits = ", ".join([memory("core", 1), memory("chip", 3)][::order])
+    plan = plan_of("{kind: real}", limits, a=(1, 2), b=(1, 2))
+    found = project(plan, {"a": torch.ones(1, 2), "b": torch.ones(1, 2)})
+    projected = {n: w for p in found.values() for n, w in p.weights.items()}
+    assert [int((projected[n] != 0).sum()) for n in "ab"] == [1, 1]
+    assert check(plan, projected).is_compliant
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_rounded_memory_beside_an_exact_one(order: int) -> None:
+    exact = "{kind: synapse_memory, scope: core, zeros: free, synapse_bits: 1, max: 2}"
+    blocks = (
+        "{kind: synapse_memory, scope: layer, zeros: free, synapse_bits: 1, packing: blocks, index_bits: 1, "
+        "header_bits: 0, block_synapses: 2, word_bits: 8, max: 30}"
+    )
+    plan = plan_of("{kind: real}", ", ".join([exact, blocks][::order]), w=(3, 2))
+    found = project(plan, {"w": torch.tensor([[1.0, 2], [3, 4], [5, 6]])})["w"]
+    assert found.weights["w"].tolist() == [[0, 0], [0, 0], [5, 6]]
+    assert check(plan, found.weights).is_compliant
+
+
+def test_two_rounded_memories_are_filled_as_far_as_both_go() -> None:
+    blocks = "zeros: free, synapse_bits: 3, packing: blocks, header_bits: 2"
+    limits = (
+        f"{{kind: synapse_memory, scope: core, {blocks}, index_bits: 2, block_synapses: 4, word_bits: 16, max: 200}}, "
+        f"{{kind: synapse_memory, scope: layer, {blocks}, index_bits: 4, block_synapses: 5, word_bits: 16, max: 200}}"
+    )
+    plan = plan_of("{kind: real}", limits, w=(7, 6))
+    held, more = min(int(g.capacity) for g in plan.populations[0].groups), 0
+    for seed in range(4):
+        found = project(plan, {"w": torch.randn(7, 6, generator=torch.Generator().manual_seed(seed))})["w"]
+        assert check(plan, found.weights).is_compliant
+        assert found.certificate.bound <= found.certificate.objective
+        assert int((found.weights["w"] != 0).sum()) >= held
+        more += int((found.weights["w"] != 0).sum()) > held
+    assert more > 2

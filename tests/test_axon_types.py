@@ -18,6 +18,7 @@ from qrsolve.certify import certify
 from qrsolve.check import LimitRow, check
 from qrsolve.errors import ShapeError
 from qrsolve.explain import explain
+from qrsolve.family_membership import grid_steps
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers import named_solver, quick_solver, refusals, select_solver, solve
@@ -25,7 +26,7 @@ from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.type_starts import _Parts, type_starts
 from qrsolve.spec import AxonTypeWeights
-from qrsolve.type_recovery import distinct_values, recover_types, value_scales
+from qrsolve.type_recovery import distinct_values, recover_types
 
 TYPE = Group("type", 1, counts="sources", limit="axon_types")
 FAN_IN = Group("row", 3, limit="fan_in")
@@ -247,7 +248,7 @@ def test_alternation_never_increases_and_meets_a_planted_optimum(groups: tuple[G
     best = solve_levels(levels_of(noisy, 3, *groups), choose)
     assert best.objectives[-1] <= float((noisy - planted).square().sum()) * 1.001
     # Every value is an integer of nine bits times the neuron's scale.
-    assert not torch.isnan(value_scales(best.parameters, levels_of(noisy, 3).family, torch.float64)).any()
+    assert not torch.isnan(grid_steps(best.parameters, levels_of(noisy, 3).family, torch.float64)).any()
 
 
 def test_tiny_layers_come_near_the_best_of_all_types_and_connections() -> None:
@@ -265,7 +266,7 @@ def test_the_grid_is_the_best_of_all_scales() -> None:
     values, weight = random(20, 3), 0.5 + random(20, 3, 1).abs()
     found = on_value_grid(values, weight, family)
     error = (weight * (values - found).square()).sum(dim=1)
-    assert not torch.isnan(value_scales(found, family, torch.float64)).any()
+    assert not torch.isnan(grid_steps(found, family, torch.float64)).any()
     for scale in torch.linspace(0.005, 1.0, 4000, dtype=torch.float64):
         integers = (values / scale).round().clamp(-15, 15)
         other = (weight * (values - scale * integers).square()).sum(dim=1)

@@ -21,6 +21,7 @@ _ORDER = [
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
+    {"family_membership"},
     {"roles", "undecided", "wiring"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
     {"allotment", "memory_fill"},
@@ -56,6 +57,7 @@ ALLOWED["model_file"] |= {"output_file", "formats", "left_out", "norms", "repara
 # Independent arithmetic knows no solver.
 for _part in (
     "claim",
+    "family_membership",
     "gap_table",
     "price_bound",
     "class_bound",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from qrsolve import HardwareSpec, InfeasibleError, Status, compile_plan, load_spec, project
+from qrsolve import HardwareSpec, InfeasibleError, ShapeError, Status, compile_plan, load_spec, project
 from qrsolve.certify import certify
 from qrsolve.check import check
 from qrsolve.explain import explain
@@ -92,6 +92,59 @@ def test_powers_of_two_and_processors_at_their_edges() -> None:
     assert PerProcessor(8).dense_bits((1, 64)) == 72
     assert PerProcessor(8).dense_bits((9, 65)) == 144
     assert PerProcessor(8).dense_bits((0, 5)) == PerProcessor(8).dense_bits((5, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "kernels"),
+    [
+        ((64, 64, 3, 3), 1, 64),
+        ((64, 65, 3, 3), 1, 128),
+        ((64, 1, 3, 3), 64, 1),  # depthwise: one filter at each channel, one channel on each processor
+        ((128, 1, 3, 3), 128, 2),
+        ((130, 1, 3, 3), 65, 4),  # two filters at each of 65 channels
+        ((64, 32, 3, 3), 2, 32),
+    ],
+)
+def test_a_processor_keeps_the_kernels_that_its_channels_have(
+    shape: tuple[int, ...], groups: int, kernels: int
+) -> None:
+    rule = PerProcessor(8)
+    assert rule.kernels(shape, groups) == kernels
+    assert rule.dense_bits(shape, groups) == 72 * kernels
+    # By hand: each filter reads the channels of its group, and channel c is on processor c mod 64.
+    filters, per_group = shape[0], shape[1]
+    held = [0] * 64
+    for f in range(filters):
+        first = f // (filters // groups) * per_group
+        for c in range(first, first + per_group):
+            held[c % 64] += 1
+    assert rule.bits_by_processor(shape, groups) == [72 * n for n in held]
+    assert sum(held) == filters * per_group
+
+
+def test_bytes_that_kernels_do_not_fill_count_on_every_processor() -> None:
+    for bits in (1, 2, 4, 8):
+        for shape, groups in (((7, 65, 3, 3), 1), ((6, 1, 3, 3), 3), ((0, 5, 3, 3), 1), ((5, 0, 3, 3), 1)):
+            rule = PerProcessor(bits)
+            assert rule.dense_bits(shape, groups) == max(rule.bits_by_processor(shape, groups))
+
+
+def test_groups_have_lists_of_their_own() -> None:
+    synapses = torch.arange(6 * 2).reshape(6, 2, 1)
+    # Filters 0 to 2 read channels 0 and 1, filters 3 to 5 channels 2 and 3.
+    assert synapses_per_list(synapses, 2).tolist() == [0 + 2 + 4, 1 + 3 + 5, 6 + 8 + 10, 7 + 9 + 11]
+    assert Blocks(8, 10).dense_bits((6, 2, 1), 2) == 4 * by_hand(3, 8)
+    # A core of Speck has every filter at every channel, with zeros between groups.
+    assert PowersOfTwo(8).dense_bits((16, 1, 3, 3), 16) == PowersOfTwo(8).dense_bits((16, 16, 3, 3))
+    memory = SynapseMemory(max=10**6, zeros="free", packing="blocks", index_bits=10)
+    layer = LayerShape(((6, 2, 3, 3),), 8, groups=(2,))
+    assert memory.packed_usage(layer, [torch.ones(6, 2, 3, 3, dtype=torch.int64)]) == 4 * by_hand(27, 8)
+    few = torch.zeros(6, 2, 3, 3, dtype=torch.int64)
+    few[0, 0, 0, 0] = few[5, 0, 0, 0] = 1
+    assert memory.packed_usage(layer, [few]) == 2 * by_hand(1, 18)
+    assert LayerShape(((6, 2), (6, 1)), groups=(1, 3)).only([1]).grouped == (((6, 1), 3),)
+    with pytest.raises(ShapeError, match="has 6 filters, no multiple of 4"):
+        LayerShape(((6, 2, 3, 3),), groups=(4,))
 
 
 def test_stored_zeros_make_a_layer_fit_or_not() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from qrsolve.errors import ShapeError
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -21,18 +23,37 @@ class LayerShape:
         The most synapses of one connection.
     min_synapses : int
         The fewest of one connection: 0 where it can be left out.
+    groups : tuple of int
+        Groups of the convolution of each matrix, whose shape is (filters, channels / groups, *kernel): the first
+        filters read the first channels, and so on. Empty where every filter reads every channel.
+    widths : tuple of int
+        Columns of each matrix of the problem, in which groups may stand side by side; empty where these are the sources
+        of one neuron.
+    map_sizes : tuple of int or None
+        Sizes of a convolution's output map, each place of it a neuron; ``None`` where they are not known.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     weight_bits: int = 32
     max_synapses: int = 1
     min_synapses: int = 0
-    widths: tuple[int, ...] = ()
-    """Columns of each matrix of the problem, where groups of sources stand apart; empty where these are its sources."""
     groups: tuple[int, ...] = ()
-    """Groups of channels of each matrix, of which a filter sees one; empty where each has one."""
+    widths: tuple[int, ...] = ()
     map_sizes: tuple[int, ...] | None = ()
-    """Sizes of a convolution's output map, each place of it a neuron; ``None`` where they are not known."""
+
+    def __post_init__(self) -> None:
+        if self.groups and len(self.groups) != len(self.shapes):
+            raise ShapeError(f"{len(self.groups)} numbers of groups for {len(self.shapes)} matrices")
+        for shape, groups in self.grouped:
+            if groups < 1 or shape[0] % groups:
+                raise ShapeError(
+                    f"a convolution of shape {shape} has {shape[0]} filters, no multiple of {groups} groups"
+                )
+
+    @property
+    def grouped(self) -> tuple[tuple[tuple[int, ...], int], ...]:
+        """Each shape with its number of groups."""
+        return tuple(zip(self.shapes, self.groups or (1,) * len(self.shapes), strict=True))
 
     def only(self, positions: Sequence[int]) -> LayerShape:
         """Return the same population with some of its matrices."""

@@ -267,8 +267,9 @@ class Shape(LimitKind):
     """The numbers of neurons and of sources of each matrix must be multiples of these.
 
     Kernels that work on tiles ask for it (sparse tensor cores), and layers that are folded onto parallel units (FINN:
-    neurons by PE, sources by SIMD). The neurons of a convolution are its filters, its sources the channels times the
-    places of the kernel: the columns of the matrix as which it is multiplied. Each matrix of a population counts alone.
+    neurons by PE, sources by SIMD). The neurons of a convolution are its filters, its sources the channels / groups
+    times the places of the kernel: the columns of the matrix as which it is multiplied. Each matrix of a population
+    counts alone.
     """
 
     kind: Literal["shape"] = "shape"

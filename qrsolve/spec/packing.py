@@ -3,7 +3,7 @@
 Two questions. How many bits does a weight array take when every weight is stored, zeros included
 (`Packing.dense_bits`)? And where zeros can be left out, how many bits do given synapses take
 (`ListPacking.sparse_bits`), and how many synapses fit (`ListPacking.budget`)? A weight array has the shape (neurons or
-filters, sources or channels, *kernel).
+filters, sources or channels / groups, *kernel): with groups, the first filters read the first channels, and so on.
 """
 
 from __future__ import annotations
@@ -57,13 +57,15 @@ class Packing(ABC):
     synapse_bits: int
 
     @abstractmethod
-    def dense_bits(self, shape: Shape) -> int:
+    def dense_bits(self, shape: Shape, groups: int = 1) -> int:
         """Return the bits that a weight array takes with zeros stored; in the fullest memory, where there are several.
 
         Parameters
         ----------
         shape : sequence of int
-            (neurons or filters, sources or channels, *kernel).
+            (neurons or filters, sources or channels / groups, *kernel).
+        groups : int
+            Groups of a convolution, of which the number of filters is a multiple.
         """
 
 
@@ -71,19 +73,20 @@ class Packing(ABC):
 class PowersOfTwo(Packing):
     """Each kernel and the number of filters are rounded up to powers of two: DYNAP-CNN cores, as in Speck.
 
-    A flattened layer has kernels as large as its input map, so its shape is (neurons, channels, height, width).
+    A flattened layer has kernels as large as its input map, so its shape is (neurons, channels, height, width). A core
+    has a kernel for every filter at every channel, so a convolution with groups is laid out with zeros between these.
 
     References
     ----------
     sinabs, ``backend/dynapcnn/chips/dynapcnn.py``.
     """
 
-    def kernel_words(self, shape: Shape) -> int:
+    def kernel_words(self, shape: Shape, groups: int = 1) -> int:
         """Return ``c * 2^(ceil(log2(kernel)) + ceil(log2(f)))``, the words of ``f`` filters over ``c`` channels."""
         filters, channels, *kernel = shape
         if prod(shape) == 0:
             return 0
-        return channels << (_log2_up(prod(kernel)) + _log2_up(filters))
+        return groups * channels << (_log2_up(prod(kernel)) + _log2_up(filters))
 
     def neuron_words(self, maps: int, height: int, width: int) -> int:
         """Return ``f * 2^(ceil(log2(height)) + ceil(log2(width)))``, the words of the neurons of ``f`` output maps.
@@ -92,9 +95,9 @@ class PowersOfTwo(Packing):
         """
         return maps << (_log2_up(height) + _log2_up(width)) if maps * height * width else 0
 
-    def dense_bits(self, shape: Shape) -> int:
+    def dense_bits(self, shape: Shape, groups: int = 1) -> int:
         """Return the bits of all kernel words; a weight of 0 takes as many as any other."""
-        return self.kernel_words(shape) * self.synapse_bits
+        return self.kernel_words(shape, groups) * self.synapse_bits
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,33 @@ class PerProcessor(Packing):
     processors: int = 64
     word_bits: int = 72
 
-    def kernels(self, shape: Shape) -> int:
-        """Return how many kernels the fullest processor keeps: its channels times the filters."""
-        filters, channels, *_ = shape
-        return filters * -(-channels // self.processors)
+    def kernels(self, shape: Shape, groups: int = 1) -> int:
+        """Return how many kernels the fullest processor keeps: those of the filters that read its channels."""
+        return self._kernels_at(0, shape, groups)
 
-    def dense_bits(self, shape: Shape) -> int:
-        """Return the bits on the fullest processor, whole words."""
-        n, size = self.kernels(shape), prod(shape[2:])
-        per_byte = max(1, 8 // self.synapse_bits)
-        bits = n * size * self.synapse_bits + n % per_byte * size * (per_byte - 1)
+    def bits_by_processor(self, shape: Shape, groups: int = 1) -> list[int]:
+        """Return the bits on each processor, whole words: what layers on the same processors add up.
+
+        Channel ``c`` is read by the ``filters / groups`` filters of its group, and by no others.
+        """
+        return [self._bits_of(self._kernels_at(p, shape, groups), shape) for p in range(self.processors)]
+
+    def dense_bits(self, shape: Shape, groups: int = 1) -> int:
+        """Return the bits on the fullest processor, whole words.
+
+        The first has one channel more than the last at the most; fewer kernels can take more where bytes are not full.
+        """
+        ends = (self._kernels_at(p, shape, groups) for p in (0, self.processors - 1))
+        return max(self._bits_of(n, shape) for n in ends)
+
+    def _kernels_at(self, processor: int, shape: Shape, groups: int) -> int:
+        filters, channels, *_ = shape
+        n_channels = -(-max(groups * channels - processor, 0) // self.processors)
+        return n_channels * (filters // groups)
+
+    def _bits_of(self, kernels: int, shape: Shape) -> int:
+        size, per_byte = prod(shape[2:]), max(1, 8 // self.synapse_bits)
+        bits = kernels * size * self.synapse_bits + kernels % per_byte * size * (per_byte - 1)
         return _round_up(bits, self.word_bits)
 
 
@@ -138,7 +158,8 @@ class ListPacking(Packing):
 
     There are two formats, and one is taken for all matrices of a population, the cheaper: *dense* lists hold every
     target in order; *sparse* ones hold only the synapses, each with the index of its target. A convolution's channel
-    has one list for all its places, with ``filters * kernel`` targets.
+    has one list for all its places, with
+    ``filters / groups * kernel`` targets.
 
     Parameters
     ----------
@@ -184,8 +205,8 @@ class ListPacking(Packing):
 class Plain(ListPacking):
     """No rounding: every synapse takes its bits, wherever it lies."""
 
-    def dense_bits(self, shape: Shape) -> int:
-        """Return ``weights * synapse_bits``."""
+    def dense_bits(self, shape: Shape, groups: int = 1) -> int:
+        """Return ``weights * synapse_bits``; groups change nothing."""
         return prod(shape) * self.synapse_bits
 
     def sparse_bits(self, synapses: Numbers) -> int:
@@ -235,10 +256,10 @@ class Blocks(ListPacking):
         last = _round_up(rest * bits + self.header_bits, self.word_bits)
         return full * _round_up(self.block_synapses * bits + self.header_bits, self.word_bits) + (rest > 0) * last
 
-    def dense_bits(self, shape: Shape) -> int:
+    def dense_bits(self, shape: Shape, groups: int = 1) -> int:
         """Return the bits of one full list per source or channel."""
-        targets = shape[0] * prod(shape[2:])
-        return shape[1] * self.list_bits(targets, self.synapse_bits)
+        targets = shape[0] // groups * prod(shape[2:])
+        return groups * shape[1] * self.list_bits(targets, self.synapse_bits)
 
     def sparse_bits(self, synapses: Numbers) -> int:
         """Return the bits of all lists together."""
@@ -274,9 +295,10 @@ class Blocks(ListPacking):
         return Budget(fitting, max(most, fitting))
 
 
-def synapses_per_list(synapses: Tensor) -> Tensor:
+def synapses_per_list(synapses: Tensor, groups: int = 1) -> Tensor:
     """Return how many synapses each source or channel has, from the synapses of each weight, in the weights' shape."""
-    return synapses.transpose(0, 1).flatten(1).sum(dim=1)
+    of_place = synapses.flatten(2).sum(dim=2) if synapses.ndim > 2 else synapses
+    return of_place.reshape(groups, len(of_place) // groups, of_place.shape[1]).sum(dim=1).flatten()
 
 
 def _concave_hull(n: list[int], bits: list[int]) -> list[tuple[int, int]]:

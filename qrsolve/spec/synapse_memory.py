@@ -132,7 +132,7 @@ class SynapseMemory(CountedLimit):
             return dense
         # Without an index, a zero in its place takes what a synapse does.
         places = [part.clamp(min=1) if self.zeros == "stored" else part for part in synapses]
-        lists = [synapses_per_list(part) for part in places]
+        lists = [synapses_per_list(part, n) for part, (_, n) in zip(places, layer.grouped, strict=True)]
         sparse = rule.sparse_bits(torch.cat(lists)) if lists else 0
         return min(dense, sparse) if layer.max_synapses == 1 else sparse
 
@@ -167,7 +167,7 @@ class SynapseMemory(CountedLimit):
 
     def _dense_bits(self, layer: LayerShape) -> int:
         rule = self.rule(layer.weight_bits)
-        return sum(rule.dense_bits(shape) for shape in layer.shapes)
+        return sum(rule.dense_bits(shape, groups) for shape, groups in layer.grouped)
 
     def _all_fits(self, layer: LayerShape) -> bool:
         # Weights in order have one place per connection; parallel synapses need lists.
@@ -176,17 +176,19 @@ class SynapseMemory(CountedLimit):
     def _budget(self, layer: LayerShape) -> Budget:
         rule = self.rule(layer.weight_bits)
         assert isinstance(rule, ListPacking)  # the others store zeros
-        n_lists = sum(shape[1] for shape in layer.shapes)
-        longest = max(shape[0] * prod(shape[2:]) for shape in layer.shapes) * layer.max_synapses
-        budget = rule.budget(self.capacity, n_lists, longest)
+        full = _full_lists(layer)
+        budget = rule.budget(self.capacity, len(full), max(full, default=0) * layer.max_synapses)
         least = self.least_usage(layer)
         if least is None or least > self.capacity:
             return budget
         # One synapse for each weight is known to fit, where it is the least that there can be.
-        fewest = max(budget.synapses, sum(_full_lists(layer)))
+        fewest = max(budget.synapses, sum(full))
         return Budget(fewest, max(budget.most, fewest))
 
 
 def _full_lists(layer: LayerShape) -> list[int]:
     """Return the length of the list of each source or channel, one synapse for each weight."""
-    return [shape[0] * prod(shape[2:]) for shape in layer.shapes for _ in range(shape[1])]
+    lists: list[int] = []
+    for shape, groups in layer.grouped:
+        lists += [shape[0] // groups * prod(shape[2:])] * (groups * shape[1])
+    return lists

@@ -16,9 +16,9 @@ from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers import quick_solver
 from qrsolve.solvers.levels import best_parameters, solve_levels
-from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.training.exploration import explored
 from qrsolve.training.methods import Method, Step
+from qrsolve.training.moved_values import reach_of, returned
 from qrsolve.training.repeated import Repeated
 from qrsolve.training.schedule import Stage
 
@@ -28,6 +28,8 @@ _FIRST_ROUNDS = 6
 """Alternations for the first values; training goes on with them."""
 RELAXED = "relaxed"
 """Marks a solution of a stage that is wider than the chip."""
+_VALUES = "moved_values"
+"""Where the memory of a method has the values that it moves, before they are ones of the chip."""
 
 
 @dataclass
@@ -222,13 +224,14 @@ class PopulationState:
         by_value = by_row.sum(dim=0, keepdim=True) if scope is None else torch.zeros_like(self.parameters)
         if scope is not None:
             by_value.index_add_(0, scope, by_row)
-        given = family.given.to(gradient.device)
-        moved = self.method.move_values(self.parameters, by_value, learning_rate, self.memory)
-        # A magnitude keeps its sign; a value that the chip gives stays.
-        moved = torch.where(family.positive.to(gradient.device), moved.clamp(min=1e-12), moved)
-        self.parameters = torch.where(torch.isnan(given), moved, given)
-        if family.value_bits is not None:
-            self.parameters = on_value_grid(self.parameters, torch.ones_like(self.parameters), family)
+        # Steps shorter than the way to the next power of two, or of a grid, add up in values of their own.
+        latent = self.memory.get(_VALUES, self.parameters)
+        if latent.shape != self.parameters.shape or not torch.equal(returned(latent, family), self.parameters):
+            latent = self.parameters
+        reach = reach_of(family).to(gradient.device)
+        moved = self.method.move_values(latent * reach, by_value / reach, learning_rate, self.memory) / reach
+        self.parameters = returned(moved, family)
+        self.memory[_VALUES] = torch.where(torch.isnan(family.given.to(moved.device)), moved, self.parameters)
         self._alphabet = None
 
     def project(self, stage: Stage) -> dict[str, Tensor]:
