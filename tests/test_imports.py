@@ -26,6 +26,7 @@ _ORDER = [
     {"recovery"},
     {"type_recovery"},
     {"type_usage"},
+    {"deployable"},
     {"project"},
     {"check", "energy", "usage", "limit_report", "reach_usage"},
     {"explain", "compare", "provenance"},
@@ -66,6 +67,7 @@ for _part in (
     "recovery",
     "type_recovery",
     "type_usage",
+    "deployable",
 ):
     ALLOWED[_part] -= {"solvers", "project"}
 
