@@ -17,7 +17,7 @@ UNCHANGED = "unchanged"
 _SAMPLE = 4096
 """Entries that tell most matrices which are not deployable by their number of distinct values."""
 _QUICK_OPTIONS = 128
-"""Options up to which the search for several magnitudes takes hundredths of a second where there is something to find."""
+"""Options up to which the search for several magnitudes is quick where there is something to find."""
 _QUICK_TABLE = 1500
 """Distinct values times options up to which that search is begun even where no value repeats."""
 

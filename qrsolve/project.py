@@ -289,8 +289,8 @@ def _unchanged(population: Population, w: Tensor, h: Tensor | None, began: float
 
 def _has_moved_far(projection: Projection, w: Tensor) -> bool:
     """Whether a projection onto given values cannot be one of deployable weights: it is proved best, and costs much."""
-    far = projection.certificate.objective > _ROUNDING_COST * float(torch.linalg.vector_norm(w, dtype=torch.float64)) ** 2
-    return far and projection.status is Status.OPTIMAL
+    size = float(torch.linalg.vector_norm(w, dtype=torch.float64))
+    return projection.status is Status.OPTIMAL and projection.certificate.objective > _ROUNDING_COST * size**2
 
 
 def _searched(problem: ChoiceProblem, solution: Solution, solver: Solver | str | None) -> Solution:

@@ -39,7 +39,8 @@ def nearest_grid(values: Tensor, weight: Tensor, family: AlphabetFamily) -> tupl
     Notes
     -----
     Exact: the integers only change at steps ``value / (k + 1/2)``, so one step from each interval between these is
-    tried, the one below all of them included, with the least-squares step of its integers. Ties go to the first tried. O(n_scopes * n^2 * 2^bits).
+    tried, the one below all of them included, with the least-squares step of its integers. Ties go to the first tried.
+    O(n_scopes * n^2 * 2^bits).
     """
     top = highest_integer(family)
     least = torch.where(family.positive.to(values.device), 1.0, -float(top)).double()
