@@ -16,22 +16,24 @@ from qrsolve.allotment import allotted
 from qrsolve.certify import certify, status_of
 from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population, compile_plan
+from qrsolve.deployable import as_it_stands
 from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError
 from qrsolve.family_membership import claim_violations
 from qrsolve.memory_fill import filled, fitted
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, quick_solver, select_solver, solve
-from qrsolve.solvers.levels import Choose, solve_levels
+from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 from qrsolve.spec import HardwareSpec
-from qrsolve.type_usage import deployed_values
 
 solve_choice = solve
 """The name by which `qrsolve.training` knows `solve`."""
+_ROUNDING_COST = 1e-6
+"""Of the sum of squares: what solvers that round costs, and weights of few bits, may lose without having moved."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,9 @@ def project_population(
     w = population.matrix(weights)
     h = population.importance(weights, importance)
     try:
+        is_learned = population.family is not None and population.family.is_learned
+        if is_learned and (kept := _unchanged(population, w, h, began)) is not None:
+            return kept
         try:
             parameters, solution, proof = _solve(population, w, h, solver)
         except InfeasibleError:
@@ -203,7 +208,9 @@ def project_population(
                 lambda problem: solve(problem, quick_solver(problem) if solver is None else solver),
             )
         problem = population.choice(w, parameters, h)
-        return projection_of(population, w, problem, solution, parameters, began, proof)
+        found = projection_of(population, w, problem, solution, parameters, began, proof)
+        kept = None if is_learned or _has_moved_far(found, w) else _unchanged(population, w, h, began)
+        return found if kept is None else kept
     except QRSolveError as error:
         raise type(error)(f"'{population.name}': {error}") from error
 
@@ -270,29 +277,24 @@ def _solve(
     def choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
         return solve(problem, quick_solver(problem) if solver is None else solver, start)
 
-    if (built := _as_it_stands(population, w, h, choose)) is not None:
-        return *built, None
     levels = solve_levels(population.levels(w, h), choose)
     solution = _searched(population.choice(w, levels.parameters, h), levels.solution, solver)
     return levels.parameters, solution, levels.proof
 
 
-def _as_it_stands(
-    population: Population, w: Tensor, h: Tensor | None, choose: Choose
-) -> tuple[Tensor, Solution] | None:
-    """Return the values and the choice that give the weights themselves, where sources have types; else ``None``.
+def _unchanged(population: Population, w: Tensor, h: Tensor | None, began: float) -> Projection | None:
+    """Return the weights as they came in, with their proof, where the chip can hold them; else ``None``."""
+    if (standing := as_it_stands(population, w, h)) is None:
+        return None
+    population, parameters, solution = standing
+    found = projection_of(population, w, population.choice(w, parameters, h), solution, parameters, began)
+    return replace(found, weights={name: part.clone() for name, part in population.split(w).items()})
 
-    What is learned from several starts is a local optimum: weights that the chip can hold must not move.
-    """
-    if population.family is None or not any(group.kind == "type" for group in population.groups):
-        return None
-    values = deployed_values(population.family, population.targets(w).detach().cpu())
-    if values is None:
-        return None
-    problem = population.choice(w, values.to(w.device), h)
-    solution = choose(problem, None)
-    fits = certify(problem, solution).is_compliant and _cost(problem, solution) == 0
-    return (values.to(w.device), solution) if fits else None
+
+def _has_moved_far(projection: Projection, w: Tensor) -> bool:
+    """Whether a projection onto given values cannot be one of deployable weights: it is proved best, and costs much."""
+    size = float(torch.linalg.vector_norm(w, dtype=torch.float64))
+    return projection.status is Status.OPTIMAL and projection.certificate.objective > _ROUNDING_COST * size**2
 
 
 def _searched(problem: ChoiceProblem, solution: Solution, solver: Solver | str | None) -> Solution:
@@ -324,10 +326,12 @@ def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Cer
                 bound = certify(each, solver.solve(each)).bound
                 break
     bound = min(bound, certificate.objective)
+    scale = problem.w.double().square()
+    slack = 1e-12 * float((scale if problem.h is None else scale * problem.h).sum())
     return replace(
         certificate,
         bound=bound,
         gap=certificate.objective - bound,
         bound_source="relaxation",
-        certified_rows=certificate.rows if certificate.objective - bound <= 0 else 0,
+        certified_rows=certificate.rows if certificate.objective - bound <= slack else 0,
     )

@@ -28,6 +28,7 @@ _ORDER = [
     {"recovery"},
     {"type_recovery"},
     {"type_usage"},
+    {"deployable"},
     {"project"},
     {"check", "energy", "usage", "limit_report", "reach_usage", "network_usage", "description", "named_tensors"},
     {"explain", "compare", "provenance"},
@@ -72,6 +73,7 @@ for _part in (
     "recovery",
     "type_recovery",
     "type_usage",
+    "deployable",
 ):
     ALLOWED[_part] -= {"solvers", "project"}
 

@@ -15,7 +15,7 @@ from qrsolve.project import project, solve_choice
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers import quick_solver
 from qrsolve.solvers.levels import Levels, alternate, solve_levels
-from qrsolve.solvers.levels.alternation import first_parameters
+from qrsolve.solvers.levels.starts import first_parameters
 from qrsolve.spec import (
     BaseMaskWeights,
     CodebookWeights,

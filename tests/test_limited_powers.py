@@ -93,8 +93,8 @@ def test_a_chip_with_shifts_and_limits_is_projected_optimally(chip: str) -> None
 
 def test_it_refuses_what_it_does_not_solve() -> None:
     problem = problem_of("symmetric", "row", 0)
-    signs = replace(problem, groups=(Group("sign", 1, counts="sources"), *problem.groups))
-    assert LimitedPowers().refusal(signs) == "sources have classes"
+    types = replace(problem, groups=(Group("type", 1, counts="sources"), *problem.groups))
+    assert LimitedPowers().refusal(types) == "sources have types"
     free: AlphabetFamily | None = GridWeights(bits=4).family()
     assert free is not None
     assert LimitedPowers().refusal(replace(problem, family=free)) == "the scale need not be a power of two"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qrsolve.alphabet import AlphabetFamily
 from qrsolve.lazy import torch
 from qrsolve.option_class import class_group
 from qrsolve.problem import Group, LevelsProblem
@@ -21,16 +20,18 @@ from qrsolve.solvers.levels.base import (
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
+from qrsolve.solvers.levels.simple_ways import pruned_fit, simple_starts
+from qrsolve.solvers.levels.starts import first_parameters, kept_share, scales_to_try
 from qrsolve.solvers.levels.type_starts import type_starts
 from qrsolve.structure import LevelsStructure
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SCALES = (1.0, 0.8, 0.6, 0.45, 0.3)
 _SCREENING_ROWS = 48
 _SCREENING_ROUNDS = 4
 _FINALISTS = 2
+_BEST_SCALES = 3
 _QUICK_BREAKPOINTS = 1 << 22
 """Breakpoints of a free scale up to which all are passed for a bound: about a second."""
 _LEAST_SHARE = 4
@@ -72,18 +73,14 @@ def _proof_without_limits(problem: LevelsProblem) -> LevelsProof | None:
 def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
     """Return the best end of several starts; deterministic.
 
-    Starts are the sizes of the largest weights on each side, spread by quantiles, evenly and geometrically, at several
-    scales; where all rows share values, they are screened on a few dozen rows first, with their share of the capacities
-    that rows have together. Where scopes have nothing in common, each goes on from its own best start. Where sources
-    have types, starts are sets of types (`type_starts`).
+    Starts are the sizes of the largest weights on each side (`first_parameters`), what simple ways find
+    (`simple_starts`), and the best of many scales where a scale is all there is to learn; where sources have types,
+    sets of types (`type_starts`). Where all rows share values, starts are screened on a few dozen rows first, with
+    their share of the capacities that rows have together; values fitted to what pruning all rows leaves are another
+    start if that is not beaten. Where scopes have nothing in common, each goes on from its own best start.
     """
-    starts = (
-        type_starts(problem, kept_share(problem))
-        if class_group(problem, "type") is not None
-        else first_parameters(problem)
-    )
     sample = _sample_of_rows(problem)
-    screened = [alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in starts]
+    screened = [alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in _starts(sample, choose)]
     if scopes_are_apart(problem):
         # Each scope goes on from its own best start.
         return alternate(problem, choose, _best_of_each_scope(problem, screened), max_rounds, tolerance)
@@ -92,9 +89,37 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
         # Rows that compete make each choice on all of them dear: the sample decides between the finalists.
         followed = [alternate(sample, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
         best = min(followed, key=lambda result: result.objectives[-1])
-        return alternate(problem, choose, best.parameters, min(max_rounds, _FINAL_ROUNDS), max(tolerance, 1e-6))
-    finals = [alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
-    return min(finals, key=lambda result: result.objectives[-1])
+        final = alternate(problem, choose, best.parameters, min(max_rounds, _FINAL_ROUNDS), max(tolerance, 1e-6))
+    else:
+        finals = [alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
+        final = min(finals, key=lambda result: result.objectives[-1])
+    pruned = None if sample is problem else pruned_fit(problem)
+    if pruned is None or pruned.cost >= final.objectives[-1]:
+        return final
+    return min(
+        final,
+        alternate(problem, choose, pruned.parameters, max_rounds, tolerance),
+        key=lambda result: result.objectives[-1],
+    )
+
+
+def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
+    if class_group(problem, "type") is not None:
+        return type_starts(problem, kept_share(problem))
+    starts = [*simple_starts(problem), *first_parameters(problem)]
+    if not not_one_scale(problem) and not problem.family.power_of_two:
+        starts += _best_scales(problem, choose)
+    return starts
+
+
+def _best_scales(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
+    """Return the best few of many scales, by one choice each; each scope its own where scopes are apart."""
+    tries = scales_to_try(problem)
+    costs = torch.stack([objective_by_scope(problem, s, choose(problem.choice(s), None)) for s in tries])
+    if not scopes_are_apart(problem):
+        costs = costs.sum(dim=1, keepdim=True).expand(-1, len(tries[0]))
+    best = torch.topk(costs, min(_BEST_SCALES, len(tries)), dim=0, largest=False).indices
+    return [torch.stack(tries).gather(0, rank[None, :, None])[0] for rank in best]
 
 
 def _best_of_each_scope(problem: LevelsProblem, found: list[Levels]) -> Tensor:
@@ -225,96 +250,3 @@ def _nearest_powers(best: Tensor, old: Tensor, normal: Tensor, right: Tensor, fr
         cost = normal[:, t, t, None] * candidates.square() - 2 * rest[:, None] * candidates
         current[:, t] = candidates.gather(1, cost.argmin(dim=1, keepdim=True))[:, 0]
     return current
-
-
-def first_parameters(problem: LevelsProblem) -> list[Tensor]:
-    """Return parameters to start from, each of shape (n_scopes, n_parameters), without repetitions."""
-    family = problem.family
-    reach = _single_reach(family)
-    starts: list[Tensor] = []
-    # The largest weights may be as many copies as one connection can have.
-    copies = max(1, int(family.use.max()) // _least_paid(family))
-    scales = sorted({*_SCALES, min(*_SCALES, 1 / copies)}, reverse=True)
-    for shape in ("quantiles", "even", "geometric"):
-        base = torch.zeros(max(problem.n_scopes, 1), family.n_parameters, dtype=torch.float64, device=problem.w.device)
-        for side in (1.0, -1.0, 0.0):
-            members = [t for t in range(family.n_parameters) if _side_of(family, t) == side]
-            if members:
-                sizes = _sizes(problem, side, len(members), shape)
-                for position, t in enumerate(members):
-                    base[:, t] = sizes[:, position] / reach[t]
-        for scale in scales:
-            start = base * scale
-            if family.power_of_two:
-                start = 2.0 ** torch.log2(start.clamp(min=1e-300)).round()
-            if family.value_bits is not None:
-                start = on_value_grid(start, torch.ones_like(start), family)
-            given = family.given.to(start.device)
-            start = torch.where(torch.isnan(given), start, given)
-            if not any(torch.equal(start, other) for other in starts):
-                starts.append(start)
-    return starts
-
-
-def _single_reach(family: AlphabetFamily) -> list[float]:
-    """Return the largest count of each parameter in one synapse: 1 for a type, 127 for the scale of an 8-bit grid."""
-    single = family.counts[family.use <= _least_paid(family)]
-    return [max(1.0, float(c)) for c in single.abs().amax(dim=0)]
-
-
-def _least_paid(family: AlphabetFamily) -> int:
-    """Return the fewest synapses of a connection that is there: 2 for a differential pair."""
-    paid = family.use[family.use > 0]
-    return int(paid.min()) if len(paid) else 1
-
-
-def _side_of(family: AlphabetFamily, parameter: int) -> float:
-    """Return 1 for a parameter that only adds, -1 for one that only takes away, 0 for one that may do both."""
-    if not bool(family.positive[parameter]):
-        return 0.0
-    counts = family.counts[:, parameter]
-    if bool((counts >= 0).all()):
-        return 1.0
-    return -1.0 if bool((counts <= 0).all()) else 0.0
-
-
-def _sizes(problem: LevelsProblem, side: float, n: int, shape: str) -> Tensor:
-    """Return ``n`` ascending sizes of weights on a side, shape (n_scopes, n).
-
-    Side 0 means magnitudes where parameters are positive, and signed values where they are free.
-    """
-    scopes = max(problem.n_scopes, 1)
-    w = problem.w.double()
-    w = w.reshape(1, -1) if problem.scope is None else w
-    signed = side == 0 and not bool(problem.family.positive.any())
-    kept = kept_share(problem)
-    size = w if side == 0 and signed else (w.abs() if side == 0 else (side * w).clamp(min=0))
-    order = w.abs() if signed else size
-    n_kept = max(1, min(size.shape[1], round(kept * size.shape[1])))
-    top = size.gather(1, torch.topk(order, n_kept, dim=1).indices).sort(dim=1).values
-    fallback = w.abs().amax(dim=1, keepdim=True).clamp(min=1e-6)
-    low, high = top[:, :1], top[:, -1:]
-    if shape == "quantiles":
-        position = ((torch.arange(n, device=w.device) + 0.5) / n * (n_kept - 1)).round().long()
-        sizes = top[:, position]
-    elif shape == "even" or signed:
-        sizes = low + (high - low) * (torch.arange(n, device=w.device) + 1.0) / n
-    else:
-        sizes = high * 2.0 ** (torch.arange(n, device=w.device) - (n - 1.0))
-    if not signed:
-        sizes = torch.where(sizes > 0, sizes, fallback)
-    return sizes.expand(scopes, -1).clone()
-
-
-def kept_share(problem: LevelsProblem) -> float:
-    """Return the share of entries that can be nonzero under the tightest limit."""
-    rows, columns = problem.w.shape
-    share, each = 1.0, _least_paid(problem.family)
-    for group in problem.groups:
-        if group.counts_classes:
-            continue
-        size = group.part_size(rows, columns) * (each if group.counts == "synapses" else 1)
-        capacity = group.capacities(rows, columns)
-        if size and len(capacity):
-            share = min(share, float(capacity.double().mean()) / size)
-    return max(share, 1e-6)

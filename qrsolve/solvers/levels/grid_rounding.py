@@ -42,7 +42,8 @@ def nearest_grid(values: Tensor, weight: Tensor, family: AlphabetFamily) -> tupl
     Notes
     -----
     Exact: the integers only change at steps ``value / (k + 1/2)``, so one step from each interval between these is
-    tried, with the least-squares step of its integers. Ties go to the first tried. O(n_scopes * n^2 * 2^bits).
+    tried, the one below all of them included, with the least-squares step of its integers. Ties go to the first tried.
+    O(n_scopes * n^2 * 2^bits).
     """
     top = highest_integer(family)
     least = torch.where(family.positive.to(values.device), 1.0, -float(top)).double()
@@ -51,12 +52,15 @@ def nearest_grid(values: Tensor, weight: Tensor, family: AlphabetFamily) -> tupl
         return step, _integers(values, step, least, top)[:, 0]
     sizes = values.abs().amax(dim=1, keepdim=True)
     smallest_step = torch.where(sizes > 0, sizes, 1.0) / top
+    # Below all breakpoints every value is beyond the largest integer.
+    least_size = torch.where(values != 0, values.abs(), torch.inf).amin(dim=1, keepdim=True)
+    clipping_step = torch.where(sizes > 0, least_size / top, smallest_step)
     # A whisper of weight decides for values that nothing uses yet.
     weight = weight + 1e-12 * weight.amax(dim=1, keepdim=True).clamp(min=1e-300)
     best, most = smallest_step, torch.full_like(smallest_step, -torch.inf)
     for k in torch.arange(top, device=values.device).split(max(1, _CHUNK // max(values.numel() * values.shape[1], 1))):
         steps = (values.abs()[:, None, :] / (k[:, None] + 0.5)).flatten(1) * (1 + 1e-9)
-        steps = torch.cat([torch.where(steps > 0, steps, smallest_step), smallest_step], dim=1)
+        steps = torch.cat([torch.where(steps > 0, steps, smallest_step), smallest_step, clipping_step], dim=1)
         up, down = _fit(values, weight, steps, least, top)
         # What the least-squares step saves; its integers are worth nothing where they point the wrong way.
         saved, place = torch.where((up > 0) & (down > 0), up.square() / down, -1.0).max(dim=1, keepdim=True)

@@ -32,21 +32,22 @@ _ROUNDING = 1e-9
 class LimitedPowers(LevelsMethod):
     """Minimise ``sum h (w - s c)^2`` within capacities over a scale that is a power of two and over all numbers.
 
-    For a given power the choice is a problem of its own. A power needs no choice where its bound already reaches the
-    best objective: its error without capacities, or what the prices of the choices so far prove for it.
+    For a given power the choice is a problem of its own, with the capacities and, where sources have one sign, with
+    the signs. A power needs no choice where its bound already reaches the best objective: its error without capacities
+    and signs, or what the prices of the choices so far prove for it.
     """
 
     name = "scale_powers_limited"
     guarantee = "exact where each choice is: every power of two that can be best"
 
     def refusal(self, problem: LevelsStructure) -> str:
-        """Refuse anything but one scale that is a power of two, classes, and capacities across scopes."""
+        """Refuse anything but one scale that is a power of two, types, and what scopes of their own scale share."""
         if reason := not_one_scale(problem):
             return reason
         if not problem.family.power_of_two:
             return "the scale need not be a power of two"
-        if class_group(problem) is not None:
-            return "sources have classes"
+        if class_group(problem, "type") is not None:
+            return "sources have types"
         if problem.scope is not None and not scopes_are_apart(problem):
             return "capacities are shared by scopes with scales of their own"
         return ""
@@ -88,7 +89,9 @@ class LimitedPowers(LevelsMethod):
                 bound = np.where(is_open, np.maximum(bound, _bounds(problem, powers, solution)), bound)
         if not np.array_equal(best[0], exponent):
             best = exponent, *_chosen(problem, choose, exponent)
-        total = bound.min(axis=0).sum() * (1 - _ROUNDING) - 1e-15 * pattern.square.sum()
+        # Where a few connections do what many do without limits, the best power need not be among those of the trial.
+        bound_of_all = np.minimum(bound.min(axis=0), least).sum()
+        total = bound_of_all * (1 - _ROUNDING) - 1e-15 * pattern.square.sum()
         proof = LevelsProof(bound=max(0.0, float(total))) if is_exact else LevelsProof()
         return Levels(best[1], best[2], (float(_cost(problem, best[1], best[2]).sum()),), proof)
 
@@ -143,8 +146,10 @@ def _bounds(problem: LevelsProblem, exponents: FloatArray, solution: Solution) -
 def _prices(problem: LevelsProblem, solution: Solution) -> tuple[Tensor, FloatArray] | None:
     """Return what a connection costs at each entry, and what the capacities of each scope are worth together.
 
-    ``None`` where connections can count several synapses, or without prices.
+    ``None`` where connections can count several synapses, sources have one sign, or without prices.
     """
+    if class_group(problem) is not None:
+        return None
     unit = problem.choice(torch.ones(max(problem.n_scopes, 1), 1, dtype=torch.float64, device=problem.w.device))
     if not solution.prices or not can_count_once(unit.alphabet, problem.groups):
         return None

@@ -21,6 +21,8 @@ _CHUNK_EVENTS = 1 << 21
 _LEAST_CHUNKS = 16
 """Narrow ranges of the scale keep the sums over residuals small, and so their rounding."""
 _TRIES, _BISECTIONS = 16, 12
+_NEAR_ZERO = 2.0**-50
+"""Share of the largest scale, over the largest number, that stands for a scale of 0 where none above 0 is better."""
 
 
 class FreeScale(LevelsMethod):
@@ -28,7 +30,9 @@ class FreeScale(LevelsMethod):
 
     Between two breakpoints, scales at which an entry lies in the middle between two values, every entry keeps its
     number, and the error is a parabola in the scale. The sweep passes all breakpoints that can matter and takes the
-    lowest point of each parabola.
+    lowest point of each parabola. Where the error only grows with the scale (no zero, and no number of any weight's
+    sign), it has an infimum and no minimum: the scale is then 2^-49 of the largest weight over the numbers, and the
+    error within 1e-12 of the infimum.
 
     References
     ----------
@@ -190,6 +194,12 @@ class Pattern:
         down = sum(h.sum(axis=1) * n[-1] ** 2 for (_, n), h in zip(self._sides(), self.h, strict=True))
         return np.where((up > 0) & (down > 0), up / np.where(down > 0, down, 1.0), otherwise)
 
+    def only_grows(self) -> BoolArray:
+        """Return where the error only grows with the scale: no weight has a number of its own sign."""
+        reached = (((h * x).sum(axis=1) > 0) & (n[-1] > 0) for (x, n), h in zip(self._sides(), self.h, strict=True))
+        grows: BoolArray = ~np.logical_or.reduce(list(reached))
+        return grows
+
     def _sides(self) -> zip[tuple[FloatArray, FloatArray]]:
         return zip(self.size, self.numbers, strict=True)
 
@@ -199,18 +209,18 @@ def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, BoolArray]:
     highest = 2 * pattern.largest_scale()
     top = max(float(np.abs(n).max()) for n in pattern.numbers)
     best, least = highest.copy(), pattern.cost(highest)
-    tries = highest[:, None] * np.append(np.geomspace(1.0, 0.2 / (1 + top), _TRIES), 0.0)
+    tries = highest[:, None] * np.append(np.geomspace(1.0, 0.2 / (1 + top), _TRIES), [_NEAR_ZERO / (1 + top), 0.0])
     tries[:, -1] = pattern.scale_at_ends(highest)
     for scale in tries.T:
         cost = pattern.cost(scale)
         best, least = np.where(cost < least, scale, best), np.minimum(cost, least)
     # A scale of 0 is no scale; where nothing is better than that, the least error may not exist.
     at_zero = pattern.square.sum(axis=1)
-    is_flat = all(n[-1] <= 0 or not h.any() for n, h in zip(pattern.numbers, pattern.h, strict=True))
+    is_flat = pattern.only_grows()
     is_proved = (least < at_zero * (1 - 1e-12)) | (at_zero == 0) | is_flat & (least <= at_zero * (1 + 1e-12))
     low = _last(lambda s: pattern.clipped(s) >= least, np.zeros(len(best)), best)
     high = _last(lambda s: pattern.unmoved(s) <= least, best, highest, above=True)
-    low = np.where(is_proved, np.maximum(low, 1e-12 * best), best)
+    low = np.where(is_proved & ~is_flat, np.maximum(low, 1e-12 * best), best)
     high = np.where(is_proved, high, best)
     n_events = sum(int(_steps(pattern, side, low, high)[1].sum()) for side in (0, 1))
     n_chunks = max(_LEAST_CHUNKS, -(-n_events // _CHUNK_EVENTS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.monotone import FloatArray, IntArray, row_minima
 from qrsolve.solvers.levels.sorted_lines import running_sums
 from qrsolve.structure import LevelsStructure
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_STATES = 1 << 12
 """Values of a free grid up to which its integers are chosen exactly for each step; beyond, free values are rounded."""
@@ -44,21 +48,32 @@ class ValueGrid(LevelsMethod):
 
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Return the values in ascending order; values more than are needed repeat the highest."""
-        family = problem.family
-        given = family.value_step
-        proof: LevelsProof | None
-        w, h = (part.cpu().numpy() for part in problem.by_scope())
-        lines = _Lines.of(w, h, zero=family.has_zero)
-        if given is not None:
-            steps = np.full(len(w), given)
-            integers, cost = best_integers(lines, steps, family)
-            proof = LevelsProof(bound=float((cost * (1 - 1e-9) - 1e-15 * lines.scale).clip(min=0).sum()))
-        else:
-            free, proof = free_values(problem)
-            steps, integers = _free_steps(lines, free.cpu().numpy(), family)
-        parameters = torch.from_numpy(np.sort(integers * steps[:, None], axis=1)).to(problem.w.device)
+        parameters, proof = grid_values(problem)
         solution = choose(problem.choice(parameters), None)
         return Levels(parameters, solution, (objective_of(problem, parameters, solution),), proof)
+
+
+def grid_values(problem: LevelsProblem) -> tuple[Tensor, LevelsProof]:
+    """Return good values of a codebook on a grid without capacities, the best ones for a given step, and their proof.
+
+    Returns
+    -------
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters), ascending.
+    proof : LevelsProof
+        Of a bound for the given step, or for values that need no grid.
+    """
+    family = problem.family
+    w, h = (part.cpu().numpy() for part in problem.by_scope())
+    lines = _Lines.of(w, h, zero=family.has_zero)
+    if family.value_step is not None:
+        steps = np.full(len(w), family.value_step)
+        integers, cost = best_integers(lines, steps, family)
+        proof = LevelsProof(bound=float((cost * (1 - 1e-9) - 1e-15 * lines.scale).clip(min=0).sum()))
+    else:
+        free, proof = free_values(problem)
+        steps, integers = _free_steps(lines, free.cpu().numpy(), family)
+    return torch.from_numpy(np.sort(integers * steps[:, None], axis=1)).to(problem.w.device), proof
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,170 @@
+"""Weights that the chip can hold as they stand: the values that they are made of, and the option of each connection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isnan
+
+import torch
+from torch import Tensor
+
+from qrsolve.alphabet import AlphabetFamily
+from qrsolve.certify import certify
+from qrsolve.compile import Population
+from qrsolve.family_membership import grid_steps
+from qrsolve.recovery import recover_parameters, rounding_of
+from qrsolve.solution import Solution, Status
+from qrsolve.type_usage import deployed_values
+
+UNCHANGED = "unchanged"
+"""What stands for the solver where weights are handed out as they came in."""
+_SAMPLE = 4096
+"""Entries that tell most matrices which are not deployable by their number of distinct values."""
+_QUICK_OPTIONS = 128
+"""Options up to which the search for several magnitudes is quick where there is something to find."""
+_QUICK_TABLE = 1500
+"""Distinct values times options up to which that search is begun even where no value repeats."""
+
+
+def as_it_stands(
+    population: Population, w: Tensor, h: Tensor | None = None
+) -> tuple[Population, Tensor | None, Solution] | None:
+    """Return the choice that gives the weights themselves, or ``None`` where they are not seen to be deployable.
+
+    What is learned is a local optimum, and a choice under several limits may be one too: what the chip can hold must
+    not move all the same.
+
+    Parameters
+    ----------
+    population : Population
+        With limits and the family of its values.
+    w : Tensor
+        Finite, shape (neurons, sources).
+    h : Tensor or None
+        Importance; only passed on.
+
+    Returns
+    -------
+    population : Population
+        The same one; where rounded memory holds more synapses than its safe total says, with the total that is used.
+    parameters : Tensor or None
+        float64, shape (n_scopes, n_parameters), on the device of ``w``; ``None`` for real weights.
+    solution : Solution
+        Compliant by `certify`; its values are the weights up to the rounding of sums in the type of the weights.
+
+    Notes
+    -----
+    The parameters are recovered from the weights alone, as `check` does. Most matrices are told not to be deployable by
+    the number of distinct values among the first entries. Ties between options go to the fewest synapses, then to the
+    nearest value, then to the lowest option.
+    """
+    if w.numel() == 0 or not torch.equal(population.targets(w), w):
+        return None
+    found = _choice(population, w.detach().cpu())
+    if found is None:
+        return None
+    parameters = None if found[0] is None else found[0].to(w.device)
+    solution = Solution(Status.FEASIBLE, UNCHANGED, found[1].to(w.device))
+    population = _with_used_memory(population, w, parameters, solution)
+    if not certify(population.choice(w, parameters, h), solution).is_compliant:
+        return None
+    return population, parameters, solution
+
+
+def _choice(population: Population, w: Tensor) -> tuple[Tensor | None, Tensor] | None:
+    """Return parameters and options that give the weights, whatever the limits."""
+    family = population.family
+    if family is None:
+        return None, (w != 0).long()
+    if any(group.kind == "type" for group in population.groups):
+        return _by_type(family, w)
+    parts = [w.reshape(1, -1)] if family.scope == "layer" else list(w.split(1))
+    if len(torch.unique(parts[0][:, :_SAMPLE])) > family.counts.shape[0]:
+        return None
+    parameters, choice = [], []
+    for part in parts:
+        values, inverse, frequency = torch.unique(part.double() + 0.0, return_inverse=True, return_counts=True)
+        found = _parameters(family, values, frequency, w.dtype)
+        if found is None:
+            return None
+        option = _options(values, family, found, w.dtype)
+        if bool((option < 0).any()):
+            return None
+        parameters.append(found)
+        choice.append(option[inverse])
+    return torch.stack(parameters), torch.cat(choice).reshape(w.shape)
+
+
+def _by_type(family: AlphabetFamily, w: Tensor) -> tuple[Tensor, Tensor] | None:
+    values = deployed_values(family, w)
+    if values is None:
+        return None
+    types = torch.full((w.shape[1],), -1)
+    for t in reversed(range(family.n_parameters)):
+        types = types.masked_fill(((w == 0) | (w.double() == values[:, t : t + 1])).all(dim=0), t)
+    # Options are zero, then the types.
+    return None if bool((types < 0).any()) else (values, (types + 1) * (w != 0))
+
+
+def _parameters(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return parameters of which the values of a scope are made, or ``None`` where none are quickly found."""
+    if not family.is_learned:
+        return family.given
+    if not _is_worth_a_search(family, values, frequency, dtype):
+        return None
+    found, _ = recover_parameters(values, frequency, family, dtype)
+    if found is None or family.value_bits is None:
+        return found
+    step = float(grid_steps(found[None], family, dtype)[0])
+    return found if isnan(step) else step * (found / step).round()
+
+
+def _is_worth_a_search(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype: torch.dtype) -> bool:
+    """Whether several magnitudes may be there to find: sums of a few repeat, or there are few of them."""
+    n_options = family.counts.shape[0]
+    if len(values) > n_options:
+        return False
+    if family.n_parameters == 1 or family.is_codebook:
+        return True
+    n_values, n_weights = int((values != 0).sum()), int(frequency[values != 0].sum())
+    if n_values <= family.n_parameters or n_values * n_options <= _QUICK_TABLE:
+        return True
+    if n_options <= _QUICK_OPTIONS and torch.finfo(dtype).bits >= 32:
+        return n_values < n_weights
+    return n_values <= n_weights // 2
+
+
+def _options(values: Tensor, family: AlphabetFamily, parameters: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the option with the fewest synapses that reaches each value as `fewest_synapses` says; -1 where none."""
+    v = family.counts @ parameters
+    noise = rounding_of(dtype) * (family.counts.abs() @ parameters.abs())
+    low, high = (v - noise).to(dtype).double(), (v + noise).to(dtype).double()
+    found = torch.full(values.shape, -1)
+    for use in torch.unique(family.use):
+        some = (family.use == use).nonzero()[:, 0]
+        ordered, order = v[some].sort(stable=True)
+        right = torch.searchsorted(ordered, values).clamp(max=len(some) - 1)
+        left = (right - 1).clamp(min=0)
+        near = torch.where((values - ordered[left]).abs() <= (ordered[right] - values).abs(), left, right)
+        option = some[order[near]]
+        fits = (low[option] <= values) & (values <= high[option])
+        found = torch.where((found < 0) & fits, option, found)
+    return found
+
+
+def _with_used_memory(population: Population, w: Tensor, parameters: Tensor | None, solution: Solution) -> Population:
+    """Return the population with the total that is in use, if its memory has room for it where it lies."""
+    if not population.memory:
+        return population
+    used = solution.synapses(population.choice(w, parameters))
+    parts = population.parts(used)
+    if not all(memory.fits(parts) for memory in population.memory):
+        return population
+    numbers = [memory.number for memory in population.memory]
+    groups = tuple(
+        replace(group, capacity=max(group.capacity, int(used.sum())))
+        if group.number in numbers and isinstance(group.capacity, int)
+        else group
+        for group in population.groups
+    )
+    return replace(population, groups=groups)
