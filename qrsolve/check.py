@@ -103,7 +103,7 @@ def _of_some(
     if len(held) == len(population.names):
         return usage, synapses, layer
     names, shapes = tuple(population.names[i] for i in held), tuple(population.shapes[i] for i in held)
-    some = replace(population, names=names, shapes=shapes, roles=(), empty=())
+    some = replace(population, names=names, shapes=shapes, roles=(), empty=(), layouts=())
 
     def part(matrix: Tensor) -> Tensor:
         pieces = matrix.split(list(population.widths), dim=1)

@@ -19,6 +19,8 @@ from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.region import Region, emptied
 from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles, unknown_roles
 from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
+from qrsolve.spec.layout import Layout, layout_of
+from qrsolve.spec.network import Layer, NetworkSpec
 from qrsolve.spec.packing import ListPacking
 
 
@@ -72,6 +74,7 @@ class Population:
     memory: RoundedMemory | None = None
     roles: tuple[Role | None, ...] = ()
     empty: tuple[Region, ...] = ()
+    layouts: tuple[Layout, ...] = ()
 
     @cached_property
     def name(self) -> str:
@@ -102,24 +105,26 @@ class Population:
             A weight is missing or has another shape than the plan was compiled for.
         """
         parts = []
-        for name, shape, width in zip(self.names, self.shapes, self.widths, strict=True):
+        layouts = self.layouts or tuple(Layout(shape, order=tuple(range(len(shape)))) for shape in self.shapes)
+        for name, layout in zip(self.names, layouts, strict=True):
             if name not in weights:
                 raise ShapeError(f"'{name}' is missing; the plan was compiled for it")
+            shape = layout.shape
             if weights[name].shape != shape:
                 raise ShapeError(
                     f"'{name}' has shape {tuple(weights[name].shape)}; the plan was compiled for {shape}. "
                     "Compile again for the new shape."
                 )
-            weight = weights[name].detach()
-            parts.append(weight if len(shape) == 2 else weight.reshape(shape[0], width))
+            parts.append(layout.to_rows(weights[name].detach()))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
         """Undo `matrix`: cut a (neurons, sources) matrix into the named weights, in their own shapes."""
-        if len(self.shapes) == 1 and len(self.shapes[0]) == 2:
+        layouts = self.layouts or tuple(Layout(shape, order=tuple(range(len(shape)))) for shape in self.shapes)
+        if len(layouts) == 1 and layouts[0].is_plain and len(layouts[0].shape) == 2:
             return {self.names[0]: matrix}
         parts = matrix.split(list(self.widths), dim=1)
-        return {name: part.reshape(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
+        return {name: layout.from_rows(part) for name, layout, part in zip(self.names, layouts, parts, strict=True)}
 
     def place(self, row: int, column: int) -> str:
         """Name an entry of the matrix as users know it."""
@@ -203,6 +208,7 @@ def compile_plan(
     shapes: Mapping[str, Sequence[int]],
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
+    network: NetworkSpec | None = None,
 ) -> Plan:
     """Turn a chip and the shapes of weights into problems.
 
@@ -235,6 +241,15 @@ def compile_plan(
         Shapes alone break a limit; the message has the arithmetic.
     """
     spec = load_spec(spec)
+    layers = {} if network is None else {layer.tensor: layer for layer in network.layers if layer.left_out is None}
+    layouts = {name: layout_of(layers.get(name, Layer(tensor=name)), shape) for name, shape in shapes.items()}
+    if network is not None:
+        driven: dict[str, list[str]] = {}
+        for layer in layers.values():
+            driven.setdefault(layer.population or layer.tensor, []).append(layer.tensor)
+        groups = [names for names in driven.values() if len(names) > 1]
+        roles = {layer.tensor: layer.role for layer in layers.values() if layer.role is not None}
+    shapes = {name: layout.rows_shape for name, layout in layouts.items()}
     for name, shape in shapes.items():
         if len(shape) < 2:
             raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
@@ -248,7 +263,15 @@ def compile_plan(
         limits = tuple(group for group in asked if group is not None)
         memory = next((RoundedMemory(limit, layer) for limit in spec.limits if is_rounded(limit, layer)), None)
         counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
-        population = Population(names, layer.shapes, *counted, memory, own, empty_regions(spec.limits, layer, own))
+        population = Population(
+            names,
+            layer.shapes,
+            *counted,
+            memory,
+            own,
+            empty_regions(spec.limits, layer, own),
+            tuple(layouts[name] for name in names),
+        )
         _require_possible(spec, population, layer)
         populations.append(population)
         if len(names) > 1 and family is not None and family.is_learned and spec.weights.value_scope() == "layer":

@@ -20,6 +20,7 @@ _ORDER = [
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
+    {"description"},
     {"roles"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
     {"allotment", "memory_fill"},
