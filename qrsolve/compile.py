@@ -245,10 +245,10 @@ def compile_plan(
     layouts = {name: layout_of(layers.get(name, Layer(tensor=name)), shape) for name, shape in shapes.items()}
     if network is not None:
         driven: dict[str, list[str]] = {}
-        for layer in layers.values():
-            driven.setdefault(layer.population or layer.tensor, []).append(layer.tensor)
+        for one in layers.values():
+            driven.setdefault(one.population or one.tensor, []).append(one.tensor)
         groups = [names for names in driven.values() if len(names) > 1]
-        roles = {layer.tensor: layer.role for layer in layers.values() if layer.role is not None}
+        roles = {one.tensor: one.role for one in layers.values() if one.role is not None}
     shapes = {name: layout.rows_shape for name, layout in layouts.items()}
     for name, shape in shapes.items():
         if len(shape) < 2:

@@ -27,6 +27,11 @@ class Description:
     remarks: tuple[str, ...] = ()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that are afferent matrices."""
+        return tuple(layer.tensor for layer in self.network.layers if layer.left_out is None)
+
+    @property
     def left_out(self) -> dict[str, str]:
         """The tensors that are no afferent matrices here, each with its reason."""
         return self.network.left_out()
