@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
+from qrsolve.training.groups import find_afferents
 from torch import Tensor, nn
 
 from qrsolve import ModelError
-from qrsolve.training.groups import find_afferents
 
 
 def recurrent(n: int, kind: Any = snn.RLeaky, **options: Any) -> nn.Module:

@@ -72,11 +72,12 @@ def describe_module(
     neurons = cells(known)
     wires = wiring(known, {id(cell.module): cell.recurrent for cell in neurons})
     found = recurrences(known, neurons, wires.drivers)
-    populations, guesses = _populations(known, taken, declared, found, wires)
-    role_of = {name: role for name, role in found_roles(known).items() if name in taken}
+    populations, pairs, guesses = _populations(known, taken, declared, found, wires)
+    loops = [recurrence.cell.recurrent for recurrence in found] + [pair[1] for pair in paired_layers(known)]
+    role_of = {name: role for name, role in found_roles(known, loops).items() if name in taken}
     given = {known.others.get(name, name): role for name, role in (roles or {}).items()}
     role_of |= known_roles([name for name in known.held if name in taken], given)
-    fed = _sources(known, taken, populations, wires, found)
+    fed = _sources(known, taken, populations, wires, found, pairs)
     maps = {} if example is None else input_maps(known, example)
     layers = []
     for name in known.held:
@@ -175,8 +176,8 @@ def _taken(
 
 def _populations(
     known: Survey, taken: set[str], declared: list[tuple[str, ...]], found: list[Recurrence], wires: Wiring
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the population of each matrix that shares one, and what was guessed."""
+) -> tuple[dict[str, str], list[tuple[str, str]], dict[str, str]]:
+    """Return the population of each matrix that shares one, pairs of input and recurrent weights, and guesses."""
     in_declared = {name for group in declared for name in group}
     by_class: dict[tuple[int, str], list[str]] = {}
     for name in known.known:
@@ -191,10 +192,11 @@ def _populations(
         if len(members) > 1:
             kept.append(members)
     grouped = {name for group in kept for name in group}
+    grouped |= {name for recurrence in found for name in recurrence.cell.inner}
     free = [name for name in known.known if name in taken and name not in grouped and _may_add_up(known, name)]
     pairs, guesses = recurrent_pairs(known, free, wires.fed)
     kept += pairs
-    return {name: "+".join(group) for group in kept if len(group) > 1 for name in group}, guesses
+    return {name: "+".join(group) for group in kept if len(group) > 1 for name in group}, pairs, guesses
 
 
 def _may_add_up(known: Survey, name: str) -> bool:
@@ -222,7 +224,12 @@ def _of_cells(found: list[Recurrence], taken: set[str], in_declared: set[str]) -
 
 
 def _sources(
-    known: Survey, taken: set[str], populations: Mapping[str, str], wires: Wiring, found: list[Recurrence]
+    known: Survey,
+    taken: set[str],
+    populations: Mapping[str, str],
+    wires: Wiring,
+    found: list[Recurrence],
+    pairs: list[tuple[str, str]],
 ) -> dict[str, tuple[str, ...]]:
     """Return whose neurons the columns of matrices are, where it is certain and the numbers agree."""
     fed = dict(wires.fed)
@@ -235,8 +242,7 @@ def _sources(
         # The first matrix on the way back is fed by the neurons; those after it by the one before.
         inner = recurrence.cell.inner
         fed |= dict(zip(inner, ((recurrence.cell.recurrent,), *((name,) for name in inner)), strict=False))
-    for pair in paired_layers(known):
-        fed[pair[1]] = (pair[1],)
+    fed |= {recurrent: (recurrent,) for _, recurrent in (*paired_layers(known), *pairs)}
     certain = {}
     for name, feeders in fed.items():
         if name not in taken or not taken.issuperset(feeders):

@@ -167,4 +167,7 @@ def _are_neurons(module: nn.Module) -> bool:
     """Return whether a module is a library's and has no matrices: spiking neurons, and what passes spikes on."""
     if not any(is_from(module, library) for library in _LIBRARIES):
         return False
-    return not any(p is not None and p.ndim > 1 for _, m in walk(module) for p in m._parameters.values())
+    inner = [m for _, m in walk(module)]
+    no_matrix = {id(m._parameters.get(claim.attribute)) for m in inner for claim in claims(m) if claim.left_out}
+    own = [p for m in inner for p in m._parameters.values() if p is not None]
+    return all(p.ndim < 2 or id(p) in no_matrix for p in own)

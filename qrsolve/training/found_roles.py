@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 from torch import nn
@@ -12,12 +13,19 @@ from qrsolve.training.held import joined, walk
 from qrsolve.training.survey import Survey
 
 
-def found_roles(survey: Survey) -> dict[str, Role]:
+def found_roles(survey: Survey, recurrent: Iterable[str] = ()) -> dict[str, Role]:
     """Return the roles that a model's modules decide, by parameter name.
 
     ``weight_ih_l0`` (and that of the other direction) of a torch layer is an input if nothing before the layer has
     weights; classes say which matrices are recurrent. A module of your own can declare roles as ``afferent_roles``, by
     parameter names within it. Of all else only the user knows what it is.
+
+    Parameters
+    ----------
+    survey : Survey
+        The model.
+    recurrent : iterable of str
+        Matrices through which neurons drive themselves, where it takes more than one class to tell.
 
     Raises
     ------
@@ -25,6 +33,7 @@ def found_roles(survey: Survey) -> dict[str, Role]:
         A module declares the role of something that it does not have, or what is no role.
     """
     roles: dict[str, Role] = {name: survey.facts(name)["role"] for name in survey.known if "role" in survey.facts(name)}
+    roles |= dict.fromkeys(recurrent, "recurrent")
     for _, module in walk(survey.model):
         if isinstance(module, nn.RNNBase):
             inputs = (survey.name_of(module, f"weight_ih_l0{way}") for way in ("", "_reverse"))

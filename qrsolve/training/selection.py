@@ -31,6 +31,7 @@ def selected(survey: Survey, select: Sequence[Selector] | None, exclude: Sequenc
         be projected; names are listed.
     """
     excluded = {name for selector in exclude or () for name in _matched(survey, selector, "exclude")}
+    excluded |= {name for weight in survey.computed if weight.name in excluded for name in weight.tensors}
     if select is None:
         return set(survey.known) - excluded
     by: dict[str, str] = {}

@@ -147,7 +147,7 @@ def _computed(path: str, module: nn.Module, attribute: str) -> Computed | None:
         assert inner is not None
         step = ", ".join(type(m).__name__.lstrip("_") for m in inner._modules.values() if m is not None)
         where = joined(path, f"parametrizations.{attribute}")
-        tensors = tuple(joined(joined(where, p), n) for p, m in walk(inner) for n in m._parameters)
+        tensors = tuple(f"{where}.{joined(at, n)}" for at, m in walk(inner) for n in (*m._parameters, *m._buffers))
         cure = f"call torch.nn.utils.parametrize.remove_parametrizations(module, '{attribute}')"
         return Computed(name, f"parametrization {step}", cure, tensors)
     forms = (
