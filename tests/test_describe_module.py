@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import snntorch as snn
 import torch
-from chips import fan_in_chip
+from chips import fan_in_chip, types_chip
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from qrsolve import ModelError, ShapeError
 from qrsolve.description import Description
 from qrsolve.spec.layout import layout_of, map_sizes
-from qrsolve.training import Projector
-from qrsolve.training.describe import describe_module
+from qrsolve.spec.network import Layer, NetworkSpec
+from qrsolve.training import Projector, attach
+from qrsolve.training.describe import describe_module, describe_with
 
 
 def fact(described: Description, tensor: str) -> dict[str, Any]:
@@ -286,7 +288,7 @@ class TestTorch:
         assert found.names == ("fc.weight",)
         assert found.left_out == {
             "codes": "holds torch.int8; weights are floating-point numbers",
-            "table": "a buffer: no optimizer trains it, and no class says that it is a matrix of connections",
+            "table": "a buffer: no optimizer trains it, and no class says that it has connections",
         }
         with pytest.raises(ModelError) as error:
             describe_module(model, select=["codes"])
@@ -534,6 +536,15 @@ class TestSnnTorch:
         with pytest.raises(ModelError, match=r"^'1\.V' cannot be projected|matches no parameter"):
             describe_module(model, select=["1.V"])
 
+    def test_a_leak_is_no_connection(self) -> None:
+        """Neurons that run all steps at once keep their leak on the diagonal of recurrent weights."""
+        model = snn.LeakyParallel(16, 12, beta=0.9)
+        found = describe_module(model)
+        assert found.names == ("rnn.weight_ih_l0",)
+        assert found.left_out["rnn.weight_hh_l0"].startswith("the leak of its neurons, or what passes inputs on")
+        model = snn.LeakyParallel(16, 12, beta=0.9, weight_hh_enable=True)
+        assert fan_ins(model, describe_module(model)) == {"rnn.weight_ih_l0+rnn.weight_hh_l0": 28}
+
     def test_inner_cells(self) -> None:
         model = Attributes(lstm=snn.SLSTM(16, 12), conv=snn.SConv2dLSTM(2, 3, 3), seq=nn.Linear(12, 2))
         found = describe_module(model)
@@ -625,6 +636,14 @@ class TestOtherLibraries:
         assert groups(found) == [("linear_ih.weight", "linear_hh.weight")]
         assert fact(found, "linear_hh.weight")["role"] == "recurrent"
 
+    def test_lava(self) -> None:
+        layers = {"input_synapse": nn.Conv3d(6, 5, 1, bias=False), "recurrent_synapse": nn.Conv3d(5, 5, 1, bias=False)}
+        block = named("lava.lib.dl.slayer.block.cuba", "Recurrent", **layers)
+        found = describe_module(block)
+        assert groups(found) == [("input_synapse.weight", "recurrent_synapse.weight")]
+        assert fan_ins(block, found) == {"input_synapse.weight+recurrent_synapse.weight": 11}
+        assert fact(found, "recurrent_synapse.weight")["fed_by"] == ("input_synapse.weight+recurrent_synapse.weight",)
+
 
 class Declares(nn.Module):
     afferent_groups: Any = (("a.weight", "b.weight"),)
@@ -648,6 +667,26 @@ class TestDeclared:
         assert str(error.value) == (
             "Wrong.afferent_groups has 'x.weight', which is no parameter of it; there are: a.weight, b.weight, c.weight"
         )
+
+    def test_what_is_declared_goes_before_what_is_found(self) -> None:
+        class Cell(nn.Module):
+            afferent_groups = (("first.weight", "lif.recurrent.weight"),)
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second, self.lif = nn.Linear(6, 5), nn.Linear(5, 5), recurrent(5)
+
+        assert groups(describe_module(Cell())) == [("first.weight", "lif.recurrent.weight")]
+        given = describe_module(Cell(), groups=[("second.weight", "lif.recurrent.weight")])
+        assert groups(given) == [("second.weight", "lif.recurrent.weight")]
+        assert groups(describe_module(Cell(), exclude=["first.weight"])) == []
+
+    def test_groups_that_cannot_be(self) -> None:
+        with pytest.raises(ShapeError, match=r"^group a\.weight\+c\.weight: 'a\.weight' is in a group twice$"):
+            describe_module(Declares(), groups=[("b.weight", "a.weight"), ("a.weight", "c.weight")])
+        model = nn.Sequential(nn.Linear(6, 5), snn.RLeaky(0.9, all_to_all=False))
+        with pytest.raises(ModelError, match=r"^'1\.V' cannot be projected: one number shared by all neurons; "):
+            describe_module(model, groups=[("0.weight", "1.V")])
 
     def test_roles_that_are_given(self) -> None:
         found = describe_module(Declares(), roles={"c.weight": "output"})
@@ -744,12 +783,170 @@ class TestSelection:
             describe_module(model, select=["a.weight", nn.Linear])
         with pytest.raises(ModelError, match=r"^exclude leaves nothing of: a\.weight, b\.weight"):
             describe_module(model, exclude=[":."])
+        with pytest.raises(ModelError, match=r"^select takes nothing of: a\.weight, b\.weight"):
+            describe_module(model, select=[])
         with pytest.raises(ModelError, match=r"^group a\.weight\+e\.weight: exclude takes out part of it$"):
             describe_module(model, groups=[("a.weight", "e.weight")], exclude=["a.weight"])
         with pytest.raises(ModelError, match=r"^group x\+a\.weight: 'x' matches no parameter"):
             describe_module(model, groups=[("x", "a.weight")])
 
 
-def test_a_tensor_input(tmp_path: Any) -> None:
-    assert isinstance(describe_module(nn.Linear(2, 2), example=torch.zeros(1, 2)), Description)
-    assert isinstance(Tensor, type)
+class Chain(nn.Module):
+    """Layers one after the other, under names of their own."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self._modules.values():
+            assert layer is not None
+            x = layer(x)
+        return x
+
+
+class InputsFirst(nn.Module):
+    """A linear layer that stores inputs x outputs."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = n_in, n_out
+        self.weight, self.bias = nn.Parameter(torch.randn(n_in, n_out)), nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+def train(model: nn.Module, x: Tensor, n_steps: int = 12, **options: Any) -> Projector:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    projector = attach(types_chip(5, 2), model, optimizer, **options)
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+        assert projector.check().is_compliant or not projector.stage.is_deployable
+    return projector
+
+
+class TestTraining:
+    @pytest.mark.parametrize("options", [{}, {"compliant": "at_end", "total_steps": 12}])
+    def test_a_layer_stored_the_other_way_trains_the_same(self, options: Any) -> None:
+        torch.manual_seed(0)
+        plain = Chain(a=nn.Linear(9, 7), t=nn.Tanh(), b=nn.Linear(7, 3)).double()
+        other = Chain(a=InputsFirst(9, 7), t=nn.Tanh(), b=InputsFirst(7, 3)).double()
+        for name, parameter in other.named_parameters():
+            own = plain.get_parameter(name).detach()
+            parameter.data = (own.T if own.ndim == 2 else own).clone()
+        x = torch.randn(20, 9, dtype=torch.float64)
+        before = plain.get_parameter("a.weight").detach().clone()
+        projectors = [train(model, x, **options) for model in (plain, other)]
+        for projector in projectors:
+            projector.finalize()
+        for name, parameter in other.named_parameters():
+            own = plain.get_parameter(name)
+            torch.testing.assert_close(parameter.T if own.ndim == 2 else parameter, own)
+        assert int((other.get_parameter("a.weight") != 0).sum(dim=0).max()) <= 5
+        assert not torch.equal(plain.get_parameter("a.weight") != 0, before != 0)
+
+    @pytest.mark.parametrize("n_groups", [1, 2])
+    def test_a_transposed_convolution_trains(self, n_groups: int) -> None:
+        torch.manual_seed(0)
+        model = nn.ConvTranspose1d(4, 6, 3, groups=n_groups)
+        latent_before = model.weight.detach().clone()
+        projector = train(model, torch.randn(5, 4, 8))
+        (latent,) = projector._states[0].latent.values()
+        assert not torch.equal(latent, latent_before), "latent weights follow the optimizer"
+        per_output = model.weight.detach().reshape(n_groups, 4 // n_groups, 6 // n_groups, 3) != 0
+        assert 0 < int(per_output.sum(dim=(1, 3)).max()) <= 5
+        assert projector.finalize()["weight"].certificate.is_compliant
+
+    def test_one_to_one_weights_share_the_budget_and_train(self) -> None:
+        torch.manual_seed(0)
+        cell = snn.RLeaky(0.9, all_to_all=False, V=torch.rand(4) + 0.5, init_hidden=True)
+        model = nn.Sequential(nn.Linear(6, 4), cell)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        projector = attach(fan_in_chip(5), model, optimizer)
+        before = projector._states[0].latent["1.V"].clone()
+        for _ in range(3):
+            cell.reset_mem()
+            optimizer.zero_grad()
+            torch.stack([model(torch.rand(8, 6) * 4) for _ in range(4)]).mean().backward()
+            optimizer.step()
+            both = torch.cat([model[0].weight.detach(), cell.V.detach()[:, None]], dim=1)
+            assert (both != 0).sum(dim=1).tolist() == [5] * 4
+        assert not torch.equal(projector._states[0].latent["1.V"], before)
+        assert cell.recurrent.V is cell.V
+
+
+class TestProjector:
+    def test_what_is_left_out_is_said_once(self) -> None:
+        model = Chain(embed=nn.Embedding(5, 4), fc=nn.Linear(4, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with pytest.warns(
+            UserWarning, match=r"^not projected: 'embed\.weight' \(a table that stays on the host; "
+        ) as said:
+            projector = attach(fan_in_chip(), model, optimizer)
+        assert len(said) == 1
+        assert projector.left_out == {"embed.weight": "a table that stays on the host; kind embedding takes it"}
+        for options in ({"select": ["fc.weight"]}, {"exclude": ["embed.weight"]}, {"network": NETWORK_OF_FC}):
+            attach(fan_in_chip(), model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+    def test_a_network_says_what_is_taken(self, tmp_path: Path) -> None:
+        path = tmp_path / "net.yaml"
+        path.write_text(
+            """schema: 1
+layers:
+  - {tensor: a.weight, population: hidden}
+  - {tensor: b.weight, population: hidden, role: recurrent, fed_by: hidden}
+  - {tensor: up.weight}
+  - {tensor: c.weight, left_out: stays on the host}
+"""
+        )
+        model = Declares()
+        model.up, model.more = nn.ConvTranspose1d(4, 6, 3), nn.Linear(2, 2)
+        projector = Projector(fan_in_chip(4), model, network=path)
+        described = projector.description
+        assert [p.names for p in projector.plan.populations] == [("a.weight", "b.weight"), ("up.weight",)]
+        assert fact(described, "b.weight") == {
+            "kind": "linear",
+            "population": "hidden",
+            "role": "recurrent",
+            "fed_by": ("hidden",),
+        }
+        # What the file does not say, the class does.
+        assert fact(described, "up.weight")["kind"] == "conv_transpose"
+        assert projector.left_out == {
+            "c.weight": "stays on the host",
+            "more.weight": "the network does not name it",
+        }
+        assert int(((model.up.weight != 0).sum(dim=(0, 2))).max()) == 4
+
+    def test_a_network_resolves_what_cannot_be_told(self) -> None:
+        model = Attributes(fc1=nn.Linear(6, 5), fc2=nn.Linear(5, 5), lif1=recurrent(5), lif2=recurrent(5))
+        names = ("fc1.weight", "fc2.weight", "lif1.recurrent.weight", "lif2.recurrent.weight")
+        layers = [Layer(tensor=name, population=name[-20:]) for name in names]
+        found = describe_with(model, NetworkSpec(layers=tuple(layers)))
+        assert [layer.population for layer in found.network.layers] == [name[-20:] for name in found.names]
+
+    def test_networks_that_do_not_fit(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 3))
+        with pytest.raises(ModelError) as error:
+            Projector(fan_in_chip(), model, network=NETWORK_OF_FC)
+        assert str(error.value) == ("'fc.weight' matches no parameter of two or more dimensions; there are: 0.weight")
+        left_out = NetworkSpec(layers=(Layer(tensor="0.weight", left_out="of no use"),))
+        with pytest.raises(ModelError, match=r"^the network leaves out every tensor of the model$"):
+            Projector(fan_in_chip(), model, network=left_out)
+        with pytest.raises(ModelError, match=r"^'network' beside select, exclude, groups or roles; "):
+            Projector(fan_in_chip(), model, network=NETWORK_OF_FC, select=["0.weight"])
+
+    def test_a_layer_that_was_replaced_is_not_certified(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        projector = Projector(fan_in_chip(), model)
+        model[1] = nn.Linear(3, 2)
+        with pytest.raises(ModelError) as error:
+            projector.finalize()
+        assert str(error.value) == "'1.weight': its layer was replaced after the projector was made; make a new one"
+
+
+NETWORK_OF_FC = NetworkSpec(layers=(Layer(tensor="fc.weight"),))

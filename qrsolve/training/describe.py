@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from qrsolve.description import Description
-from qrsolve.errors import ModelError
+from qrsolve.errors import ModelError, ShapeError
 from qrsolve.roles import known_roles
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.network import Layer, NetworkSpec
@@ -17,7 +17,7 @@ from qrsolve.training.found_roles import declared_groups, found_roles
 from qrsolve.training.guesses import folded_norms, recurrent_pairs
 from qrsolve.training.input_maps import input_maps
 from qrsolve.training.recurrent import Recurrence, cells, paired_layers, recurrences
-from qrsolve.training.selection import Selector, selectable, selected, unmatched
+from qrsolve.training.selection import Selector, excluded, require_projectable, selectable, selected, unmatched
 from qrsolve.training.survey import Survey, survey
 
 Groups = Sequence[Sequence[str]]
@@ -64,11 +64,13 @@ def describe_module(
         A selector matches nothing, two match the same parameter, a layer cannot be projected, it cannot be told which
         layer feeds recurrent neurons, or the model refuses the example; names are listed.
     ShapeError
-        A role is unknown, or of something unknown.
+        A role is unknown, or of something unknown; a group names something twice, or matrices of other numbers of
+        neurons.
     """
     known = survey(model)
     declared = [tuple(known.others.get(name, name) for name in group) for group in groups]
-    taken = _taken(known, select, exclude, declared)
+    without = excluded(known, exclude)
+    taken = _taken(known, select, without, declared)
     neurons = cells(known)
     wires = wiring(known, {id(cell.module): cell.recurrent for cell in neurons})
     found = recurrences(known, neurons, wires.drivers)
@@ -90,7 +92,7 @@ def describe_module(
             stated["map"] = maps.get(name)
             layers.append(_layer(known, name, stated))
         elif name in known.claims or (known.has_shape(name) and known.held[name].tensor.ndim >= 2):
-            layers.append(Layer(tensor=name, left_out=_reason(known, name, select, exclude)))
+            layers.append(Layer(tensor=name, left_out=_reason(known, name, select, without)))
     guesses |= {n: c.guess for n, c in known.claims.items() if n in taken and c.guess}
     guesses |= {n: f"{type(known.held[n].module).__name__} {_NO_AXES}" for n in taken if n not in known.claims}
     remarks = [f"'{other}' is '{name}', one tensor, counted once" for other, name in known.others.items()]
@@ -143,50 +145,65 @@ _NO_AXES = "does not say which axis is the neurons'; the first is taken"
 def _taken(
     known: Survey,
     select: Sequence[Selector] | None,
-    exclude: Sequence[Selector] | None,
+    without: set[str],
     declared: list[tuple[str, ...]],
 ) -> set[str]:
     """Return the names that are taken, after checks."""
     names = selectable(known)
-    for group in declared:
-        for name in group:
-            if name not in names:
-                raise ModelError(unmatched(f"group {'+'.join(group)}: '{name}'", names))
-    taken = selected(known, select, exclude)
-    if select is None and exclude is None:
-        taken |= {name for group in declared for name in group}
+    _require_groups(known, names, declared)
+    taken = selected(known, select, without)
+    if select is None:
+        taken |= {name for group in declared for name in group} - without
     if not taken and known.computed and select is None:
         raise ModelError(known.computed[0].said())
+    if not taken and (without or select is not None):
+        option = "exclude leaves" if without else "select takes"
+        raise ModelError(f"{option} nothing of: {', '.join(names)}")
     if not taken:
         raise ModelError(
             "the model has no nn.Linear, nn.Conv or recurrent layer; name its afferent matrices with select=[...]. "
             f"It has: {', '.join(names) or 'no parameter of two or more dimensions'}"
-            if select is None and not exclude
-            else f"exclude leaves nothing of: {', '.join(names)}"
         )
     for name in names:
         if name in taken and not known.has_shape(name):
             raise ModelError(f"'{name}' has no shape yet; run one forward pass before attaching")
     for group in declared:
         if not taken.issuperset(group):
-            option = "select leaves" if select is not None and not exclude else "exclude takes"
+            option = "exclude takes" if without.intersection(group) else "select leaves"
             raise ModelError(f"group {'+'.join(group)}: {option} out part of it")
     return {name for name in taken if select is not None or known.held[name].tensor.is_floating_point()}
+
+
+def _require_groups(known: Survey, names: Sequence[str], declared: list[tuple[str, ...]]) -> None:
+    """Refuse groups that name what is not there, cannot be projected, or is in a group already."""
+    seen: set[str] = set()
+    for group in declared:
+        for name in group:
+            if name not in names:
+                raise ModelError(unmatched(f"group {'+'.join(group)}: '{name}'", names))
+            if name in seen:
+                raise ShapeError(f"group {'+'.join(group)}: '{name}' is in a group twice")
+            require_projectable(known, name)
+            seen.add(name)
 
 
 def _populations(
     known: Survey, taken: set[str], declared: list[tuple[str, ...]], found: list[Recurrence], wires: Wiring
 ) -> tuple[dict[str, str], list[tuple[str, str]], dict[str, str]]:
     """Return the population of each matrix that shares one, pairs of input and recurrent weights, and guesses."""
+    kept = [tuple(group) for group in declared]
     in_declared = {name for group in declared for name in group}
+    for group in declared_groups(known):
+        members = tuple(name for name in group if name in taken and name not in in_declared)
+        kept.append(members)
+        in_declared |= set(members)
     by_class: dict[tuple[int, str], list[str]] = {}
     for name in known.known:
         claim = known.claims[name]
         if claim.population:
             by_class.setdefault((id(known.held[name].module), claim.population), []).append(name)
-    groups = [tuple(names) for names in by_class.values()] + paired_layers(known) + declared_groups(known)
+    groups = [tuple(names) for names in by_class.values()] + paired_layers(known)
     groups += _of_cells(found, taken, in_declared)
-    kept = [tuple(group) for group in declared]
     for group in groups:
         members = tuple(name for name in group if name in taken and name not in in_declared)
         if len(members) > 1:
@@ -263,18 +280,17 @@ def _layer(known: Survey, name: str, stated: dict[str, Any]) -> Layer:
     return layer
 
 
-def _reason(known: Survey, name: str, select: Sequence[Selector] | None, exclude: Sequence[Selector] | None) -> str:
+def _reason(known: Survey, name: str, select: Sequence[Selector] | None, without: set[str]) -> str:
     """Say why a tensor is left out."""
     held, claim, computed = known.held[name], known.claims.get(name), known.of_computed.get(name)
-    if computed is not None:
-        return computed.said()
-    if claim is not None and claim.left_out:
-        return claim.left_out
-    if not held.tensor.is_floating_point():
-        return f"holds {held.tensor.dtype}; weights are floating-point numbers"
-    if not held.is_parameter:
-        return "a buffer: no optimizer trains it, and no class says that it is a matrix of connections"
-    if name in known.known:
-        return "excluded" if exclude else "not selected"
     shown = f"{type(held.module).__name__} does not say that it is a matrix of connections"
-    return f"{shown}; select it by name, or name it in a network file" if select is None else "not selected"
+    reasons = (
+        (name in without, "excluded"),
+        (computed is not None, "" if computed is None else computed.said()),
+        (claim is not None and claim.left_out, "" if claim is None else claim.left_out),
+        (not held.tensor.is_floating_point(), f"holds {held.tensor.dtype}; weights are floating-point numbers"),
+        (not held.is_parameter, "a buffer: no optimizer trains it, and no class says that it has connections"),
+        (select is not None, "not selected"),
+    )
+    first = next((why for holds, why in reasons if holds), "")
+    return first or f"{shown}; select it by name, or name it in a network file"

@@ -18,6 +18,7 @@ SHARED_BY_ALL = (
     "give each neuron a weight of its own"
 )
 _OF_A_MAP = "a weight for each place of a map; each neuron has 1 more source, which fan_in does not count"
+LEAK = "the leak of its neurons, or what passes inputs on one to one; not connections"
 _FIXED = "fixed (a buffer); each neuron has 1 more source, which fan_in does not count"
 
 
@@ -206,6 +207,20 @@ def _snntorch(module: nn.Module) -> tuple[Claim, ...]:
     if weight.numel() != len(weight):
         return (Claim("V", left_out=_OF_A_MAP),)
     return (Claim("V", facts, fed_by=("V",)),)
+
+
+def leaks(module: nn.Module) -> list[Tensor]:
+    """Return the matrices in which snnTorch's parallel neurons keep their leak, on the diagonal."""
+    if not is_from(module, "snntorch", "LeakyParallel", "LeakyKernel"):
+        return []
+    inner = module._modules.get("rnn")
+    own = {} if inner is None else inner._parameters
+    found = [p for name in ("weight_ih_l0", "weight_hh_l0") if (p := own.get(name)) is not None]
+    return [p for p in found if p.device.type != "meta" and _is_diagonal(p)]
+
+
+def _is_diagonal(weight: Tensor) -> bool:
+    return len(weight) == weight.shape[1] and int(weight.count_nonzero()) == int(weight.diagonal().count_nonzero())
 
 
 def _inputs_first(module: nn.Module) -> tuple[Claim, ...]:

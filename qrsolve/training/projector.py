@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -32,6 +33,8 @@ from qrsolve.training.state import PopulationState
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
+_NAMED = 5
+"""Parameters that a warning names."""
 
 
 class Projector:
@@ -188,6 +191,7 @@ class Projector:
             By population; each with its certificate, relative to the last latent weights.
         """
         self._require_open()
+        self._require_own_modules()
         self._recover()
         final = Stage(0.0, is_snapped=True, is_frozen=False)
         projections = {}
@@ -410,6 +414,16 @@ class Projector:
         for i, state in enumerate(self._states):
             state.seed = seed * len(self._states) + i if i and self.method.explores else None
 
+    def _require_own_modules(self) -> None:
+        """Refuse to finalize weights of modules that are in the model no longer."""
+        for name, (module, _) in self._owners.items():
+            try:
+                is_same = owner(self.model, name)[0] is module
+            except KeyError:
+                is_same = False
+            if not is_same:
+                raise ModelError(f"'{name}': its layer was replaced after the projector was made; make a new one")
+
     def _require_open(self) -> None:
         if self._is_final:
             raise QRSolveError("this projector was finalized; make a new one to train on")
@@ -421,7 +435,17 @@ def attach(
     optimizer: Optimizer,
     **options: Any,  # noqa: ANN401
 ) -> Projector:
-    """Make a `Projector` and attach it to an optimizer; ``options`` are those of `Projector`."""
+    """Make a `Projector` and attach it to an optimizer; ``options`` are those of `Projector`.
+
+    Parameters that no class takes for connections are named in a warning, unless ``select`` or ``network`` say what is
+    taken.
+    """
     projector = Projector(spec, model, **options)
     projector.attach(optimizer)
+    if options.get("select") is None and options.get("network") is None:
+        trained = {name for name, _ in model.named_parameters()}
+        said = [f"'{n}' ({why})" for n, why in projector.left_out.items() if n in trained and why != "excluded"]
+        if said:
+            more = f" and {len(said) - _NAMED} others" if len(said) > _NAMED else ""
+            warnings.warn(f"not projected: {'; '.join(said[:_NAMED])}{more}", stacklevel=2)
     return projector

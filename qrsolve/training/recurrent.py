@@ -15,6 +15,8 @@ from qrsolve.training.held import walk
 from qrsolve.training.known_layers import describes_a_weight, is_from
 from qrsolve.training.survey import Survey
 
+_PAIRED = (("spikingjelly", "linear_ih", "linear_hh"), ("lava", "input_synapse", "recurrent_synapse"))
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -97,13 +99,14 @@ def recurrences(survey: Survey, found: list[Cell], before: Mapping[int, tuple[st
 
 
 def paired_layers(survey: Survey) -> list[tuple[str, str]]:
-    """Return input and recurrent weights that one module keeps in two layers: SpikingJelly's recurrent cells."""
+    """Return input and recurrent weights that one module keeps in two layers: SpikingJelly's cells, lava's blocks."""
     pairs = []
     for _, module in walk(survey.model):
-        if is_from(module, "spikingjelly"):
-            names = [survey.name_of(module._modules.get(name), "weight") for name in ("linear_ih", "linear_hh")]
-            if names[0] is not None and names[1] is not None:
-                pairs.append((names[0], names[1]))
+        for library, inputs, recurrent in _PAIRED:
+            if is_from(module, library):
+                names = [survey.name_of(module._modules.get(layer), "weight") for layer in (inputs, recurrent)]
+                if names[0] is not None and names[1] is not None:
+                    pairs.append((names[0], names[1]))
     return pairs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
@@ -14,15 +14,29 @@ from qrsolve.training.survey import Survey
 Selector = str | type[nn.Module]
 
 
-def selected(survey: Survey, select: Sequence[Selector] | None, exclude: Sequence[Selector] | None) -> set[str]:
+def excluded(survey: Survey, exclude: Sequence[Selector] | None) -> set[str]:
+    """Return the names that ``exclude`` picks, with what computed weights among them are computed from.
+
+    Raises
+    ------
+    ModelError
+        A selector matches nothing; names are listed.
+    """
+    names = {name for selector in exclude or () for name in _matched(survey, selector, "exclude")}
+    return names | {name for weight in survey.computed if weight.name in names for name in weight.tensors}
+
+
+def selected(survey: Survey, select: Sequence[Selector] | None, without: Collection[str] = ()) -> set[str]:
     """Return the names that selectors pick; all known ones where nothing is selected.
 
     Parameters
     ----------
     survey : Survey
         The model.
-    select, exclude : sequence of str or module types, or None
+    select : sequence of str or module types, or None
         Parameter names, ``:regex`` over parameter names (searched), or module types.
+    without : collection of str
+        What is excluded.
 
     Raises
     ------
@@ -30,20 +44,18 @@ def selected(survey: Survey, select: Sequence[Selector] | None, exclude: Sequenc
         A selector matches nothing, two of ``select`` match the same parameter, or a parameter that is selected cannot
         be projected; names are listed.
     """
-    excluded = {name for selector in exclude or () for name in _matched(survey, selector, "exclude")}
-    excluded |= {name for weight in survey.computed if weight.name in excluded for name in weight.tensors}
     if select is None:
-        return set(survey.known) - excluded
+        return set(survey.known) - set(without)
     by: dict[str, str] = {}
     for selector in select:
         for name in _matched(survey, selector, "select"):
             if name in by:
                 raise ModelError(f"select: '{name}' is matched twice, by '{by[name]}' and by '{_shown(selector)}'")
             by[name] = _shown(selector)
-    names = set(by) - excluded
+    names = set(by) - set(without)
     for name in by:
         if name in names:
-            _require_projectable(survey, name)
+            require_projectable(survey, name)
     return names
 
 
@@ -94,7 +106,7 @@ def _of_type(survey: Survey, names: Sequence[str], kind: type[nn.Module]) -> lis
     return list(dict.fromkeys(found))
 
 
-def _require_projectable(survey: Survey, name: str) -> None:
+def require_projectable(survey: Survey, name: str) -> None:
     """Refuse what is selected and cannot be written into."""
     computed = survey.of_computed.get(name) or next((w for w in survey.computed if w.name == name), None)
     if computed is not None:

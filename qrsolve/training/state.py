@@ -78,7 +78,8 @@ class PopulationState:
     _only_drifts: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._only_drifts = self.method.only_drifts and len(self.latent) == 1 and not self.population.empty
+        is_plain = all(layout.is_plain for layout in self.population.layouts)
+        self._only_drifts = self.method.only_drifts and len(self.latent) == 1 and is_plain and not self.population.empty
         latent = self.population.matrix(self.latent)
         self.memory = self.method.start(latent, self._fan_in(), self.generator)
         self._set_latent(latent)
@@ -193,9 +194,9 @@ class PopulationState:
         )
 
     def _set_latent(self, matrix: Tensor) -> None:
-        """Write a matrix back; that of a single parameter is a view of it already."""
-        if len(self.latent) > 1:
-            for name, part in self.population.split(matrix).items():
+        """Write a matrix back, unless it is a view of its only parameter."""
+        for name, part in self.population.split(matrix).items():
+            if part.data_ptr() != self.latent[name].data_ptr():
                 self.latent[name].copy_(part)
 
     def _fan_in(self) -> Tensor | None:

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from qrsolve.spec.layout import Layout, layout_of
 from qrsolve.spec.network import Layer
 from qrsolve.training.held import Held, held_tensors, joined, walk
-from qrsolve.training.known_layers import Claim, claims
+from qrsolve.training.known_layers import LEAK, Claim, claims, leaks
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,9 @@ def survey(model: nn.Module) -> Survey:
             # Of a tensor that two modules share, the one that takes it as a matrix decides.
             if name not in found or (found[name].left_out and not claim.left_out):
                 found[name] = claim
+    for _, module in walk(model):
+        for name in (name_of[id(p)] for p in leaks(module)):
+            found[name] = Claim(held[name].attribute, left_out=LEAK)
     return Survey(model, held, others, found, tuple(computed))
 
 
