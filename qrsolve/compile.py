@@ -241,6 +241,9 @@ def compile_plan(
         Shapes alone break a limit; the message has the arithmetic.
     """
     spec = load_spec(spec)
+    for name, shape in shapes.items() if network is None else ():
+        if len(shape) < 2:
+            raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
     layers = {} if network is None else {layer.tensor: layer for layer in network.layers if layer.left_out is None}
     layouts = {name: layout_of(layers.get(name, Layer(tensor=name)), shape) for name, shape in shapes.items()}
     if network is not None:
@@ -250,9 +253,6 @@ def compile_plan(
         groups = [names for names in driven.values() if len(names) > 1]
         roles = {one.tensor: one.role for one in layers.values() if one.role is not None}
     shapes = {name: layout.rows_shape for name, layout in layouts.items()}
-    for name, shape in shapes.items():
-        if len(shape) < 2:
-            raise ShapeError(f"'{name}' has shape {tuple(shape)}; an afferent matrix has two or more dimensions")
     family = spec.weights.family()
     role_of = known_roles(tuple(shapes), roles or {})
     populations, remarks = [], list(spec.remarks())

@@ -268,7 +268,7 @@ def _sources(
         # Flattened maps have several places to a channel.
         is_map = any(known.facts(feeder)["kind"] in ("conv", "conv_transpose") for feeder in feeders)
         if n == sources or (is_map and known.facts(name)["kind"] == "linear" and n and sources % n == 0):
-            certain[name] = tuple(dict.fromkeys(populations.get(feeder, feeder) for feeder in feeders))
+            certain[name] = tuple(populations.get(feeder, feeder) for feeder in feeders)
     return certain
 
 
