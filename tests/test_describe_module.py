@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from qrsolve import ModelError, ShapeError
 from qrsolve.description import Description
 from qrsolve.spec.layout import layout_of, map_sizes
-from qrsolve.spec.network import Layer, NetworkSpec
+from qrsolve.spec.network import Layer, LayerRules, NetworkSpec
 from qrsolve.training import Projector, attach
 from qrsolve.training.describe import describe_module, describe_with
 
@@ -303,6 +303,7 @@ class TestTorch:
             name = f"{len(model) - 1}.weight"
             assert str(error.value) == f"'{name}' has no shape yet; run one forward pass before attaching"
         assert describe_module(model, exclude=[nn.LazyConv2d]).names == ("0.weight",)
+        assert describe_module(nn.Sequential(nn.Linear(2, 3), nn.LazyBatchNorm1d())).names == ("0.weight",)
 
 
 class TestComputed:
@@ -763,6 +764,10 @@ class TestSelection:
         assert describe_module(model, exclude=["a.weight"]).names == everything[1:]
         assert describe_module(model, exclude=[nn.Conv1d, ":p[.]w"]).names == everything[:1]
         assert describe_module(model, select=[":weight"], exclude=[nn.Embedding]).names == everything
+        # A layer that holds its weights in another one.
+        both = Attributes(fc=nn.Linear(6, 5), lif=recurrent(5))
+        assert describe_module(both, select=[snn.RLeaky]).names == ("lif.recurrent.weight",)
+        assert describe_module(both, exclude=[snn.RLeaky]).names == ("fc.weight",)
         left_out = describe_module(model, exclude=["a.weight"]).left_out
         assert left_out["a.weight"] == "excluded"
         assert describe_module(model, select=["a.weight"]).left_out["b.weight"] == "not selected"
@@ -929,11 +934,34 @@ layers:
         found = describe_with(model, NetworkSpec(layers=tuple(layers)))
         assert [layer.population for layer in found.network.layers] == [name[-20:] for name in found.names]
 
-    def test_networks_that_do_not_fit(self) -> None:
+    def test_a_network_names_shared_tensors_and_populations_its_way(self) -> None:
+        """As a description of a state dict does, which has a shared tensor under each of its names."""
+        model = nn.Sequential(nn.Linear(6, 4), snn.RLeaky(0.9, all_to_all=False, V=torch.rand(4)), nn.Linear(4, 2))
+        layers = (
+            Layer(tensor="0.weight", population="hidden"),
+            Layer(tensor="1.recurrent.V", kind="one_to_one", population="hidden"),
+            Layer(tensor="1.V", left_out="the same as 1.recurrent.V"),
+            Layer(tensor="2.weight", rules=LayerRules(fan_in=3)),
+        )
+        for some in (layers, layers[::-1]):
+            found = describe_with(model, NetworkSpec(layers=some))
+            assert found.names == ("0.weight", "1.V", "2.weight")
+            assert fact(found, "1.V")["population"] == "hidden"
+            assert fed_by(found) == {"1.V": ("hidden",), "2.weight": ("hidden",)}
+            assert fact(found, "2.weight")["rules"] == LayerRules(fan_in=3)
+
+    def test_networks_that_do_not_fit(self, tmp_path: Path) -> None:
         model = nn.Sequential(nn.Linear(4, 3))
         with pytest.raises(ModelError) as error:
             Projector(fan_in_chip(), model, network=NETWORK_OF_FC)
         assert str(error.value) == ("'fc.weight' matches no parameter of two or more dimensions; there are: 0.weight")
+        path = tmp_path / "net.yaml"
+        path.write_text("schema: 1\nlayers:\n  - {tensor: 0.weight, kind: conv}\n")
+        with pytest.raises(ShapeError) as error:
+            Projector(fan_in_chip(), model, network=path)
+        assert str(error.value) == (
+            f"{path}:3: layers[0] ('0.weight'): shape (3, 4); kind conv needed 3 to 5 dimensions"
+        )
         left_out = NetworkSpec(layers=(Layer(tensor="0.weight", left_out="of no use"),))
         with pytest.raises(ModelError, match=r"^the network leaves out every tensor of the model$"):
             Projector(fan_in_chip(), model, network=left_out)

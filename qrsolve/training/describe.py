@@ -109,12 +109,17 @@ def describe_with(model: nn.Module, network: NetworkSpec) -> Description:
     ModelError, ShapeError
         The network names what the model does not have, leaves out all of it, or as in `describe_module`.
     """
-    stated = {layer.tensor: layer for layer in network.layers if layer.left_out is None}
     known = survey(model)
+    position: dict[str, int] = {}
     for i, layer in enumerate(network.layers):
-        if layer.tensor not in known.held and layer.tensor not in known.others:
-            at = network.place(("layers", i))
-            raise ModelError(unmatched(at.rstrip(": ") or f"'{layer.tensor}'", selectable(known)))
+        name = known.others.get(layer.tensor, layer.tensor)
+        if name not in known.held:
+            at = network.place(("layers", i)).rstrip(": ") or f"'{layer.tensor}'"
+            raise ModelError(unmatched(at, selectable(known)))
+        # A shared tensor may stand there under all its names; one that leaves it out says nothing of the others.
+        if name not in position or network.layers[position[name]].left_out is not None:
+            position[name] = i
+    stated = {name: network.layers[i] for name, i in position.items() if network.layers[i].left_out is None}
     if not stated:
         raise ModelError("the network leaves out every tensor of the model")
     populations: dict[str, list[str]] = {}
@@ -123,20 +128,22 @@ def describe_with(model: nn.Module, network: NetworkSpec) -> Description:
             populations.setdefault(layer.population, []).append(name)
     roles = {name: layer.role for name, layer in stated.items() if layer.role is not None}
     found = describe_module(model, select=list(stated), groups=list(populations.values()), roles=roles)
-    reasons = network.left_out()
+    called = {"+".join(names): population for population, names in populations.items()}
     layers = []
     for layer in found.network.layers:
         name = layer.tensor
         if name not in stated:
-            reason = reasons.get(name, "the network does not name it")
-            layers.append(Layer(tensor=name, left_out=reason))
+            left_out = network.layers[position[name]].left_out if name in position else "the network does not name it"
+            layers.append(Layer(tensor=name, left_out=left_out))
             continue
+        fields = {field: getattr(layer, field) for field in layer.model_fields_set}
+        if layer.fed_by is not None:
+            fields["fed_by"] = tuple(called.get(source, source) for source in layer.fed_by)
         own = {field: getattr(stated[name], field) for field in stated[name].model_fields_set}
-        merged = {**{field: getattr(layer, field) for field in layer.model_fields_set}, **own}
-        layers.append(Layer(**merged))
-    guesses = {name: text for name, text in found.guesses.items() if not stated[name].model_fields_set - {"tensor"}}
-    merged_network = NetworkSpec(layers=tuple(layers), signs=network.signs)
-    return Description(merged_network, guesses, found.remarks)
+        layers.append(Layer(**{**fields, **own, "tensor": name}))
+        layout_of(layers[-1], tuple(known.held[name].tensor.shape), network.place(("layers", position[name])))
+    guesses = {name: text for name, text in found.guesses.items() if stated[name].model_fields_set == {"tensor"}}
+    return Description(NetworkSpec(layers=tuple(layers), signs=network.signs), guesses, found.remarks)
 
 
 _NO_AXES = "does not say which axis is the neurons'; the first is taken"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from torch import nn
 
 from qrsolve.errors import ModelError
-from qrsolve.training.held import joined, walk
+from qrsolve.training.held import walk
 from qrsolve.training.survey import Survey
 
 Selector = str | type[nn.Module]
@@ -95,14 +95,18 @@ def _matched(survey: Survey, selector: Selector, option: str) -> list[str]:
 
 
 def _of_type(survey: Survey, names: Sequence[str], kind: type[nn.Module]) -> list[str]:
-    """Return the matrices of modules of a type: those that are known, and all where none of a module's is."""
+    """Return the matrices of modules of a type: known ones before others, their own before those of modules inside."""
     found = []
     for path, module in walk(survey.model):
         if isinstance(module, kind):
             own = [survey.name_of(module, attribute) for attribute in module._parameters]
             direct = [name for name in own if name is not None and name in names]
+            computed = [w.name for w in survey.computed if w.name.rpartition(".")[0] == path]
+            if not direct and not computed:
+                inside = [survey.name_of(m, attribute) for _, m in walk(module) for attribute in m._parameters]
+                direct = [name for name in inside if name is not None and name in names]
             found += [name for name in direct if name in survey.known] or direct
-            found += [w.name for w in survey.computed if w.name.startswith(joined(path, "")) and w.name not in found]
+            found += computed
     return list(dict.fromkeys(found))
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from qrsolve.spec.layout import Layout, layout_of
 from qrsolve.spec.network import Layer
@@ -92,7 +92,7 @@ class Survey:
 
     def has_shape(self, name: str) -> bool:
         """Return whether a tensor has a shape already; a lazy layer's has none before its first pass."""
-        return not isinstance(self.held[name].tensor, UninitializedParameter)
+        return not is_lazy(self.held[name].tensor)
 
     def layout(self, name: str) -> Layout:
         """Return the layout of a tensor."""
