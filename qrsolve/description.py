@@ -60,6 +60,16 @@ class Description:
     remarks: tuple[str, ...] = ()
     is_stated: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors that are afferent matrices."""
+        return tuple(layer.tensor for layer in self.network.layers if layer.left_out is None)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The tensors that are no afferent matrices here, each with its reason."""
+        return self.network.left_out()
+
     def compiled(self, chip: HardwareSpec | str | PathLike[str]) -> Plan:
         """Compile a chip for the network; what was guessed, and matters to the chip, is not decided."""
         spec = load_spec(chip)

@@ -19,7 +19,7 @@ from qrsolve.provenance import provenance
 from qrsolve.spec import HardwareSpec, load_spec, with_values
 from qrsolve.training.cifar10 import load_cifar10
 from qrsolve.training.data import DataSet, load_digits, load_mnist
-from qrsolve.training.groups import find_afferents
+from qrsolve.training.describe import describe_module
 from qrsolve.training.methods import METHODS, Method
 from qrsolve.training.networks import NETWORKS, Network
 from qrsolve.training.run import Advance, Recipe, Training, train
@@ -122,10 +122,10 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
         raise QRSolveError(f"--compliant is '{options.compliant}'; needed always or at_end")
     with torch.device("meta"):
         blank = make_model()
-    afferents = find_afferents(blank)
-    shapes = {name: tuple(blank.get_parameter(name).shape) for name in afferents.names}
+    description = describe_module(blank)
+    shapes = {name: tuple(blank.get_parameter(name).shape) for name in description.names}
     # A chip that cannot hold the network is told before the training.
-    compile_plan(spec, shapes, afferents.groups, afferents.roles)
+    compile_plan(spec, shapes, network=description.network)
     recipe = Recipe(
         epochs=_EPOCHS[options.data] if options.epochs is None else options.epochs,
         batch_size=_BATCH[options.data],

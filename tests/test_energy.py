@@ -17,7 +17,7 @@ from qrsolve.check import check
 from qrsolve.cli import main
 from qrsolve.compile import compile_plan
 from qrsolve.energy import Energy, dense_energy, synapse_bits, with_activity
-from qrsolve.training.groups import find_afferents
+from qrsolve.training.describe import describe_module
 
 
 def chip(weights: dict[str, Any], limits: list[dict[str, Any]]) -> HardwareSpec:
@@ -33,9 +33,9 @@ def two_values(**fan_in: Any) -> HardwareSpec:
 
 
 def measured(spec: HardwareSpec, model: nn.Module, batches: list[Tensor]) -> Energy:
-    afferents = find_afferents(model)
-    weights = {name: model.get_parameter(name).detach() for name in afferents.names}
-    plan = compile_plan(spec, {n: tuple(w.shape) for n, w in weights.items()}, afferents.groups)
+    description = describe_module(model)
+    weights = {name: model.get_parameter(name).detach() for name in description.names}
+    plan = compile_plan(spec, {n: tuple(w.shape) for n, w in weights.items()}, network=description.network)
     return with_activity(check(plan, weights).energy, model, batches)
 
 

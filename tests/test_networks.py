@@ -82,7 +82,7 @@ def test_every_forward_pass_is_deployable_and_a_step_moves_the_weights(network: 
     run_epochs(model, data, recipe, attach_watched, "", None)
     accuracy_of(model, data)
     (watcher,), (projector,) = watchers, projectors
-    assert projector.left_out == ()
+    assert set(projector.left_out) <= {"recurrent.delays"}
     assert watcher.n_passes == 3
     assert 0 < watcher.worst <= FAN_IN
     assert projector.check().is_compliant

@@ -356,7 +356,7 @@ def test_selection_errors_list_the_names() -> None:
         Projector(spec, model, select=[":("])
     assert Projector(spec, small_model(), select=[nn.Linear]).plan.names == ("0.weight", "2.weight")
     one = Projector(spec, small_model(), select=[":^2"])
-    assert (one.plan.names, one.left_out) == (("2.weight",), ("0.weight",))
+    assert (one.plan.names, one.left_out) == (("2.weight",), {"0.weight": "not selected"})
     with pytest.raises(ModelError, match=r"no nn\.Linear"):
         Projector(spec, nn.Sequential(nn.ReLU()))
 

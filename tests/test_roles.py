@@ -32,7 +32,7 @@ from qrsolve.problem import ChoiceProblem
 from qrsolve.region import Region
 from qrsolve.solution import Solution
 from qrsolve.training import METHODS
-from qrsolve.training.groups import find_afferents
+from qrsolve.training.describe import describe_module
 
 ROLES = {"w_in": "input", "w_rec": "recurrent"}
 REACH = {"kind": "reach", "neurons": 2, "of": "input"}
@@ -366,32 +366,37 @@ class Recurrent(nn.Module):
         return answer
 
 
+def roles_of(model: nn.Module, **options: Any) -> dict[str, str]:
+    layers = describe_module(model, **options).network.layers
+    return {layer.tensor: layer.role for layer in layers if layer.role is not None}
+
+
 class TestTraining:
     def test_roles_that_are_certain(self) -> None:
-        assert find_afferents(Recurrent()).roles == {"rnn.weight_ih_l0": "input", "rnn.weight_hh_l0": "recurrent"}
+        assert roles_of(Recurrent()) == {"rnn.weight_ih_l0": "input", "rnn.weight_hh_l0": "recurrent"}
         deep = nn.GRU(3, 4, num_layers=2, bidirectional=True)
-        assert find_afferents(deep).roles == {
+        assert roles_of(deep) == {
             "weight_ih_l0": "input",
             "weight_ih_l0_reverse": "input",
             **{f"weight_hh_l{i}{way}": "recurrent" for i in (0, 1) for way in ("", "_reverse")},
         }
         behind = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 5))
-        assert find_afferents(behind).roles == {"1.weight_hh_l0": "recurrent"}
-        assert find_afferents(nn.RNNCell(3, 4)).roles == {"weight_hh": "recurrent"}
-        assert find_afferents(behind, select=["0.weight"]).roles == {}
+        assert roles_of(behind) == {"1.weight_hh_l0": "recurrent"}
+        assert roles_of(nn.RNNCell(3, 4)) == {"weight_hh": "recurrent"}
+        assert roles_of(behind, select=["0.weight"]) == {}
 
     def test_a_module_declares_what_its_matrices_are(self) -> None:
         class Declared(Recurrent):
             afferent_roles = {"out.weight": "output"}  # noqa: RUF012
 
-        found = find_afferents(nn.Sequential(Declared())).roles
+        found = roles_of(nn.Sequential(Declared()))
         assert found == {"0.rnn.weight_ih_l0": "input", "0.rnn.weight_hh_l0": "recurrent", "0.out.weight": "output"}
         Declared.afferent_roles = {"out.bias": "output"}
         with pytest.raises(ModelError, match=r"Declared.afferent_roles has 'out.bias', which is no parameter of it; "):
-            find_afferents(Declared())
+            describe_module(Declared())
         Declared.afferent_roles = {"out.weight": "outputs"}
         with pytest.raises(ModelError, match=r"'outputs' for 'out\.weight'; needed input"):
-            find_afferents(Declared())
+            describe_module(Declared())
 
     @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
     @pytest.mark.parametrize("weights", ["types", "grid"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -14,21 +15,27 @@ from torch.utils.hooks import RemovableHandle
 
 from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
-from qrsolve.compile import Plan, compile_plan
+from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, QRSolveError
 from qrsolve.options import IntArray
 from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
+from qrsolve.spec.load_network import load_network
+from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.centring import Centring
+from qrsolve.training.describe import describe_module, describe_with
 from qrsolve.training.exchange import Exchange, is_within_step
-from qrsolve.training.groups import Selector, find_afferents
+from qrsolve.training.held import owner
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
+from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
+_NAMED = 5
+"""Parameters that a warning names."""
 
 
 class Projector:
@@ -43,13 +50,17 @@ class Projector:
     spec : HardwareSpec, str or path
         The chip, its bundled name, or its file.
     model : nn.Module
-        Any model; its afferent matrices are found (`qrsolve.training.groups`) or selected.
+        Any model; its afferent matrices are found (`describe_module`) or selected.
     select : sequence of str or module types, or None
         Parameter names, ``:regex``, or module types; ``None`` takes all known layers.
+    exclude : sequence of str or module types, or None
+        What is left out of these.
     groups : sequence of sequences of str
         Parameters that share a population, beside those that are found.
     roles : mapping of str to str, or None
         What parameters are, as in `compile_plan`, beside those that are certain.
+    network : NetworkSpec, path or None
+        A network, or its file, instead of these four: what it names is taken, as it says.
     method : Method or None
         How latent weights move; `StraightThrough` by default.
     compliant : {"always", "at_end"}
@@ -73,7 +84,7 @@ class Projector:
     Raises
     ------
     SpecError, ModelError, ShapeError, InfeasibleError, NoSolverError
-        As in `load_spec`, `find_afferents` and `compile_plan`.
+        As in `load_spec`, `load_network`, `describe_module` and `compile_plan`.
 
     Notes
     -----
@@ -86,8 +97,10 @@ class Projector:
         model: nn.Module,
         *,
         select: Sequence[Selector] | None = None,
+        exclude: Sequence[Selector] | None = None,
         groups: Sequence[Sequence[str]] = (),
         roles: Mapping[str, str] | None = None,
+        network: NetworkSpec | str | PathLike[str] | None = None,
         method: Method | None = None,
         compliant: Compliant = "always",
         total_steps: int | None = None,
@@ -97,14 +110,19 @@ class Projector:
         seed: int = 0,
     ) -> None:
         spec = spec if isinstance(spec, HardwareSpec) else load_spec(spec)
-        afferents = find_afferents(model, select, groups)
-        weights = {name: model.get_parameter(name) for name in afferents.names}
+        if network is None:
+            description = describe_module(model, select=select, exclude=exclude, groups=groups, roles=roles)
+        elif select is not None or exclude is not None or groups or roles:
+            raise ModelError("'network' beside select, exclude, groups or roles; the network says all of these")
+        else:
+            description = describe_with(model, load_network(network))
         self.model = model
-        shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
-        self._whole = compile_plan(spec, shapes, afferents.groups, {**afferents.roles, **(roles or {})})
+        self._owners = {name: owner(model, name) for name in description.names}
+        weights = {name: self._parameter(name) for name in description.names}
+        self._whole = description.compiled(spec)
         self.plan: Plan = allotted(self._whole, weights)
-        self.left_out = afferents.left_out
-        self._owners = {name: _owner(model, name) for name in afferents.names}
+        self.description = description
+        self.left_out: Mapping[str, str] = description.left_out
         self.method = StraightThrough() if method is None else method
         self.schedule = Schedule(compliant, total_steps) if schedule is None else schedule
         self.n_steps = 0
@@ -173,6 +191,7 @@ class Projector:
             By population; each with its certificate, relative to the last latent weights.
         """
         self._require_open()
+        self._require_own_modules()
         self._recover()
         final = Stage(0.0, is_snapped=True, is_frozen=False)
         projections = {}
@@ -395,6 +414,16 @@ class Projector:
         for i, state in enumerate(self._states):
             state.seed = seed * len(self._states) + i if i and self.method.explores else None
 
+    def _require_own_modules(self) -> None:
+        """Refuse to finalize weights of modules that are in the model no longer."""
+        for name, (module, _) in self._owners.items():
+            try:
+                is_same = owner(self.model, name)[0] is module
+            except KeyError:
+                is_same = False
+            if not is_same:
+                raise ModelError(f"'{name}': its layer was replaced after the projector was made; make a new one")
+
     def _require_open(self) -> None:
         if self._is_final:
             raise QRSolveError("this projector was finalized; make a new one to train on")
@@ -405,19 +434,23 @@ def _saved(capacity: int | IntArray | Tensor) -> int | Tensor:
     return capacity if isinstance(capacity, int) else torch.as_tensor(capacity)
 
 
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the module that has a parameter, and how it calls it; to look it up in every step takes long."""
-    path, _, attribute = name.rpartition(".")
-    return model.get_submodule(path), attribute
-
-
 def attach(
     spec: HardwareSpec | str | PathLike[str],
     model: nn.Module,
     optimizer: Optimizer,
     **options: Any,  # noqa: ANN401
 ) -> Projector:
-    """Make a `Projector` and attach it to an optimizer; ``options`` are those of `Projector`."""
+    """Make a `Projector` and attach it to an optimizer; ``options`` are those of `Projector`.
+
+    Parameters that no class takes for connections are named in a warning, unless ``select`` or ``network`` say what is
+    taken.
+    """
     projector = Projector(spec, model, **options)
     projector.attach(optimizer)
+    if options.get("select") is None and options.get("network") is None:
+        trained = {name for name, _ in model.named_parameters()}
+        said = [f"'{n}' ({why})" for n, why in projector.left_out.items() if n in trained and why != "excluded"]
+        if said:
+            more = f" and {len(said) - _NAMED} others" if len(said) > _NAMED else ""
+            warnings.warn(f"not projected: {'; '.join(said[:_NAMED])}{more}", stacklevel=2)
     return projector

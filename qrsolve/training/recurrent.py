@@ -1,4 +1,4 @@
-"""Recurrent layers that keep a population's weights in several places: snnTorch, Norse, and those that declare it.
+"""Recurrent neurons whose weights a library keeps in several places: snnTorch, sinabs, Rockpool, SpikingJelly.
 
 None of these libraries is imported: their classes are known by the modules that they come from.
 """
@@ -6,21 +6,38 @@ None of these libraries is imported: their classes are known by the modules that
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
-_SNNTORCH = ("RLeaky", "RSynaptic")
-_NORSE = ("input_weights", "recurrent_weights")
-# What may stand between a layer and the neurons that it feeds.
-_PASSING = (
-    nn.Identity,
-    nn.Flatten,
-    nn.Unflatten,
-    nn.modules.dropout._DropoutNd,
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.pooling._AvgPoolNd,
-)
+from qrsolve.training.held import walk
+from qrsolve.training.known_layers import describes_a_weight, is_from
+from qrsolve.training.survey import Survey
+
+_PAIRED = (("spikingjelly", "linear_ih", "linear_hh"), ("lava", "input_synapse", "recurrent_synapse"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Neurons that hold their recurrent weights, and are driven by another layer too.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The neurons.
+    recurrent : str
+        The matrix through which they drive themselves.
+    inner : tuple of str
+        All matrices on the way there, in order; the recurrent one is the last.
+    kind : str
+        The kind of layer that may drive them: linear or conv.
+    """
+
+    module: nn.Module
+    recurrent: str
+    inner: tuple[str, ...]
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -29,78 +46,92 @@ class Recurrence:
 
     Parameters
     ----------
-    recurrent : str
-        Parameter name.
+    cell : Cell
+        The neurons.
     inputs : tuple of str
         Parameter names: one if it is certain, none if there is no input matrix, several if it cannot be told.
     """
 
-    recurrent: str
+    cell: Cell
     inputs: tuple[str, ...]
 
 
-def norse_matrices(module: nn.Module) -> tuple[str, ...]:
-    """Return the attributes of a Norse recurrent layer or cell that are weights; empty for other modules."""
-    if not any(t.__module__.partition(".")[0] == "norse" for t in type(module).__mro__):
-        return ()
-    found = tuple(name for name in _NORSE if name in module._parameters)
-    return found if "recurrent_weights" in found else ()
-
-
-def declared_groups(module: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """Return the groups that a module declares as ``afferent_groups``: parameter names within the module."""
-    return tuple(tuple(group) for group in getattr(module, "afferent_groups", ()))
-
-
-def snntorch_recurrences(model: nn.Module) -> list[Recurrence]:
-    """Find the input weights of snnTorch's recurrent neurons, which themselves hold only the recurrent ones.
-
-    The input of an ``RLeaky`` or ``RSynaptic`` is the layer before it where both stand in one ``nn.Sequential``.
-    Elsewhere the order of attributes proves nothing: there it is the model's only layer of the same type with as many
-    neurons that feeds no other recurrent neurons.
-    """
-    paths = {id(module): path for path, module in model.named_modules()}
-    # Neurons with one-to-one recurrence have a number each, and no matrix.
-    cells = [m for m in model.modules() if _is_snntorch(m) and isinstance(m.recurrent, nn.Linear | nn.Conv2d)]
-    before = _inputs_in_sequence(model)
-    taken = {id(layer) for layers in before.values() for layer in layers} | {id(cell.recurrent) for cell in cells}
-    candidates: list[tuple[nn.Module, list[nn.Module]]] = []
-    for cell in cells:
-        inner = cell.recurrent
-        assert isinstance(inner, nn.Linear | nn.Conv2d)
-        kind = nn.Linear if isinstance(inner, nn.Linear) else nn.Conv2d
-        elsewhere: list[nn.Module] = [
-            layer
-            for layer in model.modules()
-            if isinstance(layer, kind) and id(layer) not in taken and len(layer.weight) == len(inner.weight)
-        ]
-        candidates.append((inner, before.get(id(cell), elsewhere)))
-    wanted_by = Counter(id(layers[0]) for _, layers in candidates if len(layers) == 1)
+def cells(survey: Survey) -> list[Cell]:
+    """Find the neurons that hold recurrent weights."""
     found = []
-    for inner, layers in candidates:
-        inputs = tuple(f"{paths[id(layer)]}.weight" for layer in layers)
-        # One input that two recurrences could claim is as uncertain as two inputs.
-        shared = len(inputs) == 1 and wanted_by[id(layers[0])] > 1
-        found.append(Recurrence(f"{paths[id(inner)]}.weight", inputs * 2 if shared else inputs))
+    for _, module in walk(survey.model):
+        names = [name for name in _recurrent_names(survey, module) if name is not None]
+        if names:
+            last = names[-1]
+            is_map = survey.facts(last)["kind"] == "conv" or survey.held[last].tensor.ndim > 2
+            found.append(Cell(module, last, tuple(names), "conv" if is_map else "linear"))
     return found
 
 
-def _inputs_in_sequence(model: nn.Module) -> dict[int, list[nn.Module]]:
-    """Return, for each recurrent cell that something precedes in an ``nn.Sequential``, the layer that feeds it."""
-    found: dict[int, list[nn.Module]] = {}
-    for parent in model.modules():
-        if not isinstance(parent, nn.Sequential):
-            continue
-        feeding: list[nn.Module] = []
-        for i, child in enumerate(parent):
-            if _is_snntorch(child) and i:
-                found[id(child)] = feeding
-            if isinstance(child, nn.Linear | nn.Conv2d):
-                feeding = [child]
-            elif not isinstance(child, _PASSING):
-                feeding = []
-    return found
+def recurrences(survey: Survey, found: list[Cell], before: Mapping[int, tuple[str, ...]]) -> list[Recurrence]:
+    """Find the input weights of recurrent neurons.
+
+    The input is the layer before them where both stand in one sequence. Elsewhere the order of attributes proves
+    nothing: there it is the model's only layer of the same kind with as many neurons that feeds no other recurrent
+    neurons.
+
+    Parameters
+    ----------
+    survey : Survey
+        The model.
+    found : list of Cell
+        Its recurrent neurons.
+    before : mapping of int to tuple of str
+        By ``id`` of a cell's module, what drives it where a sequence tells.
+    """
+    taken = {name for names in before.values() for name in names} | {name for cell in found for name in cell.inner}
+    wanted: list[tuple[str, ...]] = []
+    for cell in found:
+        n = survey.n_neurons(cell.recurrent)
+        elsewhere = tuple(name for name in _layers(survey, cell.kind) if name not in taken and _fits(survey, name, n))
+        wanted.append(before.get(id(cell.module), elsewhere))
+    claimed = Counter(names[0] for names in wanted if len(names) == 1)
+    # One input that two recurrences could claim is as uncertain as two inputs.
+    return [
+        Recurrence(cell, names * 2 if len(names) == 1 and claimed[names[0]] > 1 else names)
+        for cell, names in zip(found, wanted, strict=True)
+    ]
 
 
-def _is_snntorch(module: nn.Module) -> bool:
-    return any(t.__name__ in _SNNTORCH and t.__module__.startswith("snntorch.") for t in type(module).__mro__)
+def paired_layers(survey: Survey) -> list[tuple[str, str]]:
+    """Return input and recurrent weights that one module keeps in two layers: SpikingJelly's cells, lava's blocks."""
+    pairs = []
+    for _, module in walk(survey.model):
+        for library, inputs, recurrent in _PAIRED:
+            if is_from(module, library):
+                names = [survey.name_of(module._modules.get(layer), "weight") for layer in (inputs, recurrent)]
+                if names[0] is not None and names[1] is not None:
+                    pairs.append((names[0], names[1]))
+    return pairs
+
+
+def _recurrent_names(survey: Survey, module: nn.Module) -> list[str | None]:
+    """Return the matrices through which neurons drive themselves; empty for modules that are no such neurons."""
+    if is_from(module, "snntorch", "RLeaky", "RSynaptic"):
+        inner = module._modules.get("recurrent")
+        if isinstance(inner, nn.Linear | nn.Conv2d):
+            return [survey.name_of(inner, "weight")]
+        weight = survey.name_of(module, "V")
+        return [weight] if weight in survey.known else []
+    if is_from(module, "sinabs") and module._modules.get("rec_connect") is not None:
+        inner = module._modules["rec_connect"]
+        assert inner is not None
+        return [survey.name_of(m, "weight") for _, m in walk(inner) if describes_a_weight(m)]
+    if is_from(module, "rockpool"):
+        return [survey.name_of(module, "w_rec")]
+    return []
+
+
+def _layers(survey: Survey, kind: str) -> list[str]:
+    """Return the matrices that are a layer each, and of a kind."""
+    facts = {name: survey.facts(name) for name in survey.known if not survey.claims[name].population}
+    return [name for name, own in facts.items() if own["kind"] == kind and "role" not in own]
+
+
+def _fits(survey: Survey, name: str, n_neurons: int) -> bool:
+    return survey.has_shape(name) and survey.n_neurons(name) == n_neurons

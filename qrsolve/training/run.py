@@ -17,7 +17,7 @@ from qrsolve.energy import Energy, dense_energy, with_activity
 from qrsolve.project import Projection
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.data import DataSet
-from qrsolve.training.groups import find_afferents
+from qrsolve.training.describe import describe_module
 from qrsolve.training.methods import Method
 from qrsolve.training.projector import Projector
 from qrsolve.training.schedule import Compliant, Schedule
@@ -211,7 +211,7 @@ def keep_norm(model: nn.Module, spec: HardwareSpec) -> None:
     fan_in = [limit.capacity for limit in spec.limits if limit.kind == "fan_in"]
     if not fan_in:
         return
-    for name in find_afferents(model).names:
+    for name in describe_module(model).names:
         weight = model.get_parameter(name)
         rows = weight.reshape(len(weight), -1)
         kept = torch.topk(rows.abs(), min(fan_in[0], rows.shape[1]), dim=1).values
