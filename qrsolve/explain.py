@@ -290,7 +290,10 @@ def _typical(family: AlphabetFamily) -> Tensor:
 
 def _typical_targets(family: AlphabetFamily | None, parameters: Tensor | None, n_columns: int) -> Tensor:
     """Return targets all over the range of the values: some solvers look whether costs are convex there."""
-    reach = 1.0 if family is None or parameters is None else float((family.counts @ parameters[0]).abs().max())
+    if family is None or parameters is None or len(parameters) == 0:
+        reach = 1.0
+    else:
+        reach = float((family.counts @ parameters[0]).abs().max())
     return torch.linspace(-1.25 * reach, 1.25 * reach, n_columns)
 
 
