@@ -345,7 +345,7 @@ def _values_row(usage: Usage) -> LimitRow:
 def _listed(usage: Usage) -> str:
     """List the values where they are few."""
     values = usage.named_values()
-    if not values or any(len(numbers) > 1 for numbers in values.values()):
+    if not values or any(len(numbers) != 1 for numbers in values.values()):
         return ""
     listed = [f"{name} = {numbers[0]:.6g}" for name, numbers in values.items()]
     return f" ({', '.join(listed[:8])}{', ...' if len(listed) > 8 else ''})"

@@ -10,6 +10,7 @@ from torch import Tensor
 from qrsolve import HardwareSpec, InfeasibleError, ModelError, ShapeError, compile_plan, load_spec, project
 from qrsolve.check import LimitRow, Report, check
 from qrsolve.compile import Plan
+from qrsolve.explain import explain
 
 
 def plan_of(spec: HardwareSpec | str, weights: dict[str, Tensor], groups: tuple[tuple[str, ...], ...] = ()) -> Plan:
@@ -299,3 +300,34 @@ def test_the_report_as_json_values() -> None:
     assert set(content["layers"]["hidden"]) == {"compliant", "tensors", "limits", "values", "values_from"}
     assert content["layers"]["hidden"]["tensors"] == {"hidden": "20 neurons x 40 sources"}
     assert [r["kind"] for r in content["layers"]["hidden"]["limits"]] == ["fan_in", "values"]
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 4), (4, 0), (0, 0), (1, 1), (1, 4), (4, 1), (0, 2, 3, 3), (2, 0, 3, 3), (2, 2, 0, 3)]
+)
+def test_every_kind_takes_every_shape(shape: tuple[int, ...]) -> None:
+    types = [{"name": "a", "sign": "positive"}, {"name": "b", "sign": "negative"}]
+    neuron = {"kind": "free", "scope": "neuron"}
+    kinds: list[dict[str, object]] = [
+        {"kind": "real"},
+        {"kind": "axon_types", "n_types": 2, "bits": 4},
+        {"kind": "grid", "bits": 3, "scale": neuron},
+        {"kind": "grid", "bits": 3, "sign": "per_source"},
+        {"kind": "codebook", "n_values": 3, "zero": True, "scope": "neuron", "bits": 4},
+        {"kind": "synapse_types", "types": types, "composition": {"max_synapses": 2}},
+        {"kind": "base_mask", "n_bases": 2},
+    ]
+    limits: list[dict[str, object]] = [
+        {"kind": "fan_in", "max": 2},
+        {"kind": "synapses", "max": 100, "zeros": "stored"},
+        {"kind": "synapse_memory", "max": 10**6, "zeros": "free", "packing": "blocks"},
+    ]
+    for weights in kinds:
+        spec = chip(weights, *limits)
+        generator = torch.Generator().manual_seed(0)
+        projection = project(spec, {"w": torch.randn(shape, generator=generator, dtype=torch.float64)})["w"]
+        report = checked(spec, projection.weights)
+        assert report.is_compliant, (weights, report.violations)
+        assert report.to_dict()["compliant"] is True
+        assert projection.to_dict()["rows"] == shape[0]
+        assert explain(spec, {"w": shape}).to_dict()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from qrsolve import HardwareSpec, InfeasibleError, ShapeError, Status, compile_plan, load_spec, project
+from qrsolve import HardwareSpec, InfeasibleError, NoSolverError, ShapeError, Status, compile_plan, load_spec, project
 from qrsolve.certify import certify
 from qrsolve.check import check
 from qrsolve.explain import explain
@@ -303,3 +303,54 @@ def test_empty_layers_are_ordinary(shape: tuple[int, int]) -> None:
         projection = project(plan, {"w": torch.ones(shape)})["w"]
         assert not projection.weights["w"].any()
         assert check(plan, projection.weights).is_compliant
+
+
+def test_a_total_on_the_safe_side_is_no_proof_that_nothing_fits() -> None:
+    """No weight can be left out, and one of each two is 0, which is +1 and -1: the least, by enumeration, fits."""
+    signs = {"kind": "grid", "bits": 1, "zero": False, "scale": {"kind": "fixed", "value": 1.0}}
+    signs["composition"] = {"max_synapses": 2}
+    options = [(-2, 2), (-1, 1), (0, 2), (1, 1), (2, 2)]
+    found, refused, undecided = 0, 0, 0
+    for seed in range(24):
+        generator = torch.Generator().manual_seed(seed)
+
+        def drawn(*choices: int, generator: torch.Generator = generator) -> int:
+            return choices[int(torch.randint(len(choices), (1,), generator=generator))]
+
+        memory = {"kind": "synapse_memory", "scope": "layer", "zeros": "free", "packing": "blocks"}
+        memory |= {"synapse_bits": drawn(1, 2), "index_bits": drawn(0, 1), "header_bits": drawn(0, 2)}
+        memory |= {"block_synapses": drawn(2, 3), "word_bits": drawn(2, 4, 8), "max": drawn(*range(8, 40))}
+        spec = HardwareSpec.model_validate(
+            {
+                "schema": 1,
+                "name": "chip",
+                "title": "Chip",
+                "weights": signs,
+                "limits": [{"kind": "n_of_m", "n": 1, "m": 2}, memory],
+            }
+        )
+        limit = spec.limits[1]
+        w = torch.randn(2, 2, generator=generator, dtype=torch.float64)
+        best = float("inf")
+        for chosen in product(options, repeat=4):
+            value, use = torch.tensor(chosen).T.reshape(2, 2, 2)
+            if int((value != 0).sum(dim=1).max()) <= 1:
+                bits = limit.packed_usage(LayerShape(((2, 2),), 1, 2, 1), [use])
+                assert bits is not None
+                if bits <= limit.capacity:
+                    best = min(best, float((w - value).square().sum()))
+        try:
+            plan = compile_plan(spec, {"w": (2, 2)})
+            projection = project(plan, {"w": w})["w"]
+        except InfeasibleError:
+            assert best == float("inf")
+            refused += 1
+        except NoSolverError:
+            undecided += 1  # what was found takes too many bits; whether others fit is not known
+        else:
+            assert check(plan, projection.weights).is_compliant
+            assert projection.certificate.bound - 1e-9 <= best <= projection.certificate.objective + 1e-9
+            found += 1
+    assert found > 8
+    assert refused > 3
+    assert undecided < 3
