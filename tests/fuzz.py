@@ -33,18 +33,61 @@ class Pairs(list[tuple[Any, Any]]):
 
 
 JUNK: tuple[Any, ...] = (
-    *(Raw(t) for t in (".nan", ".inf", "-.inf", "1e400", "-1e400", "1e308", "5e-324", "1e-400", "0x1F", "0o17", "0b11")),
+    *(
+        Raw(t)
+        for t in (".nan", ".inf", "-.inf", "1e400", "-1e400", "1e308", "5e-324", "1e-400", "0x1F", "0o17", "0b11")
+    ),
     *(Raw(t) for t in ("1_000", "1__0", "-_", "_", "+1", "1:30", "190:20:30", "2020-01-01", "2020-01-01T00:00:00Z")),
-    *(Raw(t) for t in ("true", "yes", "no", "~", "null", "", "1.", ".5", "1e3", "-0", "-0.0", "00012", "08", "1e", "=")),
+    *(
+        Raw(t)
+        for t in ("true", "yes", "no", "~", "null", "", "1.", ".5", "1e3", "-0", "-0.0", "00012", "08", "1e", "=")
+    ),
     *(Raw(t) for t in ("!!binary aGk=", "!foo 1", "!!int a", "!!float x", "!!int '7'", "!!str 7", "!!set {a, b}")),
-    *(Raw(t) for t in ("!!omap [a: 1]", "!!null x", "!!bool maybe", "!!float 1", "!!timestamp 1", "!!map []", "!!seq {}")),
-    *(Raw(t) for t in ("*x", "&x 4", "&x [*x]", "{<<: {max: 3}}", "<<", "? a", "[1, [2, [3]]]", "{? [1]: 2}", "@a", "`a")),
-    *(Raw(t) for t in ("%a", "|", ">", "'", '"', '"\\x00"', '"\\uD800"', '"\\U0010FFFF"', "#", "---", "...", "{a: }", "[,]")),
+    *(
+        Raw(t)
+        for t in ("!!omap [a: 1]", "!!null x", "!!bool maybe", "!!float 1", "!!timestamp 1", "!!map []", "!!seq {}")
+    ),
+    *(
+        Raw(t)
+        for t in ("*x", "&x 4", "&x [*x]", "{<<: {max: 3}}", "<<", "? a", "[1, [2, [3]]]", "{? [1]: 2}", "@a", "`a")
+    ),
+    *(
+        Raw(t)
+        for t in ("%a", "|", ">", "'", '"', '"\\x00"', '"\\uD800"', '"\\U0010FFFF"', "#", "---", "...", "{a: }", "[,]")
+    ),
     *(0, 1, -1, 2, 3, 7, 64, 10**6, 10**12, 10**12 + 1, 2**31, 2**63, 10**30, -(10**30), 0.5, -0.5, 1e-12, 1e12, 1e300),
-    *("", " ", "a", "x" * 5000, "\x00", "a\nb", "\x1b[31m", "\u202e", "é", "漢字", "😀", "\ud800", "[bold]", "{text}", "%s"),
+    *(
+        "",
+        " ",
+        "a",
+        "x" * 5000,
+        "\x00",
+        "a\nb",
+        "\x1b[31m",
+        "\u202e",
+        "é",
+        "漢字",
+        "😀",
+        "\ud800",
+        "[bold]",
+        "{text}",
+        "%s",
+    ),
     *(None, True, False, [], Pairs(), [1, 2], [None], [[]], Pairs([("kind", "grid")]), Pairs([("", 1)]), [Pairs()]),
     *("real", "grid", "codebook", "synapse_types", "base_mask", "axon_types", "fan_in", "synapses", "reach", "shape"),
-    *("neuron", "core", "layer", "chip", "network", "free", "stored", "per_source", "power_of_two", "fixed", "positive"),
+    *(
+        "neuron",
+        "core",
+        "layer",
+        "chip",
+        "network",
+        "free",
+        "stored",
+        "per_source",
+        "power_of_two",
+        "fixed",
+        "positive",
+    ),
     *("input", "recurrent", "output", "synapse_memory", "n_of_m", "fan_out", "tags", "neurons", "axons", "targets"),
 )
 WORDS = {
@@ -251,7 +294,9 @@ def _scrambled(text: str, random: Random) -> str:
     for _ in range(random.choice((1, 2, 5))):
         i, j = random.randrange(len(lines)), random.randrange(len(lines))
         at = random.randrange(len(lines[i]) + 1)
-        piece = random.choice(("\t", "[", "]", "{", "}", ":", ": ", "- ", "&a ", "*a", "!x ", "'", '"', "#", "\x00", "\ufeff"))
+        piece = random.choice(
+            ("\t", "[", "]", "{", "}", ":", ": ", "- ", "&a ", "*a", "!x ", "'", '"', "#", "\x00", "\ufeff")
+        )
         how = random.randrange(7)
         if how == 0:
             lines[i] = lines[i][:at] + piece + lines[i][at:]
@@ -276,12 +321,17 @@ def random_arrays(random: Random) -> dict[str, torch.Tensor]:
     """Return a few arrays, most of them weights, some of odd kinds and sizes."""
     generator = torch.Generator().manual_seed(random.randrange(2**31))
     found: dict[str, torch.Tensor] = {}
-    for _ in range(random.choice((0, 1, 2, 2, 3, 4, 6))):
-        name = random.choice(_NAMES) if random.random() < 0.8 else random.choice(_MODULES) + random.choice(_LAST)
-        shape = random.choice(_SHAPES)
+    for _ in range(random.choice((0, 1, 1, 2, 2, 2, 3, 3, 4, 6))):
+        how = random.random()
+        name = f"{random.choice(_MODULES)}{random.choice(_LAST)}" if how < 0.3 else random.choice(_NAMES)
+        if how > 0.6:
+            name = f"fc{random.randrange(9)}.weight"
+        shape = random.choice(_SHAPES) if random.random() < 0.7 else (4, 6)
         tensor = torch.randn(shape, generator=generator)
-        if random.random() < 0.1 and tensor.numel():
-            tensor.view(-1)[random.randrange(tensor.numel())] = random.choice((float("nan"), float("inf"), -float("inf")))
+        if random.random() < 0.05 and tensor.numel():
+            tensor.view(-1)[random.randrange(tensor.numel())] = random.choice(
+                (float("nan"), float("inf"), -float("inf"))
+            )
         if random.random() < 0.2:
             tensor = tensor.clamp(-100, 100).nan_to_num().to(random.choice(_DTYPES))
         if random.random() < 0.05 and not tensor.is_complex():
@@ -292,14 +342,73 @@ def random_arrays(random: Random) -> dict[str, torch.Tensor]:
 
 _NAMES = (
     *("fc1.weight", "fc1.bias", "conv.weight", "module.fc.weight", "_orig_mod.fc.weight", "rnn.weight_hh_l0", "w", ""),
-    *("fc1.weight_mask", "fc1.weight_orig", "lif.mem", "lif.v", "bn1.running_mean", "ema.fc1.weight", "a" * 3000, "qrsolve"),
-    *("é漢😀", "a/b", "..", "../x", "a\nb", "\x1b[31m", " ", ".", "state_dict", "fc.weight_g", "fc.weight_v", "module.", "%s"),
-    *("parametrizations.weight.original", "x.parametrizations.w.original1", "_orig_mod.", "[bold]x", "{x}", "data.pkl", ":re"),
+    *(
+        "fc1.weight_mask",
+        "fc1.weight_orig",
+        "lif.mem",
+        "lif.v",
+        "bn1.running_mean",
+        "ema.fc1.weight",
+        "a" * 3000,
+        "qrsolve",
+    ),
+    *(
+        "é漢😀",
+        "a/b",
+        "..",
+        "../x",
+        "a\nb",
+        "\x1b[31m",
+        " ",
+        ".",
+        "state_dict",
+        "fc.weight_g",
+        "fc.weight_v",
+        "module.",
+        "%s",
+    ),
+    *(
+        "parametrizations.weight.original",
+        "x.parametrizations.w.original1",
+        "_orig_mod.",
+        "[bold]x",
+        "{x}",
+        "data.pkl",
+        ":re",
+    ),
 )
 _MODULES = ("module.", "net.", "_orig_mod.", "ema_model.module.", "optimizer.", "lif.", "bn1.", "")
-_LAST = ("weight", "bias", "weight_float", "weight_int8", "mask", "v", "state", "running_mean", "hidden", "h_0", "tau_syn")
+_LAST = (
+    "weight",
+    "bias",
+    "weight_float",
+    "weight_int8",
+    "mask",
+    "v",
+    "state",
+    "running_mean",
+    "hidden",
+    "h_0",
+    "tau_syn",
+)
 _SHAPES: tuple[tuple[int, ...], ...] = (
-    *((4, 6), (6, 4), (4, 4), (8, 4), (4,), (6,), (), (0,), (0, 4), (4, 0), (0, 0), (1, 1), (1, 6), (2, 3, 3, 3), (2, 0, 3)),
+    *(
+        (4, 6),
+        (6, 4),
+        (4, 4),
+        (8, 4),
+        (4,),
+        (6,),
+        (),
+        (0,),
+        (0, 4),
+        (4, 0),
+        (0, 0),
+        (1, 1),
+        (1, 6),
+        (2, 3, 3, 3),
+        (2, 0, 3),
+    ),
     *((1, 1, 1, 1, 1, 1, 1, 2), (3, 2, 2)),
 )
 _DTYPES = (
@@ -313,7 +422,7 @@ def mutated_model(folder: Path, random: Random) -> Path:
     ending = random.choice((".npz", ".npz", ".safetensors", ".safetensors", ".pt", ".pt", ".pth", ".ckpt", ".pth.tar"))
     make = {".npz": _npz, ".safetensors": _safetensors}.get(ending, _torch_archive)
     data = make(random)
-    if random.random() < 0.5:
+    if random.random() < 0.35:
         data = _damaged(data, random)
     if random.random() < 0.03:
         ending = random.choice((".npz", ".safetensors", ".pt", ".yaml", ".h5", ""))
@@ -364,7 +473,10 @@ def _npz(random: Random) -> bytes:
         members.append((f"{name}.npy", data))
     for i in range(len(members)):
         if random.random() < 0.08:
-            members[i] = (random.choice(("w.npy", "w", "w.npy.npy", "data.pkl", ".npy", "qrsolve.npy", "/abs.npy")), members[i][1])
+            members[i] = (
+                random.choice(("w.npy", "w", "w.npy.npy", "data.pkl", ".npy", "qrsolve.npy", "/abs.npy")),
+                members[i][1],
+            )
         if random.random() < 0.05:
             members.append(members[i])
     if random.random() < 0.1:
@@ -373,7 +485,19 @@ def _npz(random: Random) -> bytes:
 
 
 _ODD_DTYPES: tuple[Any, ...] = (
-    *("U3", "S3", "datetime64[s]", "timedelta64[D]", "complex128", "float128", "bool", "V4", object, "uint16", "uint64"),
+    *(
+        "U3",
+        "S3",
+        "datetime64[s]",
+        "timedelta64[D]",
+        "complex128",
+        "float128",
+        "bool",
+        "V4",
+        object,
+        "uint16",
+        "uint64",
+    ),
     [("a", "f4"), ("b", "i4")],
 )
 
@@ -386,7 +510,16 @@ def _metadata_npy(random: Random) -> bytes:
 
 
 _METADATA = (
-    *("{", "[]", "null", "1e999", '{"layers": 1}', '{"layers": {"w": []}}', "[" * 3000, '{"layers": {"w": {"names": 7}}}'),
+    *(
+        "{",
+        "[]",
+        "null",
+        "1e999",
+        '{"layers": 1}',
+        '{"layers": {"w": []}}',
+        "[" * 3000,
+        '{"layers": {"w": {"names": 7}}}',
+    ),
     '{"layers": {"fc1.weight": {"names": ["fc1.weight", "w"], "roles": [1, {}], "parameters": [[1, "x"], 2]}}}',
     '{"layers": {"fc1.weight": {"names": ["fc1.weight"], "roles": ["input"], "parameters": [[1e400, NaN, -1]]}}}',
     '{"layers": {"fc1.weight": {"names": ["fc1.weight"], "roles": ["recurrent"], "parameters": [[[1]]]}}}',
@@ -396,8 +529,12 @@ _METADATA = (
 
 def _odd_npy(data: bytes, random: Random) -> bytes:
     """Return an array's file with another header, or with less after it."""
-    shape = random.choice(("()", "(4, 6)", "(-1, 6)", "(10**3, 4)", "(1000000000, 1000000000)", "(4.0, 6)", "4", "(4, '6')", "None"))
-    descr = random.choice(("'<f4'", "'|O'", "'<f2'", "'>i8'", "'<U7'", "'x'", "3", "[('a', '<f4')]", "'<f4', 'a': 1", "'<c16'", "'|V0'"))
+    shape = random.choice(
+        ("()", "(4, 6)", "(-1, 6)", "(10**3, 4)", "(1000000000, 1000000000)", "(4.0, 6)", "4", "(4, '6')", "None")
+    )
+    descr = random.choice(
+        ("'<f4'", "'|O'", "'<f2'", "'>i8'", "'<U7'", "'x'", "3", "[('a', '<f4')]", "'<f4', 'a': 1", "'<c16'", "'|V0'")
+    )
     order = random.choice(("False", "True", "0", "'x'"))
     header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
     header += b" " * (63 - (len(header) + 10) % 64) + b"\n"
@@ -419,7 +556,7 @@ def _zipped(members: list[tuple[str, bytes]], random: Random) -> bytes:
 
 
 def _safetensors(random: Random) -> bytes:
-    arrays = {name: tensor for name, tensor in random_arrays(random).items()}
+    arrays = random_arrays(random)
     texts = {"qrsolve": random.choice(_METADATA)} if random.random() < 0.2 else None
     data = safetensors.torch.save(arrays, texts)
     if random.random() < 0.4:
@@ -430,12 +567,14 @@ def _safetensors(random: Random) -> bytes:
         if not header:
             break
         name = random.choice(list(header))
-        part = header[name]
+        part = header[name] if isinstance(header[name], dict) else {}
         how = random.randrange(8)
         if how == 0:
             part["dtype"] = random.choice(("F32", "F64", "I64", "BOOL", "F8_E5M2", "C64", "x", 3, None, "BF16", "F4"))
         elif how == 1:
-            part["shape"] = random.choice(([], [4, 6], [0], [0, 4], [-1, 4], [2**40, 2**40], [2**63], ["4"], 4, None, [4.5]))
+            part["shape"] = random.choice(
+                ([], [4, 6], [0], [0, 4], [-1, 4], [2**40, 2**40], [2**63], ["4"], 4, None, [4.5])
+            )
         elif how == 2:
             part["data_offsets"] = random.choice(([0, 0], [0, 96], [96, 0], [0, 2**60], [-1, 4], [0], None, [0, 1, 2]))
         elif how == 3:
@@ -443,7 +582,9 @@ def _safetensors(random: Random) -> bytes:
         elif how == 4:
             del header[name]
         elif how == 5:
-            header["__metadata__"] = random.choice(({"a": 1}, {"qrsolve": "{"}, [], None, {"qrsolve": None}, {"format": "np"}))
+            header["__metadata__"] = random.choice(
+                ({"a": 1}, {"qrsolve": "{"}, [], None, {"qrsolve": None}, {"format": "np"})
+            )
         elif how == 6:
             header[name] = random.choice((None, [], 3, {}, {"dtype": "F32"}))
         else:
@@ -460,10 +601,17 @@ def _torch_archive(random: Random) -> bytes:
         arrays[random.choice(keys)] = _odd_value(random)
     payload: Any = arrays
     if random.random() < 0.5:
-        outer: dict[Any, Any] = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(4, 6)}}, "param_groups": []}}
+        outer: dict[Any, Any] = {
+            "epoch": 3,
+            "optimizer": {"state": {0: {"exp_avg": torch.ones(4, 6)}}, "param_groups": []},
+        }
         for _ in range(random.choice((1, 1, 1, 2, 3))):
-            entry = random.choice(("state_dict", "model", "net", "ema_model", "x.y", 3, ("a",), None, "state_dict", "callbacks"))
-            outer[entry] = random.choice((arrays, arrays, [arrays], {"inner": arrays}, dict(random_arrays(random)), _odd_value(random)))
+            entry = random.choice(
+                ("state_dict", "model", "net", "ema_model", "x.y", 3, ("a",), None, "state_dict", "callbacks")
+            )
+            outer[entry] = random.choice(
+                (arrays, arrays, [arrays], {"inner": arrays}, dict(random_arrays(random)), _odd_value(random))
+            )
         payload = outer
     if random.random() < 0.05:
         payload = random.choice(([arrays], (arrays,), torch.ones(2, 2), None, 3, "text", [], {}, OrderedDict(arrays)))
@@ -521,3 +669,11 @@ def _rezipped(data: bytes, random: Random) -> bytes:
     else:
         members.append(members[i])
     return _zipped(members, random)
+
+
+def scrambled_bytes(data: bytes, random: Random) -> bytes:
+    """Return a text file with lines and characters changed, and bytes that are no text."""
+    damaged = bytearray(_scrambled(data.decode(), random).encode("utf-8", "surrogatepass"))
+    for _ in range(random.choice((0, 1, 3, 50))):
+        damaged[random.randrange(len(damaged))] = random.randrange(256)
+    return bytes(damaged[: random.choice((len(damaged), len(damaged), random.randrange(len(damaged))))])

@@ -406,9 +406,7 @@ def test_an_unknown_chip():
 
 @pytest.mark.parametrize("name", ["model.npz", "folder/model.pth.tar", Path("model.safetensors")])
 def test_a_model_where_a_chip_is_needed(name):
-    assert load_message(name) == (
-        f"{name}: a model's file; needed a chip: a name or a YAML file (SPEC before MODEL)"
-    )
+    assert load_message(name) == (f"{name}: a model's file; needed a chip: a name or a YAML file (SPEC before MODEL)")
 
 
 def test_a_file_that_is_not_there(tmp_path, monkeypatch):

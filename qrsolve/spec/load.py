@@ -44,9 +44,7 @@ def load_spec(name_or_path: str | os.PathLike[str] | HardwareSpec) -> HardwareSp
         return name_or_path
     shown = os.fspath(name_or_path)
     if ending_of(shown) in ENDINGS:
-        raise SpecError(
-            f"{shown}: a model's file; needed a chip: a name or a YAML file (SPEC before MODEL)"
-        )
+        raise SpecError(f"{shown}: a model's file; needed a chip: a name or a YAML file (SPEC before MODEL)")
     if isinstance(name_or_path, str) and _is_name(name_or_path):
         path = specs_folder(PACKAGE) / f"{name_or_path}.yaml"
         if name_or_path not in bundled_specs():
