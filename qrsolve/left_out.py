@@ -161,14 +161,10 @@ def _float_copy(name: str, arrays: _Arrays) -> str:
 
 def _is_quantised(word: str, stem: str) -> bool:
     """Whether a name is that of the integers of ``stem``: ``weight_int8``, ``q_weight``."""
-    before, found, after = word.partition(stem)
-    if not found:
-        return False
-    ends = (
-        re.fullmatch(r"(?:q|int|quant)_?", before),
-        re.fullmatch(r"_?(?:q|quant|quantized|int\d*|uint8|int_repr)", after),
-    )
-    return (before == "" or ends[0] is not None) and (after == "" or ends[1] is not None) and word != stem
+    before, found, after = word.partition(stem) if stem else ("", "", "")
+    is_before = not before or re.fullmatch(r"(?:q|int|quant)_?", before) is not None
+    is_after = not after or re.fullmatch(r"_?(?:q|quant|quantized|int\d*|uint8|int_repr)", after) is not None
+    return bool(found) and word != stem and is_before and is_after
 
 
 def _average(name: str, arrays: _Arrays) -> str:

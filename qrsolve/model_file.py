@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qrsolve.errors import ModelError
 from qrsolve.formats.any_file import read_content, serialise
-from qrsolve.formats.content import METADATA, Content, listed
+from qrsolve.formats.content import METADATA, Content, listed, quoted, require_printable
 from qrsolve.formats.endings import ENDINGS, ending_of, known_endings
 from qrsolve.left_out import left_out_reasons
 from qrsolve.norms import norms_after
@@ -213,16 +213,16 @@ class ModelFile:
         computed = {name: calls_of[name] for name in chosen if name in calls_of}
         if computed:
             calls = listed(list(dict.fromkeys(computed.values())))
-            names = listed([f"'{name}'" for name in computed])
+            names = listed([quoted(name) for name in computed])
             raise ModelError(f"{self.path}: weights are computed from {names}; save them as arrays, after {calls}")
 
     def _described(self, name: str, *, why: bool = True) -> str:
         reason = f" ({self._reasons[name]})" if why and name in self._reasons else ""
-        return f"'{name}' {tuple(self.tensors[name].shape)} {_dtype(self.tensors[name])}{reason}"
+        return f"{quoted(name)} {tuple(self.tensors[name].shape)} {_dtype(self.tensors[name])}{reason}"
 
     def _names(self, names: Sequence[str] | None = None) -> str:
         names = list(self.tensors) if names is None else names
-        return listed([f"'{name}'" for name in names], 20) or "nothing"
+        return listed([quoted(name) for name in names], 20) or "nothing"
 
 
 def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelFile:
@@ -250,6 +250,7 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
         metadata = json.loads(content.metadata)
     except (ValueError, RecursionError):
         metadata = {}
+    require_printable([*content.tensors, *content.outside], shown)
     originals = unwrapped(content.tensors, shown)
     tensors = {name: content.tensors[original] for name, original in originals.items()}
     return ModelFile(shown, tensors, metadata if isinstance(metadata, dict) else {}, content, originals)

@@ -321,11 +321,14 @@ def random_arrays(random: Random) -> dict[str, torch.Tensor]:
     """Return a few arrays, most of them weights, some of odd kinds and sizes."""
     generator = torch.Generator().manual_seed(random.randrange(2**31))
     found: dict[str, torch.Tensor] = {}
-    for _ in range(random.choice((0, 1, 2, 2, 3, 4, 6))):
-        name = random.choice(_NAMES) if random.random() < 0.8 else random.choice(_MODULES) + random.choice(_LAST)
-        shape = random.choice(_SHAPES)
+    for _ in range(random.choice((0, 1, 1, 2, 2, 2, 3, 3, 4, 6))):
+        how = random.random()
+        name = f"{random.choice(_MODULES)}{random.choice(_LAST)}" if how < 0.3 else random.choice(_NAMES)
+        if how > 0.6:
+            name = f"fc{random.randrange(9)}.weight"
+        shape = random.choice(_SHAPES) if random.random() < 0.7 else (4, 6)
         tensor = torch.randn(shape, generator=generator)
-        if random.random() < 0.1 and tensor.numel():
+        if random.random() < 0.05 and tensor.numel():
             tensor.view(-1)[random.randrange(tensor.numel())] = random.choice(
                 (float("nan"), float("inf"), -float("inf"))
             )
@@ -419,7 +422,7 @@ def mutated_model(folder: Path, random: Random) -> Path:
     ending = random.choice((".npz", ".npz", ".safetensors", ".safetensors", ".pt", ".pt", ".pth", ".ckpt", ".pth.tar"))
     make = {".npz": _npz, ".safetensors": _safetensors}.get(ending, _torch_archive)
     data = make(random)
-    if random.random() < 0.5:
+    if random.random() < 0.35:
         data = _damaged(data, random)
     if random.random() < 0.03:
         ending = random.choice((".npz", ".safetensors", ".pt", ".yaml", ".h5", ""))
@@ -553,7 +556,7 @@ def _zipped(members: list[tuple[str, bytes]], random: Random) -> bytes:
 
 
 def _safetensors(random: Random) -> bytes:
-    arrays = {name: tensor for name, tensor in random_arrays(random).items()}
+    arrays = random_arrays(random)
     texts = {"qrsolve": random.choice(_METADATA)} if random.random() < 0.2 else None
     data = safetensors.torch.save(arrays, texts)
     if random.random() < 0.4:
@@ -564,7 +567,7 @@ def _safetensors(random: Random) -> bytes:
         if not header:
             break
         name = random.choice(list(header))
-        part = header[name]
+        part = header[name] if isinstance(header[name], dict) else {}
         how = random.randrange(8)
         if how == 0:
             part["dtype"] = random.choice(("F32", "F64", "I64", "BOOL", "F8_E5M2", "C64", "x", 3, None, "BF16", "F4"))
@@ -666,3 +669,11 @@ def _rezipped(data: bytes, random: Random) -> bytes:
     else:
         members.append(members[i])
     return _zipped(members, random)
+
+
+def scrambled_bytes(data: bytes, random: Random) -> bytes:
+    """Return a text file with lines and characters changed, and bytes that are no text."""
+    damaged = bytearray(_scrambled(data.decode(), random).encode("utf-8", "surrogatepass"))
+    for _ in range(random.choice((0, 1, 3, 50))):
+        damaged[random.randrange(len(damaged))] = random.randrange(256)
+    return bytes(damaged[: random.choice((len(damaged), len(damaged), random.randrange(len(damaged))))])

@@ -73,6 +73,7 @@ IN: list[dict[str, Tensor]] = [
     {"a.weight": torch.zeros(4, 6), "a.other": z(4, 6)},
     {"ema.a.weight": z(4, 6), "b.weight": z(4, 6)},  # named like an average, but of nothing
     {"W": z(4, 6), "V": z(4, 4)},
+    {"": z(4, 6), "int8": torch.ones(4, 6, dtype=torch.int8)},
     {"fc.weight": z(4, 6), "fc.index_int": torch.zeros(4, 6, dtype=torch.int64)},
 ]
 

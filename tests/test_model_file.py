@@ -420,3 +420,17 @@ def test_what_is_read_stays_when_the_file_is_replaced(tmp_path: Path) -> None:
     weights = read_weights(path)
     write_weights(path, {"w": torch.zeros(3, 3)}, force=True)
     assert torch.equal(weights["w"], torch.eye(3))
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a\nb", "a\\nb"), ("\x1b[31m", "\\x1b[31m"), ("a\u202eb", "a\\u202eb")])
+def test_names_that_would_spoil_a_terminal(tmp_path: Path, name: str, shown: str) -> None:
+    path = save(tmp_path / "m.pt", {name: torch.eye(2), "w": torch.eye(2)})
+    assert refusal(path) == f"FILE: '{shown}': names with characters that cannot be printed; rename these"
+    path = save(tmp_path / "entry.pt", {name: {"w": torch.eye(2)}, "b": {"w": torch.eye(2)}})
+    assert refusal(path) == f"FILE: 2 entries hold weights: '{shown}', 'b'; say which one: --entry {shown}"
+
+
+def test_long_names_are_cut_and_foreign_letters_are_not(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.pt", {"漢字\u3000é": torch.eye(2), "x" * 200: torch.zeros(2)})
+    assert list(read_weights(path)) == ["漢字\u3000é"]
+    assert refusal(path, ("y",)) == f"FILE: 'y' matches nothing; there is '漢字\\u3000é', '{'x' * 97}...'"

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from qrsolve.errors import ModelError
-from qrsolve.formats.content import Content, first_line
+from qrsolve.formats.content import Content, first_line, quoted
 from qrsolve.formats.endings import ENDINGS, ending_of, known_endings
 from qrsolve.formats.npz import read_npz, write_npz
 from qrsolve.formats.safetensors_file import read_safetensors, write_safetensors
@@ -43,7 +43,7 @@ def read_content(shown: str, entry: str | None = None) -> Content:
     if found != needed and not (needed == "torch" and found == "pickle"):
         raise ModelError(f"{shown}: ends in '{ending}', but holds {_WORDS[found]}; rename it, or save it again")
     if entry is not None and needed != "torch":
-        raise ModelError(f"{shown}: no entry '{entry}': only checkpoints of torch have entries")
+        raise ModelError(f"{shown}: no entry {quoted(entry)}: only checkpoints of torch have entries")
     try:
         return read_torch(shown, entry) if needed == "torch" else _READERS[needed](shown)
     except ModelError:
@@ -60,7 +60,7 @@ def serialise(shown: str, tensors: Mapping[str, Tensor], metadata: str, source: 
     same = source if source is not None and source.format == format_ else None
     if source is not None and same is None and source.format == "npz" and source.rest:
         odd = next(iter(source.rest))
-        raise ModelError(f"{shown}: '{odd}' is no array of numbers; only a .npz can hold it")
+        raise ModelError(f"{shown}: {quoted(odd)} is no array of numbers; only a .npz can hold it")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return _WRITERS[format_](shown, plain, metadata, same)
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from qrsolve.errors import ModelError
-from qrsolve.formats.content import listed
+from qrsolve.formats.content import listed, quoted
 
 TOP = "."
 """What the top of a checkpoint is called where an entry is asked for."""
@@ -64,7 +64,7 @@ def find_state_dict(shown: str, payload: Mapping[Any, Any], entry: str | None) -
         named = [each for each in found if each.entry == entry]
         if not named:
             there = _entries(with_matrices or found)
-            raise ModelError(f"{shown}: no entry '{entry}' with arrays; there is {there or 'none'}")
+            raise ModelError(f"{shown}: no entry {quoted(entry)} with arrays; there is {there or 'none'}")
         return named[0]
     if len(with_matrices) > 1 and not with_matrices[0].path:
         usual = [each for each in with_matrices if len(each.path) == 1 and each.path[0] in _USUAL]
@@ -74,7 +74,7 @@ def find_state_dict(shown: str, payload: Mapping[Any, Any], entry: str | None) -
     if len(candidates) > 1:
         raise ModelError(
             f"{shown}: {len(candidates)} entries hold {'weights' if with_matrices else 'arrays'}: "
-            f"{_entries(candidates)}; say which one: --entry {candidates[0].entry}"
+            f"{_entries(candidates)}; say which one: --entry {quoted(candidates[0].entry)[1:-1]}"
         )
     return candidates[0] if candidates else StateDict((), payload)
 
@@ -122,4 +122,4 @@ def _is_matrix(value: object) -> bool:
 
 
 def _entries(found: list[StateDict]) -> str:
-    return listed([f"'{each.entry}'" for each in found])
+    return listed([quoted(each.entry) for each in found])

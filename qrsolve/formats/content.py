@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from qrsolve.errors import ModelError
+
 METADATA = "qrsolve"
 """The word under which qrsolve's own JSON text stands in every format."""
 LISTED = 8
 """The most arrays that one error names."""
+MAX_NAME = 100
+"""The most characters of a name that one error shows."""
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Kinds of characters: controls, such that change the direction of text, halves of others, ends of lines."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,19 @@ class Content:
     outer: Any = None
     outside: tuple[str, ...] = ()
     entry: str = ""
+
+
+def quoted(name: object) -> str:
+    """Return a name as error messages show it: in quotes, what cannot be printed spelled out, never long."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(name))
+    return f"'{text if len(text) <= MAX_NAME else text[: MAX_NAME - 3] + '...'}'"
+
+
+def require_printable(names: Iterable[str], shown: str) -> None:
+    """Refuse names with line breaks, escapes and the like: they would be in reports and on terminals."""
+    odd = [quoted(name) for name in names if any(unicodedata.category(c) in _UNPRINTABLE for c in name)]
+    if odd:
+        raise ModelError(f"{shown}: {listed(odd)}: names with characters that cannot be printed; rename these")
 
 
 def listed(names: Sequence[str], most: int = LISTED) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qrsolve.errors import ModelError
-from qrsolve.formats.content import METADATA, Content, listed
+from qrsolve.formats.content import METADATA, Content, listed, quoted
 
 
 def read_npz(shown: str) -> Content:
@@ -25,7 +25,7 @@ def read_npz(shown: str) -> Content:
     with np.load(shown, allow_pickle=False) as archive:
         twice = sorted({name for name in archive.files if archive.files.count(name) > 1})
         if twice:
-            names = listed([f"'{name}'" for name in twice])
+            names = listed([quoted(name) for name in twice])
             raise ModelError(f"{shown}: two arrays each are called {names}; save it again")
         for name in archive.files:
             try:
@@ -33,16 +33,16 @@ def read_npz(shown: str) -> Content:
             except ValueError as error:
                 if "allow_pickle" not in str(error):
                     raise
-                objects.append(f"'{name}'")
+                objects.append(quoted(name))
                 continue
             if not isinstance(array, np.ndarray):
-                raise ModelError(f"{shown}: '{name}' is no array; needed arrays of numbers")
+                raise ModelError(f"{shown}: {quoted(name)} is no array; needed arrays of numbers")
             if name == METADATA and array.dtype == np.uint8 and array.ndim == 1:
                 metadata = array.tobytes().decode("utf-8", "replace")
             elif (tensor := _tensor_of(array)) is not None:
                 tensors[name] = tensor
             elif array.ndim >= 2 and array.dtype.kind in "fV":
-                foreign.append(f"'{name}' is {array.dtype}")
+                foreign.append(f"{quoted(name)} is {array.dtype}")
             else:
                 rest[name] = array
     if objects:
@@ -63,7 +63,7 @@ def write_npz(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: Co
         try:
             arrays[name] = tensor.numpy()
         except TypeError:
-            odd.append(f"'{name}' is {str(tensor.dtype).removeprefix('torch.')}")
+            odd.append(f"{quoted(name)} is {str(tensor.dtype).removeprefix('torch.')}")
     if odd:
         raise ModelError(f"{shown}: {listed(odd)}, which .npz does not have; needed .safetensors or .pt")
     if metadata:

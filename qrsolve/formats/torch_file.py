@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from qrsolve.errors import ModelError
 from qrsolve.formats.checkpoint import Part, StateDict, find_state_dict, with_state
-from qrsolve.formats.content import METADATA, Content, listed
+from qrsolve.formats.content import METADATA, Content, listed, quoted
 
 _SAVE = "needed a state dict: torch.save(model.state_dict(), path)"
 
@@ -44,9 +44,9 @@ def read_torch(shown: str, entry: str | None = None) -> Content:
         if not isinstance(value, Tensor):
             rest[name] = value
         elif value.layout != torch.strided or value.is_quantized or value.is_meta:
-            odd.append(f"'{name}' is a {_odd(value)} tensor")
+            odd.append(f"{quoted(name)} is a {_odd(value)} tensor")
         elif name in tensors:
-            raise ModelError(f"{shown}: two arrays are called '{name}', by a text and by a number; rename one")
+            raise ModelError(f"{shown}: two arrays are called {quoted(name)}, by a text and by a number; rename one")
         else:
             tensors[name] = value.detach()
     if odd:
@@ -88,7 +88,7 @@ def _instead(old: object, new: Tensor | None) -> object:
         return old
     if not isinstance(old, Tensor):
         return new
-    if new.dtype == old.dtype and new.shape == old.shape and torch.equal(new, old.detach()):
+    if (new.data_ptr(), new.dtype, new.shape) == (old.data_ptr(), old.dtype, old.shape):
         return old
     return Parameter(new, old.requires_grad) if isinstance(old, Parameter) else new
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -20,7 +22,7 @@ class Mistakes:
     def __init__(self, document: Document, shown: str, schema: Node | None = None) -> None:
         self.document = document
         self.shown = shown
-        self.schema = json_schema() if schema is None else schema
+        self.schema = _schema() if schema is None else schema
         self.misspelled: set[Path] = set()
 
     def listed(self, error: ValidationError) -> str:
@@ -118,6 +120,12 @@ class Mistakes:
             kind = node.get("properties", {}).get("kind", {}).get("const")
             text += f" ({kind})" if kind else ""
         return f"{text}: " if text else ""
+
+
+@cache
+def _schema() -> Node:
+    """Return the schema of chip files, made once: pydantic takes longer than reading a file."""
+    return json_schema()
 
 
 def _named(path: Path) -> str:
