@@ -112,14 +112,19 @@ class ChoiceProblem:
         """The options of one connection, on the CPU; ``None`` for any real value."""
         return None if self.alphabet is None else self.alphabet.options
 
-    def targets(self, first: int, last: int) -> Targets:
+    @property
+    def different_rows(self) -> Sequence[int]:
+        """All rows."""
+        return range(self.n_rows)
+
+    def targets(self, rows: Sequence[int]) -> Targets:
         """Return the targets and the importance of some rows, on the CPU."""
         scope = None if self.alphabet is None else self.alphabet.scope
-        w, h = self.w[first:last], None if self.h is None else self.h[first:last]
+        index = torch.tensor(rows, dtype=torch.int64, device=self.w.device)
         return Targets(
-            w.detach().cpu().double().numpy(),
-            None if h is None else h.detach().cpu().double().numpy(),
-            None if scope is None else scope[first:last].cpu().numpy(),
+            self.w[index].detach().cpu().double().numpy(),
+            None if self.h is None else self.h[index].detach().cpu().double().numpy(),
+            None if scope is None else scope[index].cpu().numpy(),
         )
 
     def to(self, device: torch.device) -> ChoiceProblem:

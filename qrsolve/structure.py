@@ -47,8 +47,12 @@ class ChoiceStructure(Protocol):
     def with_groups(self, positions: Sequence[int]) -> ChoiceStructure:
         """Return the same problem with only some of its groups."""
 
-    def targets(self, first: int, last: int) -> Targets:
-        """Return what is asked of the rows from ``first`` to before ``last``; only where costs decide."""
+    @property
+    def different_rows(self) -> Sequence[int]:
+        """Rows, ascending, among which there is every one that is unlike all rows before it."""
+
+    def targets(self, rows: Sequence[int]) -> Targets:
+        """Return what is asked of some rows; only where costs decide."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,20 @@ class ChoiceOutline:
         """Return the same problem with only some of its groups."""
         return replace(self, groups=tuple(self.groups[i] for i in positions))
 
-    def targets(self, first: int, last: int) -> Targets:
+    @property
+    def different_rows(self) -> Sequence[int]:
+        """The first row, and those where a region begins or ends; all where scopes have values of their own."""
+        if self.scope is not None:
+            return range(self.n_rows)
+        ends = {end for region in self.empty for end in (region.rows.start, region.rows.stop)}
+        return [row for row in sorted({0, *ends}) if row < self.n_rows]
+
+    def targets(self, rows: Sequence[int]) -> Targets:
         """Return the line for each row, with 0 where there are no connections."""
-        w = np.tile(self.line, (last - first, 1))
+        w = np.tile(self.line, (len(rows), 1))
         for region in self.empty:
-            rows = slice(max(region.rows.start - first, 0), max(region.rows.stop - first, 0))
-            w[rows, region.columns.start : region.columns.stop] = 0.0
-        return Targets(w, None, None if self.scope is None else self.scope[first:last])
+            w[[row in region.rows for row in rows], region.columns.start : region.columns.stop] = 0.0
+        return Targets(w, None, None if self.scope is None else self.scope[list(rows)])
 
 
 class LevelsStructure(Protocol):

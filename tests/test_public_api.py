@@ -69,6 +69,7 @@ assert explain is qrsolve.explain
         (["schema"], 0),
         (["new", "chip.yaml"], 0),
         (["explain", "no_such_chip"], 2),
+        (["explain", "dynap_se", "--shape", "in=8x4", "--role", "in=input"], 0),
         (["check", "bad.yaml", "model.npz"], 2),
         (["project", "bad.yaml", "model.npz", "-o", "out.npz"], 2),
         (["compare", "bad.yaml", "model.npz"], 2),
@@ -88,6 +89,24 @@ sys.exit(code)
     done = python(program)
     assert done.returncode == code, done.stderr
     assert done.stderr.count("qrsolve: ") == (code == 2)
+
+
+def test_no_chip_needs_torch_to_be_explained() -> None:
+    program = """
+import sys
+from qrsolve.cli import main
+from qrsolve.spec import bundled_specs
+main(["--help"])
+main(["schema"])
+main(["specs"])
+assert "numpy" not in sys.modules
+for name in bundled_specs():
+    for more in (["--json"], ["--shape", "conv=32x16x3x3", "--shape", "fc=1024x1024", "--role", "fc=recurrent"]):
+        assert main(["explain", name, *more]) in (0, 1)
+assert not {"torch", "numba", "scipy", "ortools", "cvxpy"} & set(sys.modules)
+"""
+    done = python(program)
+    assert done.returncode == 0, done.stderr
 
 
 PROBLEM = ChoiceProblem(

@@ -149,10 +149,11 @@ def convexity_refusal(problem: ChoiceStructure) -> str:
         return ""
     step = np.diff(use)
     savings = _Savings(options)
+    rows = problem.different_rows
     start, n = 0, _FIRST_ENTRIES
-    while start < problem.n_rows:
-        stop = min(start + max(1, n // max(problem.n_columns, 1)), problem.n_rows)
-        saving = savings.of(problem.targets(start, stop))
+    while start < len(rows):
+        some = rows[start : start + max(1, n // max(problem.n_columns, 1))]
+        saving = savings.of(problem.targets(some))
         tiny = 1e-12 * saving[:, :, -1:]
         each = np.diff(saving, axis=2)
         # A level of several synapses saves nothing before its last one.
@@ -160,13 +161,13 @@ def convexity_refusal(problem: ChoiceStructure) -> str:
         bad[:, :, 1:] |= each[:, :, 1:] > each[:, :, :-1] + tiny
         if bad.any():
             row, column, level = (int(n) for n in np.argwhere(bad)[0])
-            at = f"[{start + row}, {column}]"
+            at = f"[{some[row]}, {column}]"
             now, before = float(each[row, column, level]), float(each[row, column, level - 1]) if level else 0.0
             synapse = f"synapse {int(use[level + 1])} there saves {now:.3g}"
             if int(step[level]) > 1:
                 return f"least cost is not convex in use at {at}: {synapse} and the one before it nothing"
             return f"least cost is not convex in use at {at}: {synapse} and the one before it {before:.3g}"
-        start, n = stop, _CHUNK_ENTRIES
+        start, n = start + len(some), _CHUNK_ENTRIES
     return ""
 
 
