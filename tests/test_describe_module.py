@@ -17,7 +17,7 @@ from qrsolve import ModelError, ShapeError
 from qrsolve.description import Description
 from qrsolve.spec.layout import layout_of, map_sizes
 from qrsolve.spec.network import Layer, LayerRules, NetworkSpec
-from qrsolve.training import Projector, attach
+from qrsolve.training import METHODS, Projector, attach
 from qrsolve.training.describe import describe_module, describe_with
 
 
@@ -816,16 +816,58 @@ class Chain(nn.Module):
         return x
 
 
-class InputsFirst(nn.Module):
-    """A linear layer that stores inputs x outputs."""
+class Conv1D(nn.Module):
+    """A linear layer that stores inputs x outputs, as Hugging Face's of this name."""
+
+    __module__ = "transformers.pytorch_utils"
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.in_features, self.out_features = n_in, n_out
         self.weight, self.bias = nn.Parameter(torch.randn(n_in, n_out)), nn.Parameter(torch.zeros(n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight + self.bias
+
+
+class TestByWhatModulesCompute:
+    """The rows of a layer's matrix are the neurons that its module computes, the columns their sources."""
+
+    @pytest.mark.parametrize(
+        ("layer", "size"),
+        [
+            (nn.Linear(5, 3), ()),
+            (Conv1D(5, 3), ()),
+            (nn.Conv1d(4, 6, 3, groups=2), (5,)),
+            (nn.Conv2d(4, 4, 3, groups=4, padding=1, stride=2), (5, 5)),
+            (nn.Conv3d(2, 3, 2), (3, 3, 3)),
+            (nn.ConvTranspose1d(4, 6, 3, groups=2, stride=2), (5,)),
+            (nn.ConvTranspose2d(4, 2, 2), (3, 3)),
+            (nn.ConvTranspose3d(4, 8, 2, groups=4), (2, 2, 2)),
+        ],
+        ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+    )
+    @torch.no_grad()
+    def test_one_connection_at_a_time(self, layer: nn.Module, size: tuple[int, ...]) -> None:
+        parameter, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+        bias.zero_()
+        stated = describe_module(layer).network.layer("weight")
+        assert stated is not None
+        layout = layout_of(stated, tuple(parameter.shape))
+        n_neurons, n_sources, *kernel = layout.rows_shape
+        n_all = layout.n_sources
+        # Each source alone, in a batch: which neurons answer?
+        x = torch.eye(n_all).reshape(n_all, n_all, *[1] * len(size)).expand(n_all, n_all, *size)
+        places = int(torch.Size(kernel).numel())
+        for neuron in range(n_neurons):
+            for source in range(n_sources):
+                rows = torch.zeros(n_neurons, n_sources * places)
+                rows[neuron, source * places : (source + 1) * places] = 1
+                parameter.copy_(layout.from_rows(rows))
+                answers = layer(x).flatten(2).any(dim=2) if size else layer(x) != 0
+                expected = torch.zeros(n_all, n_neurons, dtype=torch.bool)
+                group = neuron // (n_neurons // layout.groups)
+                expected[group * n_sources + source, neuron] = True
+                assert torch.equal(answers, expected)
 
 
 def train(model: nn.Module, x: Tensor, n_steps: int = 12, **options: Any) -> Projector:
@@ -840,17 +882,18 @@ def train(model: nn.Module, x: Tensor, n_steps: int = 12, **options: Any) -> Pro
 
 
 class TestTraining:
-    @pytest.mark.parametrize("options", [{}, {"compliant": "at_end", "total_steps": 12}])
-    def test_a_layer_stored_the_other_way_trains_the_same(self, options: Any) -> None:
+    @pytest.mark.parametrize("method", [*METHODS, None], ids=lambda method: "at_end" if method is None else method.name)
+    def test_a_layer_stored_the_other_way_trains_the_same(self, method: Any) -> None:
+        options = {"compliant": "at_end", "total_steps": 5} if method is None else {"method": method()}
         torch.manual_seed(0)
-        plain = Chain(a=nn.Linear(9, 7), t=nn.Tanh(), b=nn.Linear(7, 3)).double()
-        other = Chain(a=InputsFirst(9, 7), t=nn.Tanh(), b=InputsFirst(7, 3)).double()
+        plain = Chain(a=nn.Linear(9, 9), t=nn.Tanh(), b=nn.Linear(9, 3)).double()
+        other = Chain(a=Conv1D(9, 9), t=nn.Tanh(), b=Conv1D(9, 3)).double()
         for name, parameter in other.named_parameters():
             own = plain.get_parameter(name).detach()
             parameter.data = (own.T if own.ndim == 2 else own).clone()
         x = torch.randn(20, 9, dtype=torch.float64)
         before = plain.get_parameter("a.weight").detach().clone()
-        projectors = [train(model, x, **options) for model in (plain, other)]
+        projectors = [train(model, x, n_steps=5, **options) for model in (plain, other)]
         for projector in projectors:
             projector.finalize()
         for name, parameter in other.named_parameters():
@@ -860,11 +903,17 @@ class TestTraining:
         assert not torch.equal(plain.get_parameter("a.weight") != 0, before != 0)
 
     @pytest.mark.parametrize("n_groups", [1, 2])
-    def test_a_transposed_convolution_trains(self, n_groups: int) -> None:
+    @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+    def test_a_transposed_convolution_trains(self, method: Any, n_groups: int) -> None:
         torch.manual_seed(0)
         model = nn.ConvTranspose1d(4, 6, 3, groups=n_groups)
-        latent_before = model.weight.detach().clone()
-        projector = train(model, torch.randn(5, 4, 8))
+        projector = train(model, torch.randn(5, 4, 8), n_steps=2, method=method())
+        latent_before = next(iter(projector._states[0].latent.values())).clone()
+        projector.detach()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        projector.attach(optimizer)
+        model(torch.randn(5, 4, 8)).square().mean().backward()
+        optimizer.step()
         (latent,) = projector._states[0].latent.values()
         assert not torch.equal(latent, latent_before), "latent weights follow the optimizer"
         per_output = model.weight.detach().reshape(n_groups, 4 // n_groups, 6 // n_groups, 3) != 0
