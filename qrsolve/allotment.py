@@ -16,6 +16,7 @@ from qrsolve.savings import hull_slopes
 from qrsolve.solution import Solution
 from qrsolve.solvers import quick_solver, solve
 from qrsolve.solvers.levels import solve_levels
+from qrsolve.source_shares import with_source_shares
 from qrsolve.spec import HardwareSpec, LimitKind, SynapseMemory
 
 _ROUNDS = 4
@@ -59,6 +60,7 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor], importance: Mapping[str,
     whose savings are those of real weights, or of a few rounds of fitting where a connection can take several synapses.
     One solution per population and total; O(synapses * log synapses). Ties go to the earlier population.
     """
+    plan = with_source_shares(plan, weights, importance)
     shared = [(i, limit) for i, limit in enumerate(plan.spec.limits) if _could_bind(plan, i, limit)]
     populations = list(plan.populations)
     for number, limit in shared:
@@ -279,7 +281,7 @@ def _with_synapses(
     divided = []
     for population, group, share, others in zip(populations, groups, shares, beside, strict=True):
         assert group is not None
-        relaxed = total + (group.relaxed or _capacity(group)) - limit.capacity
+        relaxed = total + group.most - limit.capacity
         own = replace(group, capacity=share + others, relaxed=relaxed if relaxed > share + others else None)
         divided.append(replace(population, groups=tuple(own if g.number == number else g for g in population.groups)))
     return divided
@@ -325,7 +327,7 @@ def _held_to_bits(
         if group is None:
             return size, size
         capacity = _capacity(group)
-        return capacity, group.relaxed or capacity
+        return capacity, max(capacity, group.most)
 
     # The group stays where it does not bind, so that a training always finds the same ones.
     capacity, relaxed = fitting(bits)[0], fitting(spec.total(memory))[1]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qrsolve.compile import Plan, Population, layer_shape
 from qrsolve.energy import memory_energy
-from qrsolve.limit_report import LayerReport, LimitRow, Report
+from qrsolve.limit_report import LayerReport, Report
+from qrsolve.limit_row import LimitRow
 from qrsolve.model_file import require_finite
 from qrsolve.network_usage import Counted, network_usage
 from qrsolve.problem import Group

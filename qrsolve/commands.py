@@ -7,6 +7,7 @@ from qrsolve.check import check
 from qrsolve.compare import compare_population
 from qrsolve.limit_report import Report
 from qrsolve.model_file import require_ending, write_weights
+from qrsolve.network_usage import require_room
 from qrsolve.opened import Choice, Opened, describe_file
 from qrsolve.output_file import require_writable, write_file
 from qrsolve.project import Projection, project_population
@@ -61,6 +62,7 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
     plan, weights = opened.plan, opened.weights
     chosen = None if solver == "auto" else named_solver(solver)
     projections: dict[str, Projection] = {}
+    require_room(plan)
     divided = allotted(plan, weights)
     with progress() as advance:
         for i, population in enumerate(divided.populations):

@@ -79,6 +79,8 @@ class Population:
         Of each matrix, the sizes of the map that it makes; see `Matrix`.
     signs : tuple of int
         Given sign of each column: 1, -1, or 0 where it is free. Empty where none is given.
+    has_chosen_signs : bool
+        Whether some of these were chosen for what they save: then no bound counts what they cost.
     chip : HardwareSpec or None
         The chip with the layer's own rules; ``None`` where it has none.
     """
@@ -93,6 +95,7 @@ class Population:
     feeds: tuple[tuple[int, ...] | None, ...] = ()
     outputs: tuple[tuple[int, ...] | None, ...] = ()
     signs: tuple[int, ...] = ()
+    has_chosen_signs: bool = False
     chip: HardwareSpec | None = None
 
     @cached_property

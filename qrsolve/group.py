@@ -35,7 +35,7 @@ class Group:
         turns them into synapses, and solvers never meet them.
     limit : str
         The word by which users know the limit, for messages.
-    relaxed : int or None
+    relaxed : int, IntArray or None
         Where ``capacity`` is stricter than the limit itself (a total that stands for rounded blocks): what no
         deployable choice exceeds. A bound on all deployable choices is one for this capacity.
     number : int or None
@@ -47,8 +47,15 @@ class Group:
     block: int = 0
     counts: Literal["synapses", "sources", "places"] = "synapses"
     limit: str = ""
-    relaxed: int | None = None
+    relaxed: int | IntArray | None = None
     number: int | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def most(self) -> int:
+        """What a group of one part holds at most: ``relaxed``, where its capacity is stricter than the limit."""
+        found = self.capacity if self.relaxed is None else self.relaxed
+        assert isinstance(found, int)  # of one part
+        return found
 
     @property
     def counts_classes(self) -> bool:

@@ -155,7 +155,7 @@ def _least_total(population: Population) -> int:
 
 def _most_total(population: Population) -> int:
     # What the strictest memory cannot hold, the others need not.
-    return min(max(_capacity(g), g.relaxed or 0) for g in (population.groups[i] for i in _places(population)))
+    return min(max(_capacity(g), g.most) for g in (population.groups[i] for i in _places(population)))
 
 
 def _raised(population: Population, total: int) -> Population:
@@ -163,7 +163,7 @@ def _raised(population: Population, total: int) -> Population:
     groups = list(population.groups)
     for i in _places(population):
         own = _capacity(groups[i])
-        groups[i] = replace(groups[i], capacity=max(own, min(total, groups[i].relaxed or own)))
+        groups[i] = replace(groups[i], capacity=max(own, min(total, groups[i].most)))
     return replace(population, groups=tuple(groups))
 
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qrsolve.compile import Plan, Population
-from qrsolve.limit_report import LimitRow
+from qrsolve.compile import Plan, Population, layer_shape
+from qrsolve.errors import InfeasibleError
+from qrsolve.limit_row import LimitRow
 from qrsolve.spec import LayerShape, LimitKind
 from qrsolve.undecided import Undecided
 from qrsolve.wiring import sources_of_columns
@@ -31,7 +33,7 @@ class Counted:
     layer : LayerShape
         Its shapes.
     matrix, synapses : Tensor
-        Its weights, and the synapses of each, shape (neurons, columns).
+        Its weights, and the synapses of each, shape (neurons, columns); empty where only shapes are counted.
     rows : dict of int to LimitRow
         What it takes of each limit of the chip, by the limit's position; only of limits that hold it.
     """
@@ -69,6 +71,26 @@ def network_usage(plan: Plan, counted: Sequence[Counted]) -> Findings:
         rows += found
         undecided += missing
     return rows, [*undecided, *_values(plan, counted)]
+
+
+def require_room(plan: Plan) -> None:
+    """Raise `InfeasibleError` with the arithmetic if shapes alone take more than all cores and chips have."""
+    counted, nothing = [], torch.empty(0)
+    for population in plan.populations:
+        layer = layer_shape(plan.spec, population.layouts, population.map_sizes)
+        rows = {}
+        for i, limit in enumerate(plan.spec.limits):
+            held = population.held_by(limit)
+            least = limit.least_usage(layer.only(held)) if held else None
+            if least is not None:
+                rows[i] = LimitRow(limit.kind, f"'{population.name}'", least, limit.capacity, "")
+        counted.append(Counted(population, layer, nothing, nothing, rows))
+    held_by = [[one for one in counted if i in one.rows] for i in range(len(plan.spec.limits))]
+    found = [_shared(plan, limit, i, held_by[i]) for i, limit in enumerate(plan.spec.limits)]
+    found += [_cores(plan, counted), _layers_in_cores(plan, counted)]
+    for row in (row for rows, _ in found for row in rows):
+        if row.excess:
+            raise InfeasibleError(f"{row.text}; {plan.spec.name} has no room for this network, whatever its weights")
 
 
 def _shared(plan: Plan, limit: LimitKind, i: int, held: Sequence[Counted]) -> Findings:

@@ -20,6 +20,7 @@ from qrsolve.deployable import as_it_stands
 from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError
 from qrsolve.family_membership import claim_violations
 from qrsolve.memory_fill import filled, fitted
+from qrsolve.network_usage import require_room
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, quick_solver, select_solver, solve
@@ -29,6 +30,7 @@ from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 from qrsolve.spec import HardwareSpec
+from qrsolve.spec.network import NetworkSpec
 
 solve_choice = solve
 """The name by which `qrsolve.training` knows `solve`."""
@@ -117,6 +119,7 @@ def project(
     *,
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
+    network: NetworkSpec | None = None,
     importance: Mapping[str, Tensor] | None = None,
     solver: Solver | str | None = None,
 ) -> dict[str, Projection]:
@@ -134,6 +137,8 @@ def project(
         Matrices that share a population, as in `compile_plan`; a plan has its own.
     roles : mapping of str to str, or None
         What matrices are, as in `compile_plan`; a plan has its own.
+    network : NetworkSpec or None
+        How the tensors are wired, instead of both, as in `compile_plan`; a plan has its own.
     importance : mapping of str to Tensor or None
         Positive weight of each squared error, same shapes; 1 where missing.
     solver : Solver, str or None
@@ -157,7 +162,9 @@ def project(
     NoSolverError
         No solver accepts the problem, or the chosen one refuses; with the reasons.
     """
-    plan = allotted(_plan(chip, weights, groups, roles), weights, importance)
+    plan = _plan(chip, weights, groups, roles, network)
+    require_room(plan)
+    plan = allotted(plan, weights, importance)
     return {
         population.name: project_population(population, weights, importance, solver) for population in plan.populations
     }
@@ -168,14 +175,17 @@ def _plan(
     weights: Mapping[str, Tensor],
     groups: Sequence[Sequence[str]],
     roles: Mapping[str, str] | None,
+    network: NetworkSpec | None,
 ) -> Plan:
     if isinstance(chip, Plan):
         if groups:
             raise ShapeError("'groups' beside a plan, which has populations of its own; give them to compile_plan")
         if roles:
             raise ShapeError("'roles' beside a plan, which has roles of its own; give them to compile_plan")
+        if network is not None:
+            raise ShapeError("'network' beside a plan, which is compiled for one; give it to compile_plan")
         return chip
-    return compile_plan(chip, {name: w.shape for name, w in weights.items()}, groups, roles)
+    return compile_plan(chip, {name: w.shape for name, w in weights.items()}, groups, roles, network)
 
 
 def project_population(
@@ -256,8 +266,9 @@ def projection_of(
             overall = proved if proved.bound >= overall.bound else overall
     is_given = overall is certificate
     if (lost := population.lost(w, problem.h)) is not None:
-        certificate = certificate.plus(lost)
-        overall = certificate if is_given else overall.plus(lost)
+        is_necessary = not population.has_chosen_signs
+        certificate = certificate.plus(lost, is_necessary=is_necessary)
+        overall = certificate if is_given else overall.plus(lost, is_necessary=is_necessary)
     if population.family is not None:
         scope = population.scope(w.device)
         wrong = claim_violations(population.family, parameters, problem.alphabet, scope, w.dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.compile import Population
-from qrsolve.limit_report import LimitRow
+from qrsolve.limit_row import LimitRow
 from qrsolve.spec import Reach
 
 

@@ -184,16 +184,21 @@ class Certificate:
     row_objective: Tensor = field(repr=False)
     row_bound: Tensor = field(repr=False)
 
-    def plus(self, cost: Tensor) -> Certificate:
-        """Return the same for a problem in which every choice costs so much more, float64, shape (rows,)."""
+    def plus(self, cost: Tensor, *, is_necessary: bool = True) -> Certificate:
+        """Return the same for a problem in which this choice costs so much more, float64, shape (rows,).
+
+        The bound rises as well if every choice does (``is_necessary``).
+        """
         total = float(cost.sum())
         by_row = len(self.row_objective) == self.rows
         return replace(
             self,
             objective=self.objective + total,
-            bound=self.bound + total,
+            bound=self.bound + total * is_necessary,
+            gap=self.gap + total * (not is_necessary),
             row_objective=self.row_objective + cost if by_row else self.row_objective,
-            row_bound=self.row_bound + cost if by_row else self.row_bound,
+            row_bound=self.row_bound + cost * is_necessary if by_row else self.row_bound,
+            certified_rows=self.certified_rows if is_necessary or total == 0 else 0,
         )
 
     def refused(self, violations: tuple[Violation, ...]) -> Certificate:

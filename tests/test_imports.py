@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors", "lazy", "compiled", "instructions"},
+    {"errors", "lazy", "compiled", "instructions", "limit_row"},
     {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals", "options"},
     {"scatter_loop"},
@@ -24,13 +24,15 @@ _ORDER = [
     {"family_membership"},
     {"roles", "undecided", "wiring"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
+    {"network_usage"},
+    {"source_shares"},
     {"allotment", "memory_fill"},
     {"recovery"},
     {"type_recovery"},
     {"type_usage"},
     {"deployable"},
     {"project"},
-    {"check", "energy", "usage", "limit_report", "reach_usage", "network_usage", "description", "named_tensors"},
+    {"check", "energy", "usage", "limit_report", "reach_usage", "description", "named_tensors"},
     {"explain", "compare", "provenance"},
     {"opened"},
     {"training"},
@@ -52,7 +54,6 @@ ALLOWED["energy"] |= {"usage"}
 ALLOWED["limit_report"] |= {"energy"}
 ALLOWED["reach_usage"] |= {"limit_report"}
 ALLOWED["named_tensors"] |= {"description"}
-ALLOWED["network_usage"] |= {"limit_report"}
 ALLOWED["check"] |= {"usage", "energy", "limit_report", "reach_usage", "network_usage"}
 ALLOWED["model_file"] |= {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers"}
 # Independent arithmetic knows no solver.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qrsolve import check, compile_plan, load_spec
+from qrsolve import InfeasibleError, SpecError, check, compile_plan, load_spec, project
 from qrsolve.limit_report import Report
 from qrsolve.spec import HardwareSpec
 from qrsolve.spec.network import NetworkSpec
@@ -209,3 +209,93 @@ def test_decided_rules_of_the_bundled_chips_only_grow() -> None:
     for name, words in waiting.items():
         found = [text.split()[0] for text in load_spec(name).not_enforced()]
         assert set(found) <= {*words, "hierarchy:"}, name
+
+
+class TestProjection:
+    def test_fan_out_is_divided_among_the_matrices_that_a_neuron_feeds(self) -> None:
+        spec = chip({"kind": "fan_out", "max": 5, "counts": "targets"}, {"kind": "fan_in", "max": 3})
+        stated = network(
+            {"tensor": "w_in", "population": "h", "role": "input"},
+            {"tensor": "w_rec", "population": "h", "role": "recurrent", "fed_by": "h"},
+            {"tensor": "w_out", "role": "output", "fed_by": "h"},
+        )
+        generator = torch.Generator().manual_seed(0)
+        weights = {"w_in": torch.randn(8, 2, generator=generator), "w_rec": torch.randn(8, 8, generator=generator)}
+        weights["w_out"] = torch.randn(3, 8, generator=generator)
+        projections = project(spec, weights, network=stated)
+        projected = {name: w for p in projections.values() for name, w in p.weights.items()}
+        assert checked(spec, stated, **projected).violations == ()
+        counted = (projected["w_rec"] != 0).sum(0) + (projected["w_out"] != 0).sum(0)
+        assert int(counted.max()) == 5
+        for projection in projections.values():
+            assert projection.certificate.bound <= projection.certificate.objective + 1e-9
+        again = project(spec, projected, network=stated)
+        assert all(torch.equal(w, projected[name]) for p in again.values() for name, w in p.weights.items())
+
+    def test_a_neuron_has_one_sign_in_all_that_it_feeds(self) -> None:
+        spec = chip({"kind": "fan_in", "max": 3}, weights={"kind": "grid", "bits": 4, "sign": "per_source"})
+        stated = network({"tensor": "a"}, {"tensor": "b", "fed_by": "a"}, {"tensor": "c", "fed_by": "a"})
+        generator = torch.Generator().manual_seed(1)
+        weights = {n: torch.randn(4, 4, generator=generator) for n in "abc"}
+        projected = {n: w for p in project(spec, weights, network=stated).values() for n, w in p.weights.items()}
+        assert checked(spec, stated, **projected).violations == ()
+        again = {n: w for p in project(spec, projected, network=stated).values() for n, w in p.weights.items()}
+        assert all(torch.equal(again[n], projected[n]) for n in "abc")
+
+    def test_given_signs(self) -> None:
+        stated = network({"tensor": "a"}, {"tensor": "b", "fed_by": "a"}, signs={"a": [1, -1, 0]})
+        b = torch.tensor([[1.0, 2.0, -3.0], [-1.0, -2.0, 3.0]])
+        spec = chip({"kind": "fan_in", "max": 2})
+        found = project(spec, {"a": torch.ones(3, 2), "b": b}, network=stated)["b"]
+        assert found.weights["b"].tolist() == [[1.0, 0.0, -3.0], [0.0, -2.0, 3.0]]
+        assert found.certificate.objective == pytest.approx(5.0)
+        assert found.certificate.bound == pytest.approx(5.0)
+        report = checked(spec, stated, a=torch.ones(3, 2), b=b)
+        assert texts(report)[1] == (
+            "'b'[0, 1] is 2; the sign of its source is -1 (inhibitory); 2 weights have the other sign"
+        )
+
+    def test_a_network_without_room_is_infeasible(self) -> None:
+        layers = {f"c{i}": torch.zeros(8, 2, 3, 3) for i in range(12)}
+        with pytest.raises(InfeasibleError, match="12 layers on 9 cores of one layer each"):
+            project("speck", layers)
+
+
+class TestRules:
+    def test_rules_of_one_layer(self) -> None:
+        stated = network({"tensor": "a"}, {"tensor": "b", "rules": {"bits": 2, "fan_in": 3}})
+        weights = {"a": torch.randn(4, 8), "b": torch.randn(4, 8)}
+        spec = chip({"kind": "fan_in", "max": 6, "counts": "sources"}, weights={"kind": "grid", "bits": 8})
+        found = project(spec, weights, network=stated)
+        kept = {name: found[name].weights[name] for name in "ab"}
+        assert [int((kept[n] != 0).sum(1).max()) for n in "ab"] == [6, 3]
+        assert len(kept["b"].unique()) <= 3
+        assert checked(spec, stated, **kept).is_compliant
+        swapped = {"a": kept["b"], "b": kept["a"]}
+        assert {row.kind for row in checked(spec, stated, **swapped).violations} == {"fan_in", "values"}
+
+    def test_a_width_that_the_chip_offers_saves_memory(self) -> None:
+        wide = torch.zeros(500, 64, 3, 3)
+        four = network({"tensor": "a", "rules": {"bits": 4}}, {"tensor": "b", "rules": {"bits": 4}})
+        report = checked("max78000", four, a=wide, b=wide)
+        (row,) = (row for row in report.network if row.kind == "synapse_memory")
+        assert (row.value, row.excess) == (2 * 500 * 36, 0)
+        assert not checked("max78000", None, a=wide, b=wide).is_compliant
+        # Three bits are not offered: they are stored as four.
+        three = network({"tensor": "a", "rules": {"bits": 3}}, {"tensor": "b", "rules": {"bits": 4}})
+        (row,) = (row for row in checked("max78000", three, a=wide, b=wide).network if row.kind == "synapse_memory")
+        assert row.value == 2 * 500 * 36
+
+    @pytest.mark.parametrize(
+        ("rules", "message"),
+        [
+            ({"bits": 9}, "'a': rules: 'bits' is 9; c has 8; needed 8 or fewer"),
+            ({"n_values": 3}, "'a': rules: 'n_values' is 3; c has grid weights without it"),
+            ({"fan_in": 7}, "'a': rules: 'fan_in' is 7; c allows 6; needed 6 or fewer"),
+        ],
+    )
+    def test_rules_that_are_wider_than_the_chips(self, rules: dict[str, int], message: str) -> None:
+        spec = chip({"kind": "fan_in", "max": 6}, weights={"kind": "grid", "bits": 8})
+        with pytest.raises(SpecError) as error:
+            compile_plan(spec, {"a": (4, 8)}, network=network({"tensor": "a", "rules": rules}))
+        assert str(error.value) == message

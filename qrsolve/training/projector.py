@@ -17,6 +17,7 @@ from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, QRSolveError
+from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
 from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
@@ -120,6 +121,7 @@ class Projector:
         self._owners = {name: owner(model, name) for name in description.names}
         weights = {name: self._parameter(name) for name in description.names}
         self._whole = description.compiled(spec)
+        require_room(self._whole)
         self.plan: Plan = allotted(self._whole, weights)
         self.description = description
         self.left_out: Mapping[str, str] = description.left_out
