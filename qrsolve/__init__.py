@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from qrsolve.compile import Plan as Plan
     from qrsolve.compile import Population as Population
     from qrsolve.compile import compile_plan as compile_plan
+    from qrsolve.describe import describe as describe
+    from qrsolve.description import Description as Description
     from qrsolve.errors import InfeasibleError as InfeasibleError
     from qrsolve.errors import ModelError as ModelError
     from qrsolve.errors import NoSolverError as NoSolverError
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
     from qrsolve.spec import HardwareSpec as HardwareSpec
     from qrsolve.spec import bundled_specs as bundled_specs
     from qrsolve.spec import load_spec as load_spec
+    from qrsolve.spec.load_network import load_network as load_network
+    from qrsolve.spec.network import NetworkSpec as NetworkSpec
     from qrsolve.training import Projector as Projector
     from qrsolve.training import attach as attach
+    from qrsolve.undecided import Undecided as Undecided
 else:
     # The same names for Python, each loaded when it is first used: help and mistakes in a chip's file need no torch.
     LazyPackage.serve(
@@ -47,6 +52,8 @@ else:
             "certify": ("certify",),
             "check": ("Report", "check"),
             "compile": ("Plan", "Population", "compile_plan"),
+            "describe": ("describe",),
+            "description": ("Description",),
             "errors": ("InfeasibleError", "ModelError", "NoSolverError", "QRSolveError", "ShapeError", "SpecError"),
             "explain": ("Explanation", "explain"),
             "group": ("Group",),
@@ -55,6 +62,9 @@ else:
             "solution": ("Certificate", "Solution", "Status", "Violation"),
             "solvers": ("solve",),
             "spec": ("HardwareSpec", "bundled_specs", "load_spec"),
+            "spec.load_network": ("load_network",),
+            "spec.network": ("NetworkSpec",),
+            "undecided": ("Undecided",),
             "training": ("Projector", "attach"),
         },
     )

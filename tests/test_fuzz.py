@@ -19,6 +19,7 @@ from qrsolve.model_file import read_model, write_weights
 from qrsolve.provenance import claimed_parameters, recorded_groups, recorded_roles
 from qrsolve.spec import bundled_specs, load_spec, parse_spec
 from qrsolve.spec.load import PACKAGE, specs_folder
+from qrsolve.spec.load_network import load_network, parse_network
 
 CHIPS = [path.read_text(encoding="utf-8") for path in sorted(specs_folder(PACKAGE).glob("*.yaml"))]
 SHAPES = {"a": (8, 12), "b": (4, 2, 3, 3)}
@@ -102,6 +103,65 @@ def read_weights(seed: int, folder: Path) -> str:
     return "written"
 
 
+NETWORKS = (
+    """schema: 1
+layers:
+  - {tensor: conv.weight, kind: conv, groups: 2, map: [4, 8, 8], stride: 1, padding: [1, 1]}
+  - {tensor: fc.weight, kind: linear, neurons_axis: 1, fed_by: conv.weight}
+  - {tensor: in.weight, population: rnn, role: input}
+  - {tensor: rec.weight, population: rnn, role: recurrent, fed_by: rnn}
+  - {tensor: head.weight, rules: {bits: 4, fan_in: 3}, fed_by: [rnn]}
+  - {tensor: embed.weight, left_out: stays on the host}
+signs: {rnn: [1, 1, -1, 0]}
+""",
+    """schema: 1
+layers:
+  - {tensor: up.weight, kind: conv_transpose, groups: 2, stride: 2, dilation: 1}
+  - {tensor: v, kind: one_to_one, population: rnn, role: recurrent}
+  - {tensor: rec.weight, population: rnn, role: recurrent}
+  - {tensor: attn.weight, kind: attention, role: output}
+  - {tensor: bi.weight, kind: bilinear}
+  - {tensor: embed.weight, kind: embedding}
+""",
+)
+TENSORS = {
+    "conv.weight": (6, 2, 3, 3),
+    "fc.weight": (24, 5),
+    "in.weight": (4, 7),
+    "rec.weight": (4, 4),
+    "head.weight": (3, 4),
+    "embed.weight": (9, 4),
+    "up.weight": (4, 3, 2, 2),
+    "v": (4,),
+    "attn.weight": (6, 2),
+    "bi.weight": (2, 3, 2),
+}
+
+
+def read_network(seed: int, folder: Path) -> str:
+    """Read one mutated network and check weights that it is about; return what became of it."""
+    random = Random(seed)
+    text = NETWORKS[seed % len(NETWORKS)]
+    try:
+        if seed % 10 == 0:
+            path = folder / "net.yaml"
+            path.write_bytes(scrambled_bytes(text.encode(), random))
+            network = load_network(path)
+        else:
+            network = parse_network(mutated_chip(text, random), "net.yaml")
+    except SpecError as error:
+        return refused(error, str(folder / "net.yaml") if seed % 10 == 0 else "net.yaml")
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in TENSORS.items()}
+    try:
+        plan = compile_plan(QUICK[seed % len(QUICK)], TENSORS, network=network)
+        report = check(plan, weights)
+    except QRSolveError as error:
+        return refused(error)
+    assert {*report.left_out, *(name for layer in report.layers.values() for name in layer.tensors)} >= set(TENSORS)
+    return "checked"
+
+
 def outcomes(read: object, folder: Path, seeds: range) -> Counter[str]:
     """Return how often what became of a file; warnings are errors, but for those of damaged pickles."""
     with warnings.catch_warnings():
@@ -113,6 +173,12 @@ def test_mutated_chips(tmp_path: Path) -> None:
     found = outcomes(read_chip, tmp_path, range(88))
     assert found["SpecError"] > 20
     assert found["explained"] > 10
+
+
+def test_mutated_networks(tmp_path: Path) -> None:
+    found = outcomes(read_network, tmp_path, range(120))
+    assert found["SpecError"] > 30
+    assert found["checked"] > 10
 
 
 def test_mutated_models(tmp_path: Path) -> None:
@@ -139,3 +205,10 @@ def test_three_thousand_mutated_models(tmp_path: Path) -> None:
 
 def test_all_bundled_chips_are_mutated() -> None:
     assert len(CHIPS) == len(bundled_specs())
+
+
+@pytest.mark.slow
+def test_many_mutated_networks(tmp_path: Path) -> None:
+    found = outcomes(read_network, tmp_path, range(2000))
+    print(dict(found))
+    assert sum(found.values()) == 2000

@@ -36,6 +36,7 @@ _ORDER = [
     {"explain", "compare", "provenance"},
     {"opened"},
     {"training"},
+    {"describe"},
     {"report"},
     {"train"},
     {"commands"},

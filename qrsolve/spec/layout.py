@@ -162,7 +162,11 @@ class Layout:
         neurons, sources, *kernel = self.rows_shape
         what = ("filter" if self.kind in _NAMES else "neuron") + "s" * (neurons != 1)
         size = f" x {' x '.join(map(str, kernel))}" if kernel else ""
-        of = f"{sources:,} channels{size}" if kernel else f"{sources:,} source{'s' * (sources != 1)}"
+        of = (
+            f"{sources:,} channel{'s' * (sources != 1)}{size}"
+            if kernel
+            else f"{sources:,} source{'s' * (sources != 1)}"
+        )
         grouped = f" in {self.groups:,} groups" if self.groups > 1 and self.kind in _NAMES else ""
         own = " each, one to one" if self.kind == "one_to_one" else ""
         return f"{neurons:,} {what} x {of}{grouped}{own}"

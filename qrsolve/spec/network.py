@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from qrsolve.spec.document import short
 from qrsolve.spec.facts import Conflict, Count, Part, PositiveCount, Text, refusal
@@ -14,6 +22,8 @@ from qrsolve.spec.limit_kind import Role
 LayerKind = Literal["linear", "conv", "conv_transpose", "attention", "bilinear", "embedding", "one_to_one"]
 LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 _CONVOLUTIONS = ("conv", "conv_transpose")
+MAX_NAME = 300
+"""The longest name of a tensor or a population."""
 
 
 def _whole_numbers(least: int) -> BeforeValidator:
@@ -31,6 +41,14 @@ def _whole_numbers(least: int) -> BeforeValidator:
     return BeforeValidator(checked)
 
 
+def _printable(name: str) -> str:
+    """Refuse a name that no message could show."""
+    if len(name) > MAX_NAME or not name.isprintable():
+        what = f"{len(name):,} characters" if len(name) > MAX_NAME else "characters that cannot be printed"
+        raise refusal(Conflict((), f"the name {short(name)} has {what}; needed at most {MAX_NAME} that can"))
+    return name
+
+
 def _names(value: object, info: ValidationInfo) -> object:
     """Take one name for a list of it, and refuse what is neither."""
     items = list(value) if isinstance(value, list | tuple) else [value]
@@ -40,13 +58,13 @@ def _names(value: object, info: ValidationInfo) -> object:
         came = f"'{info.field_name}' is {short(str(value))}"
         text = f"{came}; needed the name of a population or tensor, or a list of these"
         raise refusal(Conflict((), text))
-    return tuple(items)
+    return tuple(_printable(str(name)) for name in items)
 
 
 def _signs(value: object) -> object:
     """Take a list of signs, or the name of a tensor that holds them."""
     if isinstance(value, str) and value:
-        return value
+        return _printable(value)
     items = list(value) if isinstance(value, list | tuple) else []
     if not items or any(isinstance(n, bool) or n not in (-1, 0, 1) for n in items):
         text = f"signs are {short(str(value))}; needed a list of 1, -1 and 0, or the name of a tensor that holds them"
@@ -58,6 +76,7 @@ def _one_or_several(item: dict[str, object]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]})
 
 
+Name = Annotated[Text, AfterValidator(_printable)]
 _INTEGER: dict[str, object] = {"type": "integer", "minimum": 0, "maximum": 10**12}
 _POSITIVE: dict[str, object] = {"type": "integer", "minimum": 1, "maximum": 10**12}
 _TEXT: dict[str, object] = {"type": "string", "minLength": 1}
@@ -93,7 +112,7 @@ class LayerRules(Part):
 class Layer(Part):
     """One tensor of a model."""
 
-    tensor: Text
+    tensor: Name
     """Its name in the model or file."""
     kind: LayerKind | None = None
     """Which axes are neurons and sources. Unless given: linear for two dimensions, conv for three to five."""
@@ -109,7 +128,7 @@ class Layer(Part):
     """Of a convolution; 0 unless given."""
     dilation: Steps | None = None
     """Of a convolution; 1 unless given."""
-    population: Text | None = None
+    population: Name | None = None
     """The neurons that it drives: matrices of one population share the budget of each neuron."""
     role: Role | None = None
     """input, recurrent or output, for limits that are of some matrices only."""
@@ -117,7 +136,7 @@ class Layer(Part):
     """The populations, or tensors that drive them, whose neurons its columns are, in this order."""
     rules: LayerRules | None = None
     """Rules of this layer alone."""
-    left_out: Text | None = None
+    left_out: Name | None = None
     """Why it is no afferent matrix on the chip; nothing else is said of it then."""
 
     @model_validator(mode="after")
@@ -151,6 +170,9 @@ class NetworkSpec(Part):
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
+        for name in self.signs:
+            if len(name) > MAX_NAME or not name.isprintable():
+                raise refusal(Conflict(("signs",), f"the name {short(name)} cannot be shown"))
         first: dict[str, int] = {}
         for i, layer in enumerate(self.layers):
             j = first.setdefault(layer.tensor, i)
