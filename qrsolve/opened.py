@@ -80,7 +80,8 @@ def describe_file(model: str, choice: Choice) -> tuple[ModelFile, Description]:
     if recorded is not None:
         return file, _stated(file, recorded)
     weights = file.weights(choice.select, choice.exclude)
-    left_out = file.left_out(weights)
+    unselected = "not selected" if choice.select else "excluded"
+    left_out = {n: unselected if why == "not selected" else why for n, why in file.left_out(weights).items()}
     vectors = {name: tensor.numel() for name, tensor in file.tensors.items() if tensor.ndim < 2}
     described = describe_tensors(
         {name: tuple(tensor.shape) for name, tensor in weights.items()},
