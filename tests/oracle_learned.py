@@ -20,7 +20,7 @@ Spec = dict[str, Any]
 MAX_CHOICES, MAX_FITTED = 30_000, 6_000
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     """More choices than one would enumerate."""
 
 
@@ -220,9 +220,9 @@ def one_sign(values: Array) -> Array:
 
 
 def all_choices(n_options: int, n_entries: int, most: int) -> Array:
-    """Return every choice, (N, n_entries); `TooLarge` where there are more than ``most``."""
+    """Return every choice, (N, n_entries); `TooLargeError` where there are more than ``most``."""
     if n_options**n_entries > most:
-        raise TooLarge
+        raise TooLargeError
     return np.array(list(product(range(n_options), repeat=n_entries)), dtype=np.int64).reshape(-1, n_entries)
 
 
@@ -234,7 +234,7 @@ def can_fit(weights: Spec, limits: list[Spec], shape: tuple[int, int]) -> bool:
     kinds = np.unique(np.stack([family.use, family.is_source], axis=1), axis=0)
     try:
         patterns = kinds[all_choices(len(kinds), shape[0] * shape[1], MAX_CHOICES)].reshape(-1, *shape, 2)
-    except TooLarge:
+    except TooLargeError:
         patterns = np.broadcast_to(kinds[0], (1, *shape, 2))
     return bool(within(limits, patterns[..., 0], patterns[..., 1] > 0).any())
 
@@ -265,14 +265,14 @@ class Oracle:
         return choice, sum(c[places[:, r]] for r, c in enumerate(costs)), values
 
     def solve(self) -> None:
-        """Enumerate all choices and find the optimum; `TooLarge` where there are too many."""
+        """Enumerate all choices and find the optimum; `TooLargeError` where there are too many."""
         family, (rows, columns) = self.family, self.w.shape
         n_free = int(np.isnan(family.given).sum())
         most = MAX_CHOICES if n_free <= 1 and not family.powers else MAX_FITTED
         lines = list(range(rows)) if family.by_row else [None]
         choices = all_choices(len(family.use), columns if family.by_row else rows * columns, most)
         if family.by_row and len(choices) ** rows > 4 * MAX_CHOICES:
-            raise TooLarge
+            raise TooLargeError
         self.patterns: list[tuple[Array, Array, Array]] = []
         for line in lines:
             part = slice(None) if line is None else line
@@ -293,7 +293,8 @@ class Oracle:
     def _thinned(self, choices: Array, cost: Array, theta: Array) -> tuple[Array, Array, Array]:
         """Keep the cheapest choice for each way to use synapses (and signs)."""
         use = self.family.use[choices] * 2 + self.family.is_source[choices]
-        signs = np.sign(np.einsum("nck,nk->nc", self.family.counts[choices], theta)) if self.family.is_signed else 0 * use
+        values = np.einsum("nck,nk->nc", self.family.counts[choices], theta)
+        signs = np.sign(values) if self.family.is_signed else 0 * use
         keys = [tuple(map(tuple, key)) for key in np.stack([use, signs], axis=1).tolist()]
         best: dict[Any, int] = {}
         for i, key in enumerate(keys):
@@ -303,7 +304,7 @@ class Oracle:
         return choices[some], cost[some], theta[some]
 
     def pruned(self) -> float:
-        """Return the cost of keeping the largest ``h w^2`` that fit, one synapse each, with the values fitted to them."""
+        """Return the cost of keeping the largest ``h w^2`` that fit, one synapse each, with values fitted to them."""
         zero = np.flatnonzero((self.family.counts == 0).all(axis=1) & (self.family.use == 0))
         if not len(zero):
             return np.inf
@@ -325,7 +326,7 @@ class Oracle:
         n = self.w.size
         try:
             choices = all_choices(len(self.family.use), n, MAX_CHOICES).reshape(-1, *self.w.shape)
-        except TooLarge:
+        except TooLargeError:
             return np.inf
         use = self.family.use[choices]
         fits = within(self.limits, use, self.family.is_source[choices])
@@ -346,7 +347,8 @@ class Oracle:
         size, numbers = np.abs(self.w).max(), np.abs(self.family.counts[self.family.counts != 0])
         if size == 0:
             return np.inf
-        return self.for_values([np.array([s]) for s in np.geomspace(size / numbers.max() / 3, 3 * size / numbers.min(), 150)])
+        tries = np.geomspace(size / numbers.max() / 3, 3 * size / numbers.min(), 150)
+        return self.for_values([np.array([scale]) for scale in tries])
 
     def own_values(self) -> float:
         """Return the best that values of the weights themselves do in a codebook."""
@@ -356,6 +358,13 @@ class Oracle:
         k = len(self.family.given)
         tries = [np.array(t) for t in product(distinct, repeat=k) if list(t) == sorted(t)]
         return self.for_values(tries[:60]) if tries else np.inf
+
+    def rounded_first(self) -> float:
+        """Return what the values that are best without limits do within these."""
+        if self.family.by_row:
+            return np.inf
+        _, cost, theta = self.patterns[0]
+        return self.for_values([theta[cost.argmin()]])
 
     def deployable(self, rng: np.random.Generator) -> Array | None:
         """Draw weights that the chip can hold, sparse ones too, or ``None`` where none were drawn."""
@@ -385,7 +394,7 @@ def axon_optimum(weights: Spec, limits: list[Spec], w: Array, h: Array) -> float
     top = 2 ** (bits - 1) - 1 if weights.get("signed", True) else 2**bits - 1
     integers = np.array(list(product(range(-top if weights.get("signed", True) else 0, top + 1), repeat=n_types)))
     if n_types**columns * len(integers) * 2**columns * rows > 4_000_000 or 2 ** (rows * columns) > MAX_CHOICES:
-        raise TooLarge
+        raise TooLargeError
     masks = all_choices(2, columns, MAX_CHOICES)
     places = np.array(list(product(range(len(masks)), repeat=rows)))
     patterns = np.stack([masks[places[:, r]] for r in range(rows)], axis=1)
@@ -406,7 +415,9 @@ def axon_optimum(weights: Spec, limits: list[Spec], w: Array, h: Array) -> float
     return best
 
 
-def axon_deployable(weights: Spec, limits: list[Spec], shape: tuple[int, int], rng: np.random.Generator) -> Array | None:
+def axon_deployable(
+    weights: Spec, limits: list[Spec], shape: tuple[int, int], rng: np.random.Generator
+) -> Array | None:
     """Draw weights of random types, integers, scales and connections."""
     rows, columns = shape
     top = 2 ** (weights["bits"] - 1) - 1 if weights.get("signed", True) else 2 ** weights["bits"] - 1

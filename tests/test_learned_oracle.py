@@ -1,4 +1,4 @@
-"""Learned values of every kind beside every limit, against full enumeration: no crash, no false bound, nothing moved."""
+"""Learned values of every kind beside every limit, against enumeration: no crash, no false bound, nothing moved."""
 
 from __future__ import annotations
 
@@ -10,66 +10,78 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle_learned import Array, Oracle, Spec, TooLarge, axon_deployable, axon_optimum, can_fit
+from oracle_learned import Array, Oracle, Spec, TooLargeError, axon_deployable, axon_optimum, can_fit
 
 from qrsolve import InfeasibleError, compile_plan, project
 from qrsolve.errors import QRSolveError
 from qrsolve.spec import parse_spec
 
-SHAPES = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (1, 6), (2, 4))
+SHAPES = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (1, 6), (2, 4), (6, 8), (12, 20))
+"""The last two are too large to enumerate: what they are for is crashes, and weights that must stay."""
+SIGNS = ("positive", "negative", "positive")
 DTYPES = (torch.float64, torch.float64, torch.float32, torch.float32, torch.bfloat16)
 
 
 def draw_weights(rng: np.random.Generator) -> Spec:
     """Draw a weight kind with fields that leave few enough options to enumerate."""
-    scope = rng.choice(["layer", "layer", "neuron"])
-    kind = rng.choice(["grid", "grid", "codebook", "codebook", "synapse_types", "base_mask", "axon_types"])
-    found: Spec = {"kind": str(kind)}
-    composed = rng.random() < 0.3
-    if kind == "grid":
-        scale = rng.choice(["free", "free", "power_of_two", "power_of_two", "fixed"])
-        found["bits"] = int(rng.integers(1, 4))
-        found["scale"] = {"kind": str(scale), "scope": str(scope), **({"value": 0.7} if scale == "fixed" else {})}
-        if rng.random() < 0.15:
-            found |= {"pair": True, "bits": int(rng.integers(1, 3))}
-        else:
-            found["signed"] = bool(rng.random() < 0.6)
-            if found["signed"]:
-                found["symmetric"] = bool(rng.random() < 0.5)
-            if found["signed"] and found["bits"] == 1:
-                found["zero"] = False
-            elif rng.random() < 0.2:
-                found["zero"] = False
-            if rng.random() < 0.15 and found["bits"] == 3:
-                found["step"] = 2
-    elif kind == "codebook":
-        found |= {"scope": str(scope), "zero": bool(rng.random() < 0.7)}
-        if rng.random() < 0.15:
-            found |= {"values": [0.5, -1.0, 1.5][: int(rng.integers(1, 4))]}
-        else:
-            found["n_values"] = int(rng.integers(2, 4))
-            if rng.random() < 0.3:
-                found["bits"] = int(rng.integers(2, 4)) if found["n_values"] - found["zero"] <= 2 else 3
-                if rng.random() < 0.4:
-                    found["step"] = 0.4
-    elif kind == "synapse_types":
-        types = [{"name": "a", "sign": "positive"}, {"name": "b", "sign": "negative"}, {"name": "c", "sign": "positive"}]
-        types = types[: int(rng.integers(1, 4))]
-        if rng.random() < 0.3:
-            types[0]["value"] = 0.5  # type: ignore[assignment]
-        found |= {"types": types, "scope": str(scope)}
-    elif kind == "base_mask":
-        found |= {"scope": str(scope), "signs": str(rng.choice(["both", "positive", "negative"]))}
-        found |= {"values": [0.5, 1.25]} if rng.random() < 0.15 else {"n_bases": int(rng.integers(1, 3))}
-        composed = False
-    else:
-        found |= {"n_types": int(rng.integers(1, 4)), "bits": int(rng.integers(2, 4)), "signed": bool(rng.random() < 0.7)}
+    scope = str(rng.choice(["layer", "layer", "neuron"]))
+    kind = str(rng.choice(["grid", "grid", "codebook", "codebook", "synapse_types", "base_mask", "axon_types"]))
+    is_composed = rng.random() < 0.3
+    draw = {"grid": _grid, "codebook": _codebook, "synapse_types": _types, "base_mask": _bases, "axon_types": _axons}
+    found: Spec = {"kind": kind, **draw[kind](rng, scope)}
+    if kind == "axon_types":
         return found
-    if composed:
+    if is_composed and kind != "base_mask":
         found["composition"] = {"max_synapses": 2}
     if rng.random() < 0.15:
         found["sign"] = "per_source"
     return found
+
+
+def _grid(rng: np.random.Generator, scope: str) -> Spec:
+    scale = rng.choice(["free", "free", "power_of_two", "power_of_two", "fixed"])
+    found: Spec = {"bits": int(rng.integers(1, 4))}
+    found["scale"] = {"kind": str(scale), "scope": scope, **({"value": 0.7} if scale == "fixed" else {})}
+    if rng.random() < 0.15:
+        return found | {"pair": True, "bits": int(rng.integers(1, 3))}
+    found["signed"] = bool(rng.random() < 0.6)
+    if found["signed"]:
+        found["symmetric"] = bool(rng.random() < 0.5)
+    if (found["signed"] and found["bits"] == 1) or rng.random() < 0.2:
+        found["zero"] = False
+    if rng.random() < 0.15 and found["bits"] == 3:
+        found["step"] = 2
+    return found
+
+
+def _codebook(rng: np.random.Generator, scope: str) -> Spec:
+    found: Spec = {"scope": scope, "zero": bool(rng.random() < 0.7)}
+    if rng.random() < 0.15:
+        return found | {"values": [0.5, -1.0, 1.5][: int(rng.integers(1, 4))]}
+    found["n_values"] = int(rng.integers(2, 4))
+    if rng.random() < 0.3:
+        found["bits"] = int(rng.integers(2, 4)) if found["n_values"] - found["zero"] <= 2 else 3
+        if rng.random() < 0.4:
+            found["step"] = 0.4
+    return found
+
+
+def _types(rng: np.random.Generator, scope: str) -> Spec:
+    types: list[Spec] = [{"name": name, "sign": sign} for name, sign in zip("abc", SIGNS, strict=True)]
+    types = types[: int(rng.integers(1, 4))]
+    if rng.random() < 0.3:
+        types[0]["value"] = 0.5
+    return {"types": types, "scope": scope}
+
+
+def _bases(rng: np.random.Generator, scope: str) -> Spec:
+    found: Spec = {"scope": scope, "signs": str(rng.choice(["both", "positive", "negative"]))}
+    return found | ({"values": [0.5, 1.25]} if rng.random() < 0.15 else {"n_bases": int(rng.integers(1, 3))})
+
+
+def _axons(rng: np.random.Generator, _: str) -> Spec:
+    n_types, bits = int(rng.integers(1, 4)), int(rng.integers(2, 4))
+    return {"n_types": n_types, "bits": bits, "signed": bool(rng.random() < 0.7)}
 
 
 def draw_limits(rng: np.random.Generator, columns: int) -> list[Spec]:
@@ -150,7 +162,7 @@ def examine(seed: int, report: Report) -> None:
         if type(error).__name__ == "ShapeError":
             report.wrong.append(f"{where}: {error}")
         return
-    except Exception as error:  # noqa: BLE001 - a crash is what is looked for
+    except Exception as error:
         report.wrong.append(f"{where}: {type(error).__name__}: {error}")
         return
     proof, size = found.certificate, float((importance * w.double().numpy() ** 2).sum())
@@ -182,8 +194,13 @@ def _compare(
             oracle = Oracle(weights, limits, w, h)
             oracle.solve()
             best = oracle.optimum
-            simple = {"pruned": oracle.pruned(), "scales": oracle.scales(), "own values": oracle.own_values()}
-    except TooLarge:
+            simple = {
+                "pruned": oracle.pruned(),
+                "scales": oracle.scales(),
+                "own values": oracle.own_values(),
+                "rounded first": oracle.rounded_first(),
+            }
+    except TooLargeError:
         report.counted["not enumerated"] += 1
         return
     report.counted["enumerated"] += 1
@@ -203,7 +220,7 @@ def _compare(
 def _must_stay(projected: Any, w: torch.Tensor, h: torch.Tensor | None, report: Report, where: str) -> None:
     try:
         again = projected(w, h)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must not come
+    except Exception as error:
         report.wrong.append(f"{where}: {type(error).__name__}: {error} at {w.tolist()}")
         return
     if not torch.equal(again.weights["w"], w):
@@ -229,7 +246,7 @@ def refused(report: Report) -> int:
 
 
 def test_a_sample_of_instances() -> None:
-    report = run(range(60))
+    report = run(range(40))
     assert report.wrong == []
 
 

@@ -195,8 +195,9 @@ class Pattern:
 
     def only_grows(self) -> BoolArray:
         """Return where the error only grows with the scale: no weight has a number of its own sign."""
-        reached = (((h * x).sum(axis=1) > 0) & (n[-1] > 0) for (x, n), h in zip(self._sides(), self.h, strict=True))
-        return ~np.logical_or.reduce(list(reached))
+        reached = [((h * x).sum(axis=1) > 0) & (n[-1] > 0) for (x, n), h in zip(self._sides(), self.h, strict=True)]
+        only: BoolArray = ~(reached[0] | reached[1])
+        return only
 
     def _sides(self) -> zip[tuple[FloatArray, FloatArray]]:
         return zip(self.size, self.numbers, strict=True)
