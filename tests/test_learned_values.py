@@ -205,6 +205,16 @@ class TestMagnitudesAndShapes:
             assert projected(weights, limits, w).certificate.is_compliant
 
 
+def test_values_of_its_own_for_one_neuron_beside_a_limit_of_sources() -> None:
+    # Parts of the limit are not rows: reading a scope for each went beyond the only one there is.
+    codebook = {"kind": "codebook", "n_values": 3, "scope": "neuron", "composition": {"max_synapses": 2}, "zero": True}
+    fan_out = [{"kind": "fan_out", "max": 1, "counts": "synapses"}]
+    found = projected(codebook, fan_out, [[-0.0413, -0.0088, 0.0881, 0.0761, -0.0975, 0.1815]])
+    assert found.certificate.is_compliant
+    # Values -0.0694 and 0.1152, the means of two and of three weights; -0.0088 is left out.
+    assert found.certificate.objective == pytest.approx(0.0281**2 * 2 + 0.0088**2 + 0.00666, abs=1e-5)
+
+
 def test_importance_out_of_range() -> None:
     with pytest.raises(ModelError, match="the largest importance is 1e"):
         projected({"kind": "grid", "bits": 4}, fan_in(2), TARGETS, [[1e90] * 3] * 2)
