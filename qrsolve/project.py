@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import isfinite
 from os import PathLike
 from typing import Any
 
@@ -17,7 +18,7 @@ from qrsolve.certify import certify, status_of
 from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population, compile_plan
 from qrsolve.deployable import as_it_stands
-from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError
+from qrsolve.errors import InfeasibleError, ModelError, QRSolveError, ShapeError
 from qrsolve.family_membership import claim_violations
 from qrsolve.memory_fill import filled, fitted
 from qrsolve.network_usage import require_room
@@ -34,6 +35,8 @@ from qrsolve.spec.network import NetworkSpec
 
 solve_choice = solve
 """The name by which `qrsolve.training` knows `solve`."""
+LARGEST = 1e120
+"""Weights in float64 must have a largest one up to this, and not below its inverse: their squares are added up."""
 _ROUNDING_COST = 1e-6
 """Of the sum of squares: what solvers that round costs, and weights of few bits, may lose without having moved."""
 
@@ -154,7 +157,8 @@ def project(
     SpecError
         No such chip or file, or mistakes in it.
     ModelError
-        NaN or inf in a weight, with its name and position.
+        NaN or inf in a weight, with its name and position; or a largest weight in float64 beyond 1e120 or below 1e-120
+        (importance: 1e60, 1e-60), whose square is out of range.
     ShapeError
         A weight does not have the compiled shape, or has no sources; or ``groups`` or ``roles`` beside a plan.
     InfeasibleError
@@ -199,6 +203,9 @@ def project_population(
     w = population.matrix(weights)
     h = population.importance(weights, importance)
     try:
+        _require_magnitude("weight", w, 1.0)
+        if h is not None:
+            _require_magnitude("importance", h, 0.5)
         is_learned = population.family is not None and population.family.is_learned
         if is_learned and (kept := _unchanged(population, w, h, began)) is not None:
             return kept
@@ -277,6 +284,19 @@ def projection_of(
     weights = population.split(solution.values(problem, w.dtype))
     seconds = time.perf_counter() - began
     return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
+
+
+def _require_magnitude(what: str, matrix: Tensor, share: float) -> None:
+    """Refuse numbers whose squares, or products with squares, leave float64; zeros alone are fine."""
+    if matrix.dtype is not torch.float64 or matrix.numel() == 0:
+        return
+    largest = max(abs(float(matrix.amin())), abs(float(matrix.amax())))
+    most = LARGEST**share
+    if isfinite(largest) and largest != 0 and not 1 / most <= largest <= most:
+        raise ModelError(
+            f"the largest {what} is {largest:g}; squared errors in float64 need it between {1 / most:g} and {most:g}: "
+            f"multiply every {what} by one power of two"
+        )
 
 
 def _solve(

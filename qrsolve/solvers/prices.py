@@ -140,6 +140,8 @@ def _scope_of(problem: ChoiceProblem, group: Group) -> Tensor | None:
     """Return the scope of each part of a group, or ``None`` where all share values."""
     assert problem.alphabet is not None
     scope = problem.alphabet.scope
+    if problem.alphabet.n_scopes == 1:
+        return None  # parts of one row are not rows, and need not be as many
     if scope is None or group.kind != "block":
         return scope
     return scope.repeat_interleave(problem.n_columns // group.block)

@@ -48,7 +48,7 @@ class RowProblem:
         alphabet = problem.alphabet
         assert alphabet is not None
         values = alphabet.values
-        if alphabet.scope is not None:
+        if alphabet.scope is not None and alphabet.n_scopes > 1:
             per_row = problem.n_columns // group.block if group.kind == "block" else 1
             values = values[alphabet.scope].repeat_interleave(per_row, dim=0)
         h = None if problem.h is None else group.gather(problem.h)

@@ -20,7 +20,7 @@ from qrsolve.solvers.levels.base import (
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
-from qrsolve.solvers.levels.simple_ways import pruned_fit, simple_starts
+from qrsolve.solvers.levels.simple_ways import pruned_fit, pruned_targets, simple_starts
 from qrsolve.solvers.levels.starts import first_parameters, kept_share, scales_to_try
 from qrsolve.solvers.levels.type_starts import type_starts
 from qrsolve.structure import LevelsStructure
@@ -105,7 +105,8 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
 
 def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
     if class_group(problem, "type") is not None:
-        return type_starts(problem, kept_share(problem))
+        share = kept_share(problem)
+        return type_starts(problem, share) + (type_starts(pruned_targets(problem), 1.0) if share < 1 else [])
     starts = [*simple_starts(problem), *first_parameters(problem)]
     if not not_one_scale(problem) and not problem.family.power_of_two:
         starts += _best_scales(problem, choose)

@@ -196,16 +196,16 @@ class Pattern:
 
     def only_grows(self) -> BoolArray:
         """Return where the error only grows with the scale: no weight has a number of its own sign."""
-        reached = (((h * x).sum(axis=1) > 0) & (n[-1] > 0) for (x, n), h in zip(self._sides(), self.h, strict=True))
-        grows: BoolArray = ~np.logical_or.reduce(list(reached))
-        return grows
+        reached = [((h * x).sum(axis=1) > 0) & (n[-1] > 0) for (x, n), h in zip(self._sides(), self.h, strict=True)]
+        only: BoolArray = ~(reached[0] | reached[1])
+        return only
 
     def _sides(self) -> zip[tuple[FloatArray, FloatArray]]:
         return zip(self.size, self.numbers, strict=True)
 
 
 def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Return scale and error of each scope, and whether no other scale can do better."""
+    """Return the best scale of each scope, the least error that any has, and whether that is proved."""
     highest = 2 * pattern.largest_scale()
     top = max(float(np.abs(n).max()) for n in pattern.numbers)
     best, least = highest.copy(), pattern.cost(highest)
@@ -229,8 +229,9 @@ def _sweep(pattern: Pattern) -> tuple[FloatArray, FloatArray, BoolArray]:
         scale, cost = _best_between(pattern, a, b)
         better = cost < least
         best, least = np.where(better, scale, best), np.where(better, cost, least)
-    # What was found by sums is computed once more from its parts.
-    return best, pattern.cost(best), is_proved
+    # What was found by sums is computed once more from its parts; what only grows is bounded by its start.
+    cost = pattern.cost(best)
+    return best, np.where(is_flat, np.minimum(cost, at_zero), cost), is_proved
 
 
 def _last(

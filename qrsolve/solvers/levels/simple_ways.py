@@ -82,6 +82,12 @@ def simple_starts(problem: LevelsProblem) -> list[Tensor]:
     return found
 
 
+def pruned_targets(problem: LevelsProblem) -> LevelsProblem:
+    """Return the problem with targets 0 where real weights would not keep a connection."""
+    kept = _kept(problem)
+    return problem if kept is None else replace(problem, w=problem.w * kept)
+
+
 def nearest_cost(problem: LevelsProblem, parameters: Tensor) -> float:
     """Return ``sum h (w - v)^2`` where every weight takes its nearest value; importance may be 0 here."""
     w, h = problem.by_scope()
