@@ -17,6 +17,8 @@ from qrsolve.savings import SavingsTable
 FloatArray = NDArray[np.float64]
 MAX_SUMS = 2**16
 """The most options that `Alphabet.sums` makes."""
+_CANCELLED = 1e-12
+"""Relative to the sum of its magnitudes: a sum up to this is 0."""
 
 
 @dataclass(frozen=True)
@@ -417,7 +419,15 @@ class AlphabetFamily:
     @property
     def has_zero(self) -> bool:
         """Whether one of the options is 0 whatever the parameters are."""
-        return bool((self.counts == 0).all(dim=1).any())
+        return bool(self.is_zero.any())
+
+    @cached_property
+    def is_zero(self) -> Tensor:
+        """Which options are 0 whatever the parameters are: no synapses, or such as cancel; bool, shape (n_options,)."""
+        learned = torch.isnan(self.given)
+        given = torch.where(learned, 0.0, self.given)
+        room = _CANCELLED * (self.counts.abs() @ given.abs())
+        return (self.counts[:, learned] == 0).all(dim=1) & ((self.counts @ given).abs() <= room)
 
     @cached_property
     def is_learned(self) -> bool:
@@ -430,6 +440,11 @@ class AlphabetFamily:
         return int(self.counts.shape[1])
 
     def alphabet(self, parameters: Tensor, scope: Tensor | None = None) -> Alphabet:
-        """Return the alphabet for parameters of shape (n_scopes, n_parameters); options keep their index."""
+        """Return the alphabet for parameters of shape (n_scopes, n_parameters); options keep their index.
+
+        Where synapses cancel, the value is 0, not what rounding leaves of it: 0.1 + 0.2 - 0.3.
+        """
         counts = self.counts.to(parameters.device)
-        return Alphabet(parameters @ counts.T, self.use.to(parameters.device), scope)
+        values = parameters @ counts.T
+        room = _CANCELLED * (parameters.abs() @ counts.abs().T)
+        return Alphabet(torch.where(values.abs() <= room, 0.0, values), self.use.to(parameters.device), scope)

@@ -153,7 +153,7 @@ def _explained(
         if theta is None:
             theta = torch.full((family.n_parameters,), torch.nan, dtype=torch.float64)
             # Only 0 is sure to be reachable, where it is an option whatever the parameters are.
-            zero = family.use[(family.counts == 0).all(dim=1)]
+            zero = family.use[family.is_zero]
             fewest = torch.where(values == 0, int(zero.min()) if len(zero) else -1, -1)
         else:
             fewest = fewest_synapses(values, family, theta, matrix.dtype)

@@ -26,6 +26,8 @@ class LayerShape:
     groups : tuple of int
         Groups of the convolution of each matrix, whose shape is (filters, channels / groups, *kernel): the first
         filters read the first channels, and so on. Empty where every filter reads every channel.
+    has_zero : bool
+        Whether a weight can be 0, and so be no source: absent, or of synapses that cancel.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -33,6 +35,7 @@ class LayerShape:
     max_synapses: int = 1
     min_synapses: int = 0
     groups: tuple[int, ...] = ()
+    has_zero: bool = True
 
     def __post_init__(self) -> None:
         if self.groups and len(self.groups) != len(self.shapes):
