@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_SUMS = 2**16
 """The most options that `Alphabet.sums` makes."""
+_CANCELLED = 1e-12
+"""Relative to the sum of its magnitudes: a sum up to this is 0."""
 
 
 @dataclass(frozen=True)
@@ -437,7 +439,21 @@ class AlphabetFamily:
     @cached_property
     def has_zero(self) -> bool:
         """Whether one of the options is 0 whatever the parameters are."""
-        return bool((self.counts_array == 0).all(axis=1).any())
+        return bool(self.is_zero_array.any())
+
+    @cached_property
+    def is_zero_array(self) -> BoolArray:
+        """Which options are 0 whatever the parameters are: no synapses, or such as cancel; bool, shape (n_options,)."""
+        learned = np.isnan(self.given_array)
+        given = np.where(learned, 0.0, self.given_array)
+        room = _CANCELLED * (np.abs(self.counts_array) @ np.abs(given))
+        found: BoolArray = (self.counts_array[:, learned] == 0).all(axis=1)
+        return found & (np.abs(self.counts_array @ given) <= room)
+
+    @cached_property
+    def is_zero(self) -> Tensor:
+        """The same as a tensor."""
+        return torch.from_numpy(self.is_zero_array)
 
     @cached_property
     def is_learned(self) -> bool:
@@ -456,9 +472,16 @@ class AlphabetFamily:
 
     def options(self, parameters: FloatArray) -> Options:
         """Return the options for parameters of shape (n_scopes, n_parameters), as `alphabet` does."""
-        return Options(parameters @ self.counts_array.T, self.use_array)
+        values = parameters @ self.counts_array.T
+        room = _CANCELLED * (np.abs(parameters) @ np.abs(self.counts_array).T)
+        return Options(np.where(np.abs(values) <= room, 0.0, values), self.use_array)
 
     def alphabet(self, parameters: Tensor, scope: Tensor | None = None) -> Alphabet:
-        """Return the alphabet for parameters of shape (n_scopes, n_parameters); options keep their index."""
+        """Return the alphabet for parameters of shape (n_scopes, n_parameters); options keep their index.
+
+        Where synapses cancel, the value is 0, not what rounding leaves of it: 0.1 + 0.2 - 0.3.
+        """
         counts = self.counts.to(parameters.device)
-        return Alphabet(parameters @ counts.T, self.use.to(parameters.device), scope)
+        values = parameters @ counts.T
+        room = _CANCELLED * (parameters.abs() @ counts.abs().T)
+        return Alphabet(torch.where(values.abs() <= room, 0.0, values), self.use.to(parameters.device), scope)

@@ -453,6 +453,7 @@ def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[
         most,
         fewest,
         groups=tuple(layout.groups for layout in layouts),
+        has_zero=family is None or family.has_zero,
         widths=tuple(layout.width for layout in layouts),
         map_sizes=map_sizes,
     )
@@ -461,10 +462,13 @@ def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[
 def _counted_once(
     family: AlphabetFamily | None, groups: tuple[Group, ...]
 ) -> tuple[AlphabetFamily | None, tuple[Group, ...]]:
-    """Let every nonzero option count as one synapse where nothing counts copies: these are then sources."""
+    """Let every nonzero option count as one synapse where nothing counts copies: these are then sources.
+
+    An option whose synapses cancel is 0, so no source. Learned values that happen to cancel are taken for nonzero.
+    """
     if family is None or not groups or any(group.counts != "sources" for group in groups):
         return family, groups
-    once = replace(family, use_array=((family.use_array > 0) & (family.counts_array != 0).any(axis=1)).astype(np.int64))
+    once = replace(family, use_array=((family.use_array > 0) & ~family.is_zero_array).astype(np.int64))
     return once, tuple(replace(group, counts="synapses") for group in groups)
 
 
@@ -521,11 +525,20 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         # A total that is stricter than its limit proves nothing.
         capacity = group.relaxed or (int(capacities.min()) if len(capacities) else 0)
         if len(capacities) and fewest * size > capacity:
-            raise InfeasibleError(
+            counted = (
                 f"'{population.name}': {size} connections x at least {fewest} synapse each = {fewest * size} synapses; "
                 f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), "
                 f"and {spec.name} has no weight 0"
             )
+            if layer.max_synapses > 1 and _asks_for_sources(spec, group) and family is not None and family.is_learned:
+                raise NoSolverError(f"{counted} but that of learned values that cancel, which are not looked for")
+            raise InfeasibleError(counted)
+
+
+def _asks_for_sources(spec: HardwareSpec, group: Group) -> bool:
+    """Whether a group, which may count synapses by now, is that of a limit on sources."""
+    asked = None if group.number is None else spec.limits[group.number].group()
+    return asked is not None and asked.counts == "sources"
 
 
 def _require_multiples(spec: HardwareSpec, limit: LimitKind, name: str, shape: Sequence[int]) -> None:

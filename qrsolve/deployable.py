@@ -112,7 +112,7 @@ def _parameters(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype
         return family.given
     if not _is_worth_a_search(family, values, frequency, dtype):
         return None
-    found, _ = recover_parameters(values, frequency, family, dtype)
+    found, _, _ = recover_parameters(values, frequency, family, dtype)
     if found is None or family.value_bits is None:
         return found
     step = float(grid_steps(found[None], family, dtype)[0])

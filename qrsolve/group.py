@@ -30,9 +30,9 @@ class Group:
     block : int
         Length of a block; only for ``kind="block"``, where it divides the number of columns.
     counts : {"synapses", "sources", "places"}
-        Whether an option counts with its ``use``, as one as soon as its value is not 0, or with its ``use`` but at
-        least one, since a connection that is left out takes its place too. Only limits ask for places: `compile_plan`
-        turns them into synapses, and solvers never meet them.
+        Whether an option counts with its ``use``, as one as soon as its value is not 0 (a nonzero weight, whatever its
+        synapses), or with its ``use`` but at least one, since a connection that is left out takes its place too. Only
+        limits ask for places: `compile_plan` turns them into synapses, and solvers never meet them.
     limit : str
         The word by which users know the limit, for messages.
     relaxed : int, IntArray or None

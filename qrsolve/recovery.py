@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.assignment_search import all_assignments, n_assignments
 from qrsolve.family_membership import grid_steps
 
 BEAM = 64
@@ -19,6 +22,12 @@ MAX_NUMBERS = 1 << 22
 """Entries of the largest table that one step of the search makes."""
 MAX_VERIFIED = 1000
 """Sets of parameters that are verified against every weight."""
+FEW_ASSIGNMENTS, MAX_ASSIGNMENTS = 1 << 15, 1 << 21
+"""Assignments of options to values that are all tried: before the beam, and if it finds nothing."""
+BLURRED_ASSIGNMENTS = 1 << 10
+"""The same in half precision."""
+MAX_NEAR = 100
+"""Sets of parameters from these assignments that are moved a little to see whether they explain all values."""
 REFINEMENTS, RELAXATIONS = 6, 60
 """Rounds of least squares, and steps onto the worst interval, of one set of parameters."""
 NEIGHBOURS = 4
@@ -67,9 +76,20 @@ def fewest_synapses(values: Tensor, family: AlphabetFamily, parameters: Tensor, 
     return fewest
 
 
+class Recovery(NamedTuple):
+    """Parameters that explain values, or why there are none."""
+
+    parameters: Tensor | None
+    """float64, shape (n_parameters,)."""
+    reason: str
+    """"" where they were found, else why not, in one clause."""
+    is_proved: bool
+    """Whether there are none, where none were found; otherwise the search was not exhaustive."""
+
+
 def recover_parameters(
-    values: Tensor, frequency: Tensor, family: AlphabetFamily, dtype: torch.dtype
-) -> tuple[Tensor | None, str]:
+    values: Tensor, frequency: Tensor, family: AlphabetFamily, dtype: torch.dtype, *, is_quick: bool = False
+) -> Recovery:
     """Find parameters for which every value is reachable; among those in sight, the ones that take the fewest synapses.
 
     Parameters
@@ -82,50 +102,82 @@ def recover_parameters(
         The options; at least one parameter is free.
     dtype : torch.dtype
         Type of the weights.
-
-    Returns
-    -------
-    Tensor or None
-        float64, shape (n_parameters,).
-    str
-        "" where found, else why not, in one clause.
+    is_quick : bool
+        Whether to leave out the search that takes longest.
 
     Notes
     -----
-    Complete for codebooks without composition and for one free parameter (a scale); for several magnitudes a beam
-    search over values, their fractions and differences, which can miss magnitudes that never stand alone, and often
-    misses several magnitudes that are blurred by half precision.
+    Complete for codebooks without composition and for one free parameter (a scale), and where options are few enough
+    to try all assignments (`all_assignments`). For more magnitudes and copies a beam search over values, their
+    fractions and differences, which can miss magnitudes that never stand alone, and often misses several magnitudes
+    that are blurred by half precision.
     """
     n_options = family.counts.shape[0]
     if len(values) > n_options:
         options = "1 option is all there is" if n_options == 1 else f"{n_options:,} options are all there are"
-        return None, f"{len(values):,} distinct values, where {options}"
+        return Recovery(None, f"{len(values):,} distinct values, where {options}", is_proved=True)
     if _is_codebook(family):
-        found, reason = _codebook(values, family)
-        return _settable(found, reason, family, dtype)
-    several = family.n_parameters > 1
+        return _codebook(values, family, dtype)
     # In half precision a weight says less about its value than the sums of values need.
     is_blurred = torch.finfo(dtype).bits < 32
-    guesses = _several(values, frequency, family, dtype) if several else _single(values, family, dtype)
-    for guess in islice(guesses, MAX_VERIFIED):
-        if _explains(guess, values, family, dtype):
-            return _settable(guess, "", family, dtype)
-        if is_blurred and _explains(refined := _refined(guess, values, family, dtype), values, family, dtype):
-            return refined, ""
+    is_complete = not is_blurred
+    explained = partial(_explained_by, values=values, family=family, dtype=dtype)
+    if family.n_parameters == 1:
+        scales = list(islice(_single(values, family, dtype), MAX_VERIFIED + 1))
+        found = explained(scales, is_near=is_blurred)
+        is_complete = is_complete and len(scales) <= MAX_VERIFIED
+    else:
+        tried = None
+        # Blurred values are near to much: a few assignments can be told apart, many cannot.
+        if n_assignments(family) <= (BLURRED_ASSIGNMENTS if is_blurred else FEW_ASSIGNMENTS):
+            tried = all_assignments(values, frequency, family, dtype, MAX_ASSIGNMENTS)
+        found = None if tried is None else explained(tried.parameters[:MAX_NEAR], is_near=True)
+        if found is None and (tried is None or is_blurred or len(tried.parameters) or not tried.is_complete):
+            guesses = islice(_several(values, frequency, family, dtype), MAX_VERIFIED)
+            found = explained(guesses, is_near=is_blurred)
+        may_try = not is_quick and not is_blurred and n_assignments(family) <= MAX_ASSIGNMENTS
+        if found is None and tried is None and may_try:
+            tried = all_assignments(values, frequency, family, dtype, MAX_ASSIGNMENTS)
+            found = explained(tried.parameters[:MAX_NEAR], is_near=True)
+        # Parameters that explain the values up to rounding, and then do not, prove nothing.
+        is_complete = is_complete and tried is not None and tried.is_complete and len(tried.parameters) == 0
+    if found is not None:
+        return Recovery(found, "", is_proved=True)
     words = ", ".join(family.names) if family.n_parameters <= 4 else f"{family.n_parameters} values"
-    hint = f" ({str(dtype).removeprefix('torch.')} blurs them; float32 would tell)" if is_blurred and several else ""
+    hint = ""
+    if is_blurred and family.n_parameters > 1:
+        hint = f" ({str(dtype).removeprefix('torch.')} blurs them; float32 would tell)"
+    elif not is_complete:
+        hint = " (not all were tried)"
     makes_up = "makes up" if family.n_parameters == 1 else "make up"
-    return None, f"no {words} found that {makes_up} all {len(values):,} distinct values{hint}"
+    of_bits = "" if family.value_bits is None else f" and are {_grid_of(family)}"
+    text = f"no {words} found that {makes_up} all {len(values):,} distinct values{of_bits}{hint}"
+    return Recovery(None, text, is_proved=is_complete)
 
 
-def _settable(
-    found: Tensor | None, reason: str, family: AlphabetFamily, dtype: torch.dtype
-) -> tuple[Tensor | None, str]:
-    """Pass on what was found, unless the chip cannot set such values."""
-    if found is None or family.value_bits is None or not bool(torch.isnan(grid_steps(found[None], family, dtype))):
-        return found, reason
+def _explained_by(
+    guesses: Iterable[Tensor], values: Tensor, family: AlphabetFamily, dtype: torch.dtype, *, is_near: bool
+) -> Tensor | None:
+    """Return the first guess that explains all values and that the chip can set, as it is or, if near, a bit moved."""
+    for guess in guesses:
+        tried = guess
+        explains = _explains(tried, values, family, dtype)
+        if not explains and is_near:
+            tried = _refined(guess, values, family, dtype)
+            explains = _explains(tried, values, family, dtype)
+        if explains and _is_settable(tried, family, dtype):
+            return tried
+    return None
+
+
+def _grid_of(family: AlphabetFamily) -> str:
     step = "one step" if family.value_step is None else f"the step {family.value_step:g}"
-    return None, f"the values are not multiples of {step} by integers of {family.value_bits} bits"
+    return f"multiples of {step} by integers of {family.value_bits} bits"
+
+
+def _is_settable(parameters: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> bool:
+    """Whether parameters are on the chip's grid, where it has one."""
+    return family.value_bits is None or not bool(torch.isnan(grid_steps(parameters[None], family, dtype)))
 
 
 def _explains(parameters: Tensor, values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> bool:
@@ -142,7 +194,8 @@ def _is_codebook(family: AlphabetFamily) -> bool:
     return plain and not bool(family.positive.any())
 
 
-def _codebook(values: Tensor, family: AlphabetFamily) -> tuple[Tensor | None, str]:
+def _codebook(values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Recovery:
+    """Take the values themselves; those that are not needed are any that the chip can set beside these."""
     has_zero = bool((family.counts == 0).all(dim=1).any())
     given = family.given[~torch.isnan(family.given)]
     new = values[~torch.isin(values, given)]
@@ -150,11 +203,16 @@ def _codebook(values: Tensor, family: AlphabetFamily) -> tuple[Tensor | None, st
     free = torch.isnan(family.given).nonzero()[:, 0]
     if len(new) > len(free):
         extra = ", zero apart," if has_zero else ""
-        return None, f"{len(new):,} distinct values{extra} where a scope has {len(free):,}"
+        reason = f"{len(new):,} distinct values{extra} where a scope has {len(free):,}"
+        return Recovery(None, reason, is_proved=True)
     parameters = family.given.clone()
     parameters[free] = new[-1] if len(new) else family.value_step or 1.0
     parameters[free[: len(new)]] = new
-    return parameters, ""
+    if not _is_settable(parameters, family, dtype):
+        # Steps are found for values up to their rounding; several numbers that fit one are tried only in part.
+        is_proved = torch.finfo(dtype).bits >= 32
+        return Recovery(None, f"the values are not {_grid_of(family)}", is_proved=is_proved)
+    return Recovery(parameters, "", is_proved=True)
 
 
 def _single(values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Iterator[Tensor]:

@@ -54,7 +54,7 @@ def group_among(limit: LimitKind, layer: LayerShape, roles: Sequence[Role | None
         return group
     widths = layer.columns_of
     least = 1 if group.counts == "places" else 0
-    fewest = max(least, layer.min_synapses if group.counts != "sources" else min(1, layer.min_synapses))
+    fewest = max(least, layer.min_synapses if group.counts != "sources" else int(not layer.has_zero))
     most = 1 if group.counts == "sources" else layer.max_synapses
     assert isinstance(group.capacity, int)  # limits ask for one number
     is_held = np.repeat([i in held for i in range(len(widths))], widths)

@@ -10,7 +10,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population
 from qrsolve.family_membership import value_violations
-from qrsolve.recovery import fewest_synapses, recover_parameters
+from qrsolve.recovery import Recovery, fewest_synapses, recover_parameters
 from qrsolve.type_usage import TypeUsage, type_usage
 
 
@@ -34,6 +34,9 @@ class Usage:
         The chip's file; parameters that the caller gave; recovered from the weights alone; or no values.
     reason : str
         Why nothing explains some scope; "" if everything is explained.
+    is_proved : bool
+        Whether it is certain that some weight is none of the chip's, where ``unreached`` has one: else no values were
+        found that explain it, and not all were tried.
     """
 
     population: Population
@@ -43,6 +46,7 @@ class Usage:
     parameters: Tensor | None = None
     values_from: str = ""
     reason: str = ""
+    is_proved: bool = True
     by_type: TypeUsage | None = None
     """The types of the sources, where these have some."""
 
@@ -86,7 +90,7 @@ def usage_of(population: Population, matrix: Tensor, claimed: Tensor | None = No
     if not bool(verified.unreached.any()):
         return verified
     recovered = _explained(population, family, matrix, None, "weights")
-    return verified if bool(recovered.unreached.any()) else recovered
+    return replace(verified, is_proved=recovered.is_proved) if bool(recovered.unreached.any()) else recovered
 
 
 def with_copies(usage: Usage, family: AlphabetFamily | None) -> Tensor:
@@ -119,7 +123,7 @@ def _by_type(population: Population, family: AlphabetFamily, matrix: Tensor, cla
     found = type_usage(family, matrix, claimed)
     values_from = "given" if claimed is not None and found.parameters is claimed else "weights"
     use = (matrix != 0).long()
-    return Usage(population, matrix, use, found.unreached, found.parameters, values_from, found.reason, found)
+    return Usage(population, matrix, use, found.unreached, found.parameters, values_from, found.reason, by_type=found)
 
 
 def _may_be(family: AlphabetFamily, claimed: Tensor, n_scopes: int, dtype: torch.dtype) -> bool:
@@ -134,19 +138,22 @@ def _explained(
     population: Population, family: AlphabetFamily, matrix: Tensor, source: Tensor | None, values_from: str
 ) -> Usage:
     """Count synapses scope by scope; without a source the parameters are recovered from the weights."""
-    uses, parameters, reason = [], [], ""
+    uses, parameters = [], []
+    failed: list[Recovery] = []
     parts = [matrix] if family.scope == "layer" else list(torch.split(matrix, 1))
     for s, part in enumerate(parts):
         values, inverse, frequency = torch.unique(part.double() + 0.0, return_inverse=True, return_counts=True)
         if source is None:
-            theta, why = recover_parameters(values, frequency, family, matrix.dtype)
-            reason = reason or why
+            # One scope that nothing explains is enough to know; the others need not be searched as long.
+            found = recover_parameters(values, frequency, family, matrix.dtype, is_quick=bool(failed))
+            theta = found.parameters
+            failed += [found] if theta is None else []
         else:
             theta = source[s]
         if theta is None:
             theta = torch.full((family.n_parameters,), torch.nan, dtype=torch.float64)
             # Only 0 is sure to be reachable, where it is an option whatever the parameters are.
-            zero = family.use[(family.counts == 0).all(dim=1)]
+            zero = family.use[family.is_zero]
             fewest = torch.where(values == 0, int(zero.min()) if len(zero) else -1, -1)
         else:
             fewest = fewest_synapses(values, family, theta, matrix.dtype)
@@ -155,4 +162,7 @@ def _explained(
     use = torch.cat(uses) if uses else torch.zeros(matrix.shape, dtype=torch.int64)
     known = torch.stack(parameters) if parameters else torch.zeros(0, family.n_parameters, dtype=torch.float64)
     counted = torch.where(use < 0, (matrix != 0).long(), use)
-    return Usage(population, matrix, counted, use < 0, known, values_from, reason)
+    proved = [found for found in failed if found.is_proved]
+    reason = next((found.reason for found in (*proved, *failed)), "")
+    is_proved = bool(proved) or not failed
+    return Usage(population, matrix, counted, use < 0, known, values_from, reason, is_proved)

@@ -71,7 +71,7 @@ def test_planted_values_are_explained(name: str, dtype: torch.dtype) -> None:
         return  # too blurred to be found reliably, and the message says so
     for seed in range(2):
         values, frequency, synapses = planted(some, dtype, seed)
-        parameters, reason = recover_parameters(values, frequency, some, dtype)
+        parameters, reason, _ = recover_parameters(values, frequency, some, dtype)
         assert reason == ""
         assert parameters is not None
         fewest = fewest_synapses(values, some, parameters, dtype)
@@ -86,7 +86,7 @@ def test_planted_values_are_explained(name: str, dtype: torch.dtype) -> None:
 def test_real_weights_are_not_explained(name: str) -> None:
     weights = torch.randn(4000, generator=torch.Generator().manual_seed(1)).double()
     values, frequency = torch.unique(weights, return_counts=True)
-    parameters, reason = recover_parameters(values, frequency, FAMILIES[name], torch.float32)
+    parameters, reason, _ = recover_parameters(values, frequency, FAMILIES[name], torch.float32)
     assert parameters is None
     assert "distinct values" in reason
 
@@ -95,7 +95,7 @@ def test_one_weight_off_the_grid_is_seen() -> None:
     some = FAMILIES["grid"]
     values, frequency, _ = planted(some, torch.float32, 0)
     values[-1] = (values[-1] * (1 + 1e-4)).float().double()
-    parameters, reason = recover_parameters(values, frequency, some, torch.float32)
+    parameters, reason, _ = recover_parameters(values, frequency, some, torch.float32)
     assert parameters is None
     assert reason.startswith("no scale found that makes up all")
 
@@ -106,7 +106,7 @@ def test_bases_that_never_stand_alone_are_found() -> None:
         bases = 0.5 + torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         pairs = (some.counts.abs().sum(dim=1) >= 2) | (some.counts[:, 3].abs() == 1)
         values = torch.unique((some.counts[pairs] @ bases).float().double())
-        parameters, reason = recover_parameters(values, torch.ones_like(values).long(), some, torch.float32)
+        parameters, reason, _ = recover_parameters(values, torch.ones_like(values).long(), some, torch.float32)
         assert reason == ""
         assert parameters is not None
 
@@ -121,7 +121,7 @@ def test_fewest_synapses_counts_the_shortest_sum() -> None:
 def test_nothing_at_all_is_explained_by_anything() -> None:
     for some in FAMILIES.values():
         none = torch.zeros(0, dtype=torch.float64)
-        parameters, _ = recover_parameters(none, none.long(), some, torch.float32)
+        parameters, _, _ = recover_parameters(none, none.long(), some, torch.float32)
         assert parameters is not None
         assert bool(torch.isfinite(parameters).all())
 
@@ -130,12 +130,12 @@ def test_nothing_at_all_is_explained_by_anything() -> None:
 def test_all_zero_is_explained(name: str) -> None:
     some = FAMILIES[name]
     zero = torch.zeros(1, dtype=torch.float64)
-    parameters, _ = recover_parameters(zero, torch.tensor([9]), some, torch.float32)
+    parameters, _, _ = recover_parameters(zero, torch.tensor([9]), some, torch.float32)
     assert parameters is not None
     assert fewest_synapses(zero, some, parameters, torch.float32).tolist() == [0]
 
 
 def test_half_precision_is_named_as_the_likely_reason() -> None:
     values = torch.unique(torch.randn(25, generator=torch.Generator().manual_seed(1)).bfloat16().double())
-    _, reason = recover_parameters(values, torch.ones_like(values).long(), FAMILIES["two types"], torch.bfloat16)
+    _, reason, _ = recover_parameters(values, torch.ones_like(values).long(), FAMILIES["two types"], torch.bfloat16)
     assert reason == "no p0, n0 found that make up all 24 distinct values (bfloat16 blurs them; float32 would tell)"

@@ -26,6 +26,8 @@ class LayerShape:
     groups : tuple of int
         Groups of the convolution of each matrix, whose shape is (filters, channels / groups, *kernel): the first
         filters read the first channels, and so on. Empty where every filter reads every channel.
+    has_zero : bool
+        Whether a weight can be 0, and so be no source: absent, or of synapses that cancel.
     widths : tuple of int
         Columns of each matrix of the problem, in which groups may stand side by side; empty where these are the sources
         of one neuron.
@@ -38,6 +40,7 @@ class LayerShape:
     max_synapses: int = 1
     min_synapses: int = 0
     groups: tuple[int, ...] = ()
+    has_zero: bool = True
     widths: tuple[int, ...] = ()
     map_sizes: tuple[int, ...] | None = ()
 

@@ -1,4 +1,11 @@
-"""What all weight kinds have in common."""
+"""What all weight kinds have in common.
+
+A connection is what has a weight other than 0. Where a kind lets a connection be absent, a weight of 0 is one that is
+absent: it takes no synapse, whatever sums of synapses are 0 as well. Where a kind has no absent connections, a weight
+of 0 is made of synapses that cancel (+1 and -1 of a grid without zero): it takes these synapses, the fewest that do it,
+and is no source of its neuron and no target of its source. So limits that count ``sources`` or ``targets`` count the
+weights that are not 0, and limits that count ``synapses`` count what weights take, zeros included.
+"""
 
 from __future__ import annotations
 
