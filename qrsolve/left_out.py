@@ -22,7 +22,14 @@ _WEAK_STATE = re.compile(
 """What a neuron's state or a matrix may be called; shapes decide."""
 _WEIGHT = re.compile(r"(?:.*_)?(?:w|weights?|kernel)(?:_.*)?", re.IGNORECASE)
 _MASK = re.compile(r"(?:.*_)?mask", re.IGNORECASE)
-_CONSTANT = re.compile(r"(?:\w+_)?bias|(?:v_)?th(?:resh(?:old)?)?|v_(?:threshold|reset)|tau(?:_\w+)?|dash_\w+")
+_CONSTANT = re.compile(
+    r"(?:\w+_)?bias(?:_[kv]|_[ih]h\w*)?|(?:v_)?th(?:resh(?:old)?)?|v_(?:threshold|reset)|tau(?:_\w+)?|dash_\w+"
+)
+_PER_NEURON = re.compile(r"(?:\w+_)?(?:scales?|zero_points?|step_size|alpha|beta|gamma|decay|value)")
+"""What may be one number per neuron; so it is where only one dimension is more than 1."""
+_ADDED = re.compile(
+    r"(?:\w+_)?(?:pos_embed(?:ding)?s?|positional_(?:encoding|embedding)s?|(?:cls|class|mask|register)_tokens?)"
+)
 _STATISTIC = re.compile(r"running_(?:mean|var)|num_batches_tracked")
 _MOMENT = re.compile(
     r"exp_avg(?:_sq|_inf|_diff)?|max_exp_avg_sq|momentum_buffer|square_avg|grad_avg|acc_delta|master_param"
@@ -105,7 +112,17 @@ def _statistic(name: str, arrays: _Arrays) -> str:
 
 
 def _constant(name: str, arrays: _Arrays) -> str:
-    return "a bias, or a constant of the neurons" if _CONSTANT.fullmatch(_split(name)[1]) else ""
+    module, last = _split(name)
+    shape = arrays.tensors[name].shape
+    is_line = sum(n > 1 for n in shape) <= 1
+    if _CONSTANT.fullmatch(last) or (is_line and _PER_NEURON.fullmatch(last)):
+        return "a bias, or a constant of the neurons"
+    if _ADDED.fullmatch(last):
+        return "added to what comes in, not multiplied with it"
+    bias = f"{module}.bias" if module else "bias"
+    if last == "weight" and bias in arrays.tensors and arrays.tensors[bias].shape == shape:
+        return f"multiplied element by element: '{bias}' has its shape"
+    return ""
 
 
 def _state(name: str, arrays: _Arrays) -> str:
