@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
 _STATE = re.compile(r"(?:\w*_)?(?:mem|membrane|voltage|spk|spikes?)(?:_(?:prev|rec|reset|out|state|potential))?_?\d*")
@@ -21,7 +22,14 @@ _WEAK_STATE = re.compile(
 """What a neuron's state or a matrix may be called; shapes decide."""
 _WEIGHT = re.compile(r"(?:.*_)?(?:w|weights?|kernel)(?:_.*)?", re.IGNORECASE)
 _MASK = re.compile(r"(?:.*_)?mask", re.IGNORECASE)
-_CONSTANT = re.compile(r"(?:\w+_)?bias|(?:v_)?th(?:resh(?:old)?)?|v_(?:threshold|reset)|tau(?:_\w+)?|dash_\w+")
+_CONSTANT = re.compile(
+    r"(?:\w+_)?bias(?:_[kv]|_[ih]h\w*)?|(?:v_)?th(?:resh(?:old)?)?|v_(?:threshold|reset)|tau(?:_\w+)?|dash_\w+"
+)
+_PER_NEURON = re.compile(r"(?:\w+_)?(?:scales?|zero_points?|step_size|alpha|beta|gamma|decay|value)")
+"""What may be one number per neuron; so it is where only one dimension is more than 1."""
+_ADDED = re.compile(
+    r"(?:\w+_)?(?:pos_embed(?:ding)?s?|positional_(?:encoding|embedding)s?|(?:cls|class|mask|register)_tokens?)"
+)
 _STATISTIC = re.compile(r"running_(?:mean|var)|num_batches_tracked")
 _MOMENT = re.compile(
     r"exp_avg(?:_sq|_inf|_diff)?|max_exp_avg_sq|momentum_buffer|square_avg|grad_avg|acc_delta|master_param"
@@ -32,27 +40,38 @@ _AVERAGE = re.compile(r"ema|ema_\w+|\w+_ema|averaged?|averaged_\w+|swa|swa_\w+|s
 _WRAPPERS = ("module", "model", "ma_model", "net")
 
 
-@dataclass
 class _Arrays:
-    """The arrays of a file, found by module and by shape."""
+    """The arrays of a file, found by module, by shape, and by the ends of their names."""
 
-    tensors: Mapping[str, Tensor]
-    in_module: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    of_shape: dict[tuple[int, ...], list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def __post_init__(self) -> None:
-        for name, tensor in self.tensors.items():
-            self.in_module[_split(name)[0]].append(name)
-            self.of_shape[tuple(tensor.shape)].append(name)
-
-    def alike(self, name: str) -> list[str]:
-        """Return the other arrays of its shape."""
-        return [other for other in self.of_shape[tuple(self.tensors[name].shape)] if other != name]
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.in_module: dict[str, list[str]] = defaultdict(list)
+        self.alike: dict[tuple[str, torch.Size], list[str]] = defaultdict(list)
+        for name, tensor in tensors.items():
+            module = _split(name)[0]
+            self.in_module[module].append(name)
+            self.alike[module, tensor.shape].append(name)
 
     def siblings(self, name: str) -> list[str]:
         """Return the other arrays of its shape in its module."""
-        module = _split(name)[0]
-        return [other for other in self.alike(name) if _split(other)[0] == module]
+        return [other for other in self.alike[_split(name)[0], self.tensors[name].shape] if other != name]
+
+    @cached_property
+    def by_end(self) -> dict[tuple[torch.Size, str], str]:
+        """Arrays that are no averages, by shape and the last parts of their names without dots, two parts or all."""
+        found: dict[tuple[torch.Size, str], str] = {}
+        for name, tensor in self.tensors.items():
+            parts = name.split(".")
+            if not any(_AVERAGE.fullmatch(part) for part in parts):
+                for i in range(max(1, len(parts) - 1)):
+                    found.setdefault((tensor.shape, "".join(parts[i:])), name)
+        return found
+
+    @cached_property
+    def sizes(self) -> tuple[set[int], set[int]]:
+        """The numbers of rows and of columns of matrices whose names are not those of states."""
+        shapes = [tensor.shape for name, tensor in self.tensors.items() if tensor.ndim >= 2 and not _is_state(name)]
+        return {shape[0] for shape in shapes}, {shape[1] for shape in shapes}
 
 
 def left_out_reasons(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -93,7 +112,17 @@ def _statistic(name: str, arrays: _Arrays) -> str:
 
 
 def _constant(name: str, arrays: _Arrays) -> str:
-    return "a bias, or a constant of the neurons" if _CONSTANT.fullmatch(_split(name)[1]) else ""
+    module, last = _split(name)
+    shape = arrays.tensors[name].shape
+    is_line = sum(n > 1 for n in shape) <= 1
+    if _CONSTANT.fullmatch(last) or (is_line and _PER_NEURON.fullmatch(last)):
+        return "a bias, or a constant of the neurons"
+    if _ADDED.fullmatch(last):
+        return "added to what comes in, not multiplied with it"
+    bias = f"{module}.bias" if module else "bias"
+    if last == "weight" and bias in arrays.tensors and arrays.tensors[bias].shape == shape:
+        return f"multiplied element by element: '{bias}' has its shape"
+    return ""
 
 
 def _state(name: str, arrays: _Arrays) -> str:
@@ -104,17 +133,17 @@ def _state(name: str, arrays: _Arrays) -> str:
         return "state of neurons"
     if not _WEAK_STATE.fullmatch(last) or _is_one_of_many(module, last, arrays):
         return ""
-    shape = arrays.tensors[name].shape
-    others = [
-        tensor
-        for other, tensor in arrays.tensors.items()
-        if other != name and tensor.ndim >= 2 and not _WEAK_STATE.fullmatch(_split(other)[1])
-    ]
-    is_of_neurons = any(tensor.shape[0] in (shape[1], shape[-1]) for tensor in others)
+    shape, (rows, columns) = arrays.tensors[name].shape, arrays.sizes
+    is_of_neurons = bool({shape[1], shape[-1]} & rows)
     # A matrix of layers in a chain has as many rows as the next one has columns; so may a state by chance.
     could_feed = not module or "hidden" in last or "state" in last
-    feeds = could_feed and any(tensor.shape[1] == shape[0] for tensor in others)
-    return "state of neurons, it seems" if is_of_neurons and not feeds else ""
+    return "" if not is_of_neurons or (could_feed and shape[0] in columns) else "state of neurons, it seems"
+
+
+def _is_state(name: str) -> bool:
+    """Whether a name is, or could be, that of a state."""
+    last = _split(name)[1]
+    return not _WEIGHT.fullmatch(last) and bool(_STATE.fullmatch(last) or _WEAK_STATE.fullmatch(last))
 
 
 def _is_one_of_many(module: str, last: str, arrays: _Arrays) -> bool:
@@ -176,17 +205,13 @@ def _average(name: str, arrays: _Arrays) -> str:
     if not tail:  # fc.weight_ema beside fc.weight
         bare = re.sub(r"_?(?:ema|averaged?|swa)_?|_?shadow_?", "", parts[-1], flags=re.IGNORECASE)
         other = ".".join([*parts[:-1], bare])
-        return f"an average of '{other}'" if other in arrays.alike(name) else ""
+        is_there = other in arrays.tensors and arrays.tensors[other].shape == arrays.tensors[name].shape
+        return f"an average of '{other}'" if is_there else ""
     while len(tail) > 1 and tail[0] in _WRAPPERS:
         tail = tail[1:]
-    joined = "".join(tail)
-    for other in arrays.alike(name):
-        own = other.split(".")
-        # Some averages are buffers, whose names have no dots. The last part alone ("weight") says nothing.
-        is_alike = any("".join(own[i:]) == joined for i in range(max(1, len(own) - 1)))
-        if is_alike and not any(_AVERAGE.fullmatch(part) for part in own):
-            return f"an average of '{other}'"
-    return ""
+    # Some averages are buffers, whose names have no dots. The last part alone ("weight") says nothing.
+    of = arrays.by_end.get((arrays.tensors[name].shape, "".join(tail)))
+    return "" if of is None else f"an average of '{of}'"
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 _STATISTIC = ".running_mean"
@@ -32,29 +33,29 @@ def norms_after(
         The prefix of the norm, by the name of the weights that it follows.
     """
     order = list(dict.fromkeys(_module(name) for name in shapes))
-    n_channels = {name.removesuffix(_STATISTIC): shape[0] for name, shape in shapes.items() if _is_norm(name, shape)}
+    position = {module: i for i, module in enumerate(order)}
+    norms: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for name, shape in shapes.items():
+        if _is_norm(name, shape):
+            norm = name.removesuffix(_STATISTIC)
+            norms[_parent(norm), shape[0]].append(norm)
     found = {}
     for layer in shapes:
         if layer not in layers or len(shapes[layer]) < 2:
             continue
-        module, neurons = _module(layer), shapes[layer][0]
-        candidates = [norm for norm, n in n_channels.items() if n == neurons and _parent(norm) == _parent(module)]
-        if (norm := _following(module, candidates, order, is_ordered=is_ordered)) is not None:
-            found[layer] = norm
+        module = _module(layer)
+        candidates = norms.get((_parent(module), shapes[layer][0]), [])
+        at, own = position[module], _last(module)
+        if own.isdigit():
+            following = [norm for norm in candidates if _last(norm) == str(int(own) + 1)]
+        elif is_ordered and order[at + 1 : at + 2] and order[at + 1] in candidates:
+            following = [order[at + 1]]
+        else:
+            following = [norm for norm in candidates if _number(norm) == _number(module)]
+            following = [norm for norm in following if not is_ordered or position[norm] > at]
+        if len(following) == 1:
+            found[layer] = following[0]
     return found
-
-
-def _following(module: str, candidates: list[str], order: list[str], *, is_ordered: bool) -> str | None:
-    own = _last(module)
-    if own.isdigit():
-        return next((norm for norm in candidates if _last(norm) == str(int(own) + 1)), None)
-    at = order.index(module)
-    if is_ordered and order[at + 1 : at + 2] and order[at + 1] in candidates:
-        return order[at + 1]
-    same = [norm for norm in candidates if _number(norm) == _number(module)]
-    if is_ordered:
-        same = [norm for norm in same if order.index(norm) > at]
-    return same[0] if len(same) == 1 else None
 
 
 def _is_norm(name: str, shape: Sequence[int]) -> bool:

@@ -115,6 +115,12 @@ def test_several_candidates_are_listed_and_one_can_be_named(tmp_path: Path) -> N
     assert float(after["model"]["fc.weight"][0, 0]) == 1
 
 
+def test_one_state_dict_under_two_entries_is_two_candidates(tmp_path: Path) -> None:
+    same = state()
+    path = saved(tmp_path, {"model": same, "best": same})
+    assert refusal(path) == "FILE: 2 entries hold weights: 'model', 'best'; say which one: --entry model"
+
+
 def test_candidates_without_floats_are_listed_too(tmp_path: Path) -> None:
     integers = {"fc.weight": torch.zeros(2, 2, dtype=torch.int8)}
     path = saved(tmp_path, {"a": integers, "b": {"w": torch.zeros(2)}})
@@ -182,6 +188,11 @@ def test_a_map_that_holds_itself(tmp_path: Path) -> None:
     payload: dict[str, Any] = {"model": state()}
     payload["self"] = payload
     assert list(read_model(saved(tmp_path, payload)).weights()) == ["fc.weight"]
+    payload = {**state(), "more": [1]}
+    payload["more"].append(payload)
+    source = read_model(saved(tmp_path, payload))
+    assert list(source.weights()) == ["fc.weight"]
+    write_weights(tmp_path / "out.pt", {"fc.weight": torch.ones(2, 3)}, source=source)
 
 
 WRAPPED = [

@@ -50,6 +50,11 @@ OUT = [
     ("fc.weight_ema", z(4, 6), "an average of 'fc.weight'"),
     ("lif.tau_syn", z(4, 2), "a bias, or a constant of the neurons"),
     ("conv.bias", z(4, 1, 1), "a bias, or a constant of the neurons"),
+    ("attn.bias_k", z(1, 1, 4), "a bias, or a constant of the neurons"),
+    ("quant.scale", z(4, 1, 1, 1), "a bias, or a constant of the neurons"),
+    ("lif.beta", z(1, 4), "a bias, or a constant of the neurons"),
+    ("vit.pos_embed", z(1, 9, 4), "added to what comes in, not multiplied with it"),
+    ("vit.cls_token", z(1, 1, 4), "added to what comes in, not multiplied with it"),
 ]
 
 
@@ -73,6 +78,8 @@ IN: list[dict[str, Tensor]] = [
     {"a.weight": torch.zeros(4, 6), "a.other": z(4, 6)},
     {"ema.a.weight": z(4, 6), "b.weight": z(4, 6)},  # named like an average, but of nothing
     {"W": z(4, 6), "V": z(4, 4)},
+    {"alpha": z(4, 6), "beta": z(4, 4), "scale.weight": z(1, 4), "value": z(4, 6)},
+    {"fc.weight": z(1, 4), "embed.weight": z(4, 6), "fc.value": z(2, 4)},
     {"": z(4, 6), "int8": torch.ones(4, 6, dtype=torch.int8)},
     {"fc.weight": z(4, 6), "fc.index_int": torch.zeros(4, 6, dtype=torch.int64)},
 ]
@@ -100,6 +107,12 @@ def test_floats_beside_their_integers() -> None:
 def file_of(folder: Path, content: dict[str, Tensor]) -> Path:
     torch.save(content, folder / "m.pt")
     return folder / "m.pt"
+
+
+def test_a_norm_over_several_dimensions() -> None:
+    content = nn.LayerNorm((3, 4)).state_dict(prefix="norm.")
+    said = "multiplied element by element: 'norm.bias' has its shape"
+    assert left_out_reasons(content)["norm.weight"] == said
 
 
 def test_a_file_names_what_it_leaves_out(tmp_path: Path) -> None:

@@ -93,18 +93,18 @@ def _state_dicts(payload: Mapping[Any, Any]) -> Iterator[StateDict]:
     waiting: list[tuple[tuple[Any, ...], Any]] = [((), payload)]
     seen: set[int] = set()
     for path, value in waiting:
-        if id(value) in seen or len(path) > _MAX_DEPTH:
-            continue
-        seen.add(id(value))
-        children = value.items() if isinstance(value, Mapping) else enumerate(value)
         if isinstance(value, Mapping):
-            if "param_groups" in value:  # an optimizer's state
+            if "param_groups" in value or (path and value is payload):  # an optimizer's state; a circle
                 continue
             if any(isinstance(item, Tensor) for item in value.values()):
                 found = StateDict(path, value)
                 yield found
                 if path and found.matrices():
                     continue
+        if id(value) in seen or len(path) > _MAX_DEPTH:
+            continue
+        seen.add(id(value))
+        children = value.items() if isinstance(value, Mapping) else enumerate(value)
         waiting += [
             ((*path, key), item)
             for key, item in children
