@@ -30,7 +30,8 @@ class Solver(ABC):
     def refusal(self, problem: ChoiceStructure) -> str:
         """Return one sentence on why this solver does not take the problem; empty if it does.
 
-        It looks at numbers of rows and options, uses and capacities, never at tensors: `explain` has none.
+        It looks at sizes, options and capacities, in numpy, since `explain` has no tensors; at targets only where the
+        options leave open whether costs are convex.
         """
 
     @abstractmethod
