@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
-from chips import fan_in_chip, types_chip
+from chips import fan_in_chip, given_types_chip
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -867,7 +867,7 @@ class TestByWhatModulesCompute:
 
 def train(model: nn.Module, x: Tensor, n_steps: int = 12, **options: Any) -> Projector:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    projector = attach(types_chip(5, 2), model, optimizer, **options)
+    projector = attach(given_types_chip(5, 2), model, optimizer, **options)
     for _ in range(n_steps):
         optimizer.zero_grad()
         model(x).square().mean().backward()
