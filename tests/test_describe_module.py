@@ -976,6 +976,29 @@ layers:
         }
         assert int(((model.up.weight != 0).sum(dim=(0, 2))).max()) == 4
 
+    @pytest.mark.parametrize(
+        "model",
+        [
+            nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(36, 2)),
+            nn.LSTM(5, 4, num_layers=2, bidirectional=True, proj_size=3),
+            nn.Sequential(nn.Linear(6, 4), snn.RLeaky(0.9, all_to_all=False, V=torch.rand(4)), nn.Linear(4, 2)),
+            nn.Sequential(nn.Linear(6, 5), snn.RLeaky(0.9, linear_features=5), nn.Linear(5, 5)),
+            Attributes(
+                e=nn.Embedding(5, 4), at=nn.MultiheadAttention(4, 2, add_bias_kv=True), up=nn.ConvTranspose1d(2, 4, 3)
+            ),
+            Attributes(w_in=nn.Linear(6, 5), w_rec=nn.Linear(5, 5), pair=nn.Bilinear(3, 4, 2)),
+            Conv1D(5, 3),
+        ],
+        ids=lambda model: type(model).__name__,
+    )
+    def test_a_network_that_was_described_says_the_same(self, model: nn.Module) -> None:
+        """As a file, too: every field is one of the language."""
+        network = describe_module(model).network
+        written = network.model_dump(by_alias=True, exclude_unset=True, mode="json")
+        assert NetworkSpec.model_validate(written) == network
+        assert describe_with(model, network).network == network
+        assert describe_with(model, NetworkSpec.model_validate(written)).network == network
+
     def test_a_network_resolves_what_cannot_be_told(self) -> None:
         model = Attributes(fc1=nn.Linear(6, 5), fc2=nn.Linear(5, 5), lif1=recurrent(5), lif2=recurrent(5))
         names = ("fc1.weight", "fc2.weight", "lif1.recurrent.weight", "lif2.recurrent.weight")
