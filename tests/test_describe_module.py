@@ -500,6 +500,17 @@ class TestSnnTorch:
         model = Attributes(conv=nn.Conv2d(2, 4, 3), lif=cell, fc=nn.Linear(9, 4))
         assert groups(describe_module(model)) == [("conv.weight", "lif.recurrent.weight")]
 
+    def test_rows_that_do_not_match(self) -> None:
+        """Each place of a map has a row of the linear layer, and all of them share the filters."""
+        cell = snn.RLeaky(0.9, conv2d_channels=4, kernel_size=3)
+        found = describe_module(nn.Sequential(nn.Linear(6, 36), nn.Unflatten(1, (4, 3, 3)), cell))
+        assert groups(found) == []
+        (remark,) = found.remarks
+        assert remark == (
+            "'2.recurrent.weight' and '0.weight' drive the same neurons with rows that do not match, so fan_in counts "
+            "them apart"
+        )
+
     @pytest.mark.parametrize("kind", [snn.RLeaky, snn.RSynaptic])
     def test_one_to_one(self, kind: Any) -> None:
         first = (0.9, 0.8) if kind is snn.RSynaptic else (0.9,)
@@ -524,7 +535,8 @@ class TestSnnTorch:
         ("options", "says"),
         [
             ({"V": 0.5}, "one number shared by all neurons"),
-            ({"V": torch.rand(2, 3, 3)}, "a weight for each place of a map"),
+            ({"V": torch.rand(2, 3, 3)}, "of shape (2, 3, 3); needed one weight for each neuron, shape (n,)"),
+            ({"V": torch.rand(1, 5)}, "of shape (1, 5); needed one weight for each neuron, shape (n,)"),
             ({"V": torch.rand(5), "learn_recurrent": False}, "fixed (a buffer)"),
         ],
     )

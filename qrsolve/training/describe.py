@@ -97,6 +97,13 @@ def describe_module(
     guesses |= {n: f"{type(known.held[n].module).__name__} {_NO_AXES}" for n in taken if n not in known.claims}
     remarks = [f"'{other}' is '{name}', one tensor, counted once" for other, name in known.others.items()]
     remarks += [f"'{n}': {c.left_out}" for n, c in known.claims.items() if "fan_in" in c.left_out]
+    remarks += [
+        f"'{one.cell.recurrent}' and '{name}' drive the same neurons with rows that do not match, so fan_in counts "
+        "them apart"
+        for one in found
+        for name in one.apart
+        if one.cell.recurrent in taken
+    ]
     remarks += [*wires.remarks, *folded_norms(known, wires, taken)]
     return Description(NetworkSpec(layers=tuple(layers)), guesses, tuple(remarks))
 
