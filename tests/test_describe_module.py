@@ -18,7 +18,8 @@ from qrsolve.description import Description
 from qrsolve.spec.layout import layout_of, map_sizes
 from qrsolve.spec.network import Layer, LayerRules, NetworkSpec
 from qrsolve.training import METHODS, Projector, attach
-from qrsolve.training.describe import describe_module, describe_with
+from qrsolve.training.describe import describe_module
+from qrsolve.training.stated_network import describe_with
 
 
 def fact(described: Description, tensor: str) -> dict[str, Any]:
