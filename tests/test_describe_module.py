@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import snntorch as snn
 import torch
-from chips import fan_in_chip, types_chip
+from chips import fan_in_chip, given_types_chip
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -18,7 +18,8 @@ from qrsolve.description import Description
 from qrsolve.spec.layout import layout_of, map_sizes
 from qrsolve.spec.network import Layer, LayerRules, NetworkSpec
 from qrsolve.training import METHODS, Projector, attach
-from qrsolve.training.describe import describe_module, describe_with
+from qrsolve.training.describe import describe_module
+from qrsolve.training.stated_network import describe_with
 
 
 def guessed(found: Description) -> dict[str, str]:
@@ -505,6 +506,17 @@ class TestSnnTorch:
         model = Attributes(conv=nn.Conv2d(2, 4, 3), lif=cell, fc=nn.Linear(9, 4))
         assert groups(describe_module(model)) == [("conv.weight", "lif.recurrent.weight")]
 
+    def test_rows_that_do_not_match(self) -> None:
+        """Each place of a map has a row of the linear layer, and all of them share the filters."""
+        cell = snn.RLeaky(0.9, conv2d_channels=4, kernel_size=3)
+        found = describe_module(nn.Sequential(nn.Linear(6, 36), nn.Unflatten(1, (4, 3, 3)), cell))
+        assert groups(found) == []
+        (remark,) = found.remarks
+        assert remark == (
+            "'2.recurrent.weight' and '0.weight' drive the same neurons with rows that do not match, so fan_in counts "
+            "them apart"
+        )
+
     @pytest.mark.parametrize("kind", [snn.RLeaky, snn.RSynaptic])
     def test_one_to_one(self, kind: Any) -> None:
         first = (0.9, 0.8) if kind is snn.RSynaptic else (0.9,)
@@ -529,7 +541,8 @@ class TestSnnTorch:
         ("options", "says"),
         [
             ({"V": 0.5}, "one number shared by all neurons"),
-            ({"V": torch.rand(2, 3, 3)}, "a weight for each place of a map"),
+            ({"V": torch.rand(2, 3, 3)}, "of shape (2, 3, 3); needed one weight for each neuron, shape (n,)"),
+            ({"V": torch.rand(1, 5)}, "of shape (1, 5); needed one weight for each neuron, shape (n,)"),
             ({"V": torch.rand(5), "learn_recurrent": False}, "fixed (a buffer)"),
         ],
     )
@@ -872,7 +885,7 @@ class TestByWhatModulesCompute:
 
 def train(model: nn.Module, x: Tensor, n_steps: int = 12, **options: Any) -> Projector:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    projector = attach(types_chip(5, 2), model, optimizer, **options)
+    projector = attach(given_types_chip(5, 2), model, optimizer, **options)
     for _ in range(n_steps):
         optimizer.zero_grad()
         model(x).square().mean().backward()
@@ -980,6 +993,29 @@ layers:
             "more.weight": "the network does not name it",
         }
         assert int(((model.up.weight != 0).sum(dim=(0, 2))).max()) == 4
+
+    @pytest.mark.parametrize(
+        "model",
+        [
+            nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(36, 2)),
+            nn.LSTM(5, 4, num_layers=2, bidirectional=True, proj_size=3),
+            nn.Sequential(nn.Linear(6, 4), snn.RLeaky(0.9, all_to_all=False, V=torch.rand(4)), nn.Linear(4, 2)),
+            nn.Sequential(nn.Linear(6, 5), snn.RLeaky(0.9, linear_features=5), nn.Linear(5, 5)),
+            Attributes(
+                e=nn.Embedding(5, 4), at=nn.MultiheadAttention(4, 2, add_bias_kv=True), up=nn.ConvTranspose1d(2, 4, 3)
+            ),
+            Attributes(w_in=nn.Linear(6, 5), w_rec=nn.Linear(5, 5), pair=nn.Bilinear(3, 4, 2)),
+            Conv1D(5, 3),
+        ],
+        ids=lambda model: type(model).__name__,
+    )
+    def test_a_network_that_was_described_says_the_same(self, model: nn.Module) -> None:
+        """As a file, too: every field is one of the language."""
+        network = describe_module(model).network
+        written = network.model_dump(by_alias=True, exclude_unset=True, mode="json")
+        assert NetworkSpec.model_validate(written) == network
+        assert describe_with(model, network).network == network
+        assert describe_with(model, NetworkSpec.model_validate(written)).network == network
 
     def test_a_network_resolves_what_cannot_be_told(self) -> None:
         model = Attributes(fc1=nn.Linear(6, 5), fc2=nn.Linear(5, 5), lif1=recurrent(5), lif2=recurrent(5))

@@ -205,6 +205,14 @@ class NetworkSpec(Part):
         self._lines, self._shown = dict(lines), shown
         return self
 
+    def rearranged(self, layers: Sequence[Layer], positions: Sequence[int | None]) -> NetworkSpec:
+        """Return the network with other layers, each stated in the file where the layer of a position is."""
+        lines = {path: line for path, line in self._lines.items() if path[:1] != ("layers",)}
+        for i, position in enumerate(positions):
+            if position is not None and ("layers", position) in self._lines:
+                lines["layers", i] = self._lines["layers", position]
+        return NetworkSpec(layers=tuple(layers), signs=self.signs).located(lines, self._shown)
+
     def place(self, path: tuple[str | int, ...]) -> str:
         """Return ``net.yaml:7: layers[2] ('fc.weight'): `` for messages."""
         name = ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from qrsolve.description import Description, Guess
 from qrsolve.errors import ModelError, ShapeError
 from qrsolve.roles import known_roles
+from qrsolve.spec import Role
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.network import Layer, NetworkSpec
 from qrsolve.training.feeding import Wiring, wiring
@@ -84,73 +84,19 @@ def describe_module(
     layers = []
     for name in known.held:
         if name in taken:
-            stated: dict[str, Any] = {
-                "population": populations.get(name),
-                "role": role_of.get(name),
-                "fed_by": fed.get(name),
-            }
-            stated["map"] = maps.get(name)
-            layers.append(_layer(known, name, stated))
+            stated = (populations.get(name), role_of.get(name), fed.get(name), maps.get(name))
+            layers.append(_layer(known, name, *stated))
         elif name in known.claims or (known.has_shape(name) and known.held[name].tensor.ndim >= 2):
             layers.append(Layer(tensor=name, left_out=_reason(known, name, select, without)))
-    axes = {n: c.guess for n, c in known.claims.items() if n in taken and c.guess}
-    axes |= {n: f"{type(known.held[n].module).__name__} {_NO_AXES}" for n in taken if n not in known.claims}
-    guessed = [Guess("populations", n, text) for n, text in guesses.items()]
-    guessed += [Guess("axes", n, text) for n, text in axes.items()]
-    remarks = [f"'{other}' is '{name}', one tensor, counted once" for other, name in known.others.items()]
-    remarks += [f"'{n}': {c.left_out}" for n, c in known.claims.items() if "fan_in" in c.left_out]
+    guessed = [Guess("populations", name, text) for name, text in guesses.items()]
+    guessed += [Guess("axes", name, text) for name in known.held if name in taken and (text := _guess(known, name))]
+    listed = {layer.tensor for layer in layers}
+    remarks = [f"'{o}' is '{name}', one tensor, counted once" for o, name in known.others.items() if name in listed]
+    remarks += [f"'{name}': {claim.left_out}" for name, claim in known.claims.items() if "fan_in" in claim.left_out]
+    remarks += [text for one in found if one.cell.recurrent in taken for text in _apart(one)]
     remarks += [*wires.remarks, *folded_norms(known, wires, taken)]
     shapes = {name: tuple(known.held[name].tensor.shape) for name in known.held if name in taken}
     return Description(NetworkSpec(layers=tuple(layers)), shapes, tuple(guessed), tuple(remarks))
-
-
-def describe_with(model: nn.Module, network: NetworkSpec) -> Description:
-    """Return a network as its file states it, with what classes say of a model where the file is silent.
-
-    Raises
-    ------
-    ModelError, ShapeError
-        The network names what the model does not have, leaves out all of it, or as in `describe_module`.
-    """
-    known = survey(model)
-    position: dict[str, int] = {}
-    for i, layer in enumerate(network.layers):
-        name = known.others.get(layer.tensor, layer.tensor)
-        if name not in known.held:
-            at = network.place(("layers", i)).rstrip(": ") or f"'{layer.tensor}'"
-            raise ModelError(unmatched(at, selectable(known)))
-        # A shared tensor may stand there under all its names; one that leaves it out says nothing of the others.
-        if name not in position or network.layers[position[name]].left_out is not None:
-            position[name] = i
-    stated = {name: network.layers[i] for name, i in position.items() if network.layers[i].left_out is None}
-    if not stated:
-        raise ModelError("the network leaves out every tensor of the model")
-    populations: dict[str, list[str]] = {}
-    for name, layer in stated.items():
-        if layer.population is not None:
-            populations.setdefault(layer.population, []).append(name)
-    roles = {name: layer.role for name, layer in stated.items() if layer.role is not None}
-    found = describe_module(model, select=list(stated), groups=list(populations.values()), roles=roles)
-    called = {"+".join(names): population for population, names in populations.items()}
-    layers = []
-    for layer in found.network.layers:
-        name = layer.tensor
-        if name not in stated:
-            left_out = network.layers[position[name]].left_out if name in position else "the network does not name it"
-            layers.append(Layer(tensor=name, left_out=left_out))
-            continue
-        fields = {field: getattr(layer, field) for field in layer.model_fields_set}
-        if layer.fed_by is not None:
-            fields["fed_by"] = tuple(called.get(source, source) for source in layer.fed_by)
-        own = {field: getattr(stated[name], field) for field in stated[name].model_fields_set}
-        layers.append(Layer(**{**fields, **own, "tensor": name}))
-        layout_of(layers[-1], tuple(known.held[name].tensor.shape), network.place(("layers", position[name])))
-    guesses = tuple(guess for guess in found.guesses if stated[guess.tensor].model_fields_set == {"tensor"})
-    whole = NetworkSpec(layers=tuple(layers), signs=network.signs)
-    return Description(whole, found.shapes, guesses, found.remarks, is_stated=True)
-
-
-_NO_AXES = "does not say which axis is the neurons'; the first is taken"
 
 
 def _taken(
@@ -283,12 +229,33 @@ def _sources(
     return certain
 
 
-def _layer(known: Survey, name: str, stated: dict[str, Any]) -> Layer:
-    """Return the layer of a tensor that is taken; what is stated wins."""
+def _layer(
+    known: Survey,
+    name: str,
+    population: str | None,
+    role: Role | None,
+    fed_by: tuple[str, ...] | None,
+    size: tuple[int, ...] | None,
+) -> Layer:
+    """Return the layer of a tensor that is taken, with what is known of it and nothing else."""
+    stated = {"population": population, "role": role, "fed_by": fed_by, "map": size}
     facts = {**known.facts(name), **{field: value for field, value in stated.items() if value is not None}}
     layer = Layer(tensor=name, **facts)
     layout_of(layer, tuple(known.held[name].tensor.shape))  # says in one line what does not fit
     return layer
+
+
+def _guess(known: Survey, name: str) -> str:
+    """Say what the class of a tensor that is taken leaves open."""
+    if name in known.claims:
+        return known.claims[name].guess
+    return f"{type(known.held[name].module).__name__} does not say which axis is the neurons'; the first is taken"
+
+
+def _apart(one: Recurrence) -> list[str]:
+    """Say which matrices of the same neurons are counted apart."""
+    why = "drive the same neurons with rows that do not match, so fan_in counts them apart"
+    return [f"'{one.cell.recurrent}' and '{name}' {why}" for name in one.apart]
 
 
 def _reason(known: Survey, name: str, select: Sequence[Selector] | None, without: set[str]) -> str:

@@ -17,7 +17,9 @@ SHARED_BY_ALL = (
     "one number shared by all neurons; each neuron has 1 more source, which fan_in does not count; "
     "give each neuron a weight of its own"
 )
-_OF_A_MAP = "a weight for each place of a map; each neuron has 1 more source, which fan_in does not count"
+_OTHER_SHAPE = (
+    "needed one weight for each neuron, shape (n,); each neuron has 1 more source, which fan_in does not count"
+)
 LEAK = "the leak of its neurons, or what passes inputs on one to one; not connections"
 _FIXED = "fixed (a buffer); each neuron has 1 more source, which fan_in does not count"
 
@@ -205,7 +207,7 @@ def _snntorch(module: nn.Module) -> tuple[Claim, ...]:
     if weight.numel() == 1:
         return (Claim("V", left_out=SHARED_BY_ALL),)
     if weight.numel() != len(weight):
-        return (Claim("V", left_out=_OF_A_MAP),)
+        return (Claim("V", left_out=f"of shape {tuple(weight.shape)}; {_OTHER_SHAPE}"),)
     return (Claim("V", facts, fed_by=("V",)),)
 
 

@@ -24,7 +24,7 @@ from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.load_network import load_network
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.centring import Centring
-from qrsolve.training.describe import describe_module, describe_with
+from qrsolve.training.describe import describe_module
 from qrsolve.training.exchange import Exchange, is_within_step
 from qrsolve.training.held import owner
 from qrsolve.training.input_spread import InputSpread
@@ -32,6 +32,7 @@ from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
+from qrsolve.training.stated_network import describe_with
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""

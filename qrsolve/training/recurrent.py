@@ -50,10 +50,13 @@ class Recurrence:
         The neurons.
     inputs : tuple of str
         Parameter names: one if it is certain, none if there is no input matrix, several if it cannot be told.
+    apart : tuple of str
+        What drives the neurons too, with rows that are not theirs one by one.
     """
 
     cell: Cell
     inputs: tuple[str, ...]
+    apart: tuple[str, ...] = ()
 
 
 def cells(survey: Survey) -> list[Cell]:
@@ -86,15 +89,18 @@ def recurrences(survey: Survey, found: list[Cell], before: Mapping[int, tuple[st
     """
     taken = {name for names in before.values() for name in names} | {name for cell in found for name in cell.inner}
     wanted: list[tuple[str, ...]] = []
+    apart: list[tuple[str, ...]] = []
     for cell in found:
         n = survey.n_neurons(cell.recurrent)
-        elsewhere = tuple(name for name in _layers(survey, cell.kind) if name not in taken and _fits(survey, name, n))
-        wanted.append(before.get(id(cell.module), elsewhere))
+        elsewhere = tuple(name for name in _layers(survey, cell.kind) if name not in taken)
+        driving = before.get(id(cell.module), elsewhere)
+        wanted.append(tuple(name for name in driving if _fits(survey, name, n)))
+        apart.append(tuple(name for name in before.get(id(cell.module), ()) if not _fits(survey, name, n)))
     claimed = Counter(names[0] for names in wanted if len(names) == 1)
     # One input that two recurrences could claim is as uncertain as two inputs.
     return [
-        Recurrence(cell, names * 2 if len(names) == 1 and claimed[names[0]] > 1 else names)
-        for cell, names in zip(found, wanted, strict=True)
+        Recurrence(cell, names * 2 if len(names) == 1 and claimed[names[0]] > 1 else names, others)
+        for cell, names, others in zip(found, wanted, apart, strict=True)
     ]
 
 
