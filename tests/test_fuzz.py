@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 import torch
-from fuzz import mutated_chip, mutated_model, scrambled_bytes
+from fuzz_chips import mutated_chip, scrambled_bytes
+from fuzz_models import mutated_model
 
 from qrsolve.check import check
 from qrsolve.compile import compile_plan

@@ -308,6 +308,7 @@ FILE_ERRORS = [
     ),
     ("a: !!binary aGk=\n", "1: a: unknown tag 'tag:yaml.org,2002:binary'; write plain values"),
     ("schema: 1\nname: x\nschema: 2\n", "3: 'schema' is there twice, first on line 1"),
+    (": 2\n", "1: an empty key; needed a text as key"),
     ("? [1]\n: 2\n", "1: a key that is a list or map; needed a text as key"),
     ("a: " + "[" * 60 + "]" * 60, "1: nested too deeply; a chip file needs at most 50 levels"),
     ("[" * 700, "1: nested too deeply; a chip file needs at most 50 levels"),

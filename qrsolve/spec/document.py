@@ -146,7 +146,9 @@ class _Reader:
         for key, item in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, ScalarNode) or not str(key.tag).endswith(":str"):
-                shown = f"the key {short(key.value)}" if isinstance(key, ScalarNode) else "a key that is a list or map"
+                shown = "a key that is a list or map"
+                if isinstance(key, ScalarNode):
+                    shown = f"the key {short(key.value)}" if key.value else "an empty key"
                 raise DocumentError(line, f"{where(path)}{shown}; needed a text as key")
             at = (*path, key.value)
             if key.value in result:
