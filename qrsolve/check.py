@@ -14,7 +14,7 @@ from qrsolve.energy import memory_energy
 from qrsolve.limit_report import LayerReport, Report
 from qrsolve.limit_row import LimitRow
 from qrsolve.model_file import require_finite
-from qrsolve.network_usage import Counted, network_usage
+from qrsolve.network_usage import CORES, Counted, fits_in_cores, network_usage
 from qrsolve.problem import Group
 from qrsolve.reach_usage import reach_row
 from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
@@ -92,6 +92,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             population.described(),
         )
     network, open_rules = network_usage(plan, counted)
+    undecided = [rule for rule in undecided if not (rule.rule == CORES and fits_in_cores(plan, counted))]
     undecided += open_rules
     return Report(
         layers,
@@ -340,7 +341,8 @@ def _values_row(usage: Usage) -> LimitRow:
     weight = f"{where} is {usage.matrix[row, column].item():.7g}"
     off = f"{n_bad:,} of {usage.matrix.numel():,} weights have no such value"
     why = usage.reason or f"no sum of values is{_listed(usage)}"
-    return LimitRow("values", where, n_bad, 0, f"{weight}: {why}; {off}")
+    searched = "" if usage.is_proved else "; not every set of values was tried"
+    return LimitRow("values", where, n_bad, 0, f"{weight}: {why}; {off}{searched}")
 
 
 def _listed(usage: Usage) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population, compile_plan, layer_shape
-from qrsolve.errors import InfeasibleError, NoSolverError
+from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.group import Group
 from qrsolve.options import FloatArray, IntArray, Options
 from qrsolve.region import Region
@@ -25,6 +25,8 @@ from qrsolve.spec.network import NetworkSpec
 from qrsolve.structure import ChoiceOutline, LevelsOutline
 from qrsolve.undecided import Undecided
 
+MAX_ENTRIES = 2**32
+"""The most weights of a layer that is explained."""
 EXAMPLE = (64, 256)
 """Neurons and sources of the layer that is explained where no shape is asked for."""
 
@@ -190,6 +192,11 @@ def explain(
     Values that are learned are taken at typical places: solvers accept by structure, which only special values change.
     """
     spec, is_example = load_spec(spec), not shapes
+    for name, shape in (shapes or {}).items():
+        if prod(int(n) for n in shape) > MAX_ENTRIES:
+            raise ShapeError(
+                f"'{name}' has {prod(int(n) for n in shape):,} weights; at most {MAX_ENTRIES:,} are explained"
+            )
     try:
         plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups, roles, network)
     except (InfeasibleError, NoSolverError) as error:
@@ -344,6 +351,11 @@ def _example(spec: HardwareSpec) -> tuple[int, int]:
         blocks = (1, 1 if group is None else group.block or 1)
         multiples = [lcm(*each) for each in zip(multiples, limit.multiples(), blocks, strict=True)]
     rows, columns = (max(m, size // m * m) for size, m in zip(EXAMPLE, multiples, strict=True))
+    if rows * columns > MAX_ENTRIES:
+        raise InfeasibleError(
+            f"the smallest layer in whole blocks and tiles has {rows:,} x {columns:,} weights, too many for an "
+            "example; give a layer as --shape NAME=ROWSxCOLS"
+        )
     return rows, columns
 
 

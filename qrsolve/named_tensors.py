@@ -182,7 +182,8 @@ def _open_axes(found: Sequence[_Found]) -> list[Guess]:
     n_pairs = len(in_order) - 1
     if n_pairs > 0 and first == n_pairs:
         return []
-    if n_pairs > 0 and last == n_pairs:
+    is_clear = any(min(abs(a.shape[0] - a.shape[1]), abs(b.shape[0] - b.shape[1])) for a, b in pairwise(in_order))
+    if is_clear and last == n_pairs:
         names = ", ".join(f"'{one.name}' {one.shape}" for one in undecided[:4])
         raise ModelError(
             f"{names}: neurons first or last? The sizes follow each other only if the neurons are last (inputs x "

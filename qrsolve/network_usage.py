@@ -19,6 +19,8 @@ from qrsolve.undecided import Undecided
 from qrsolve.wiring import sources_of_columns
 
 IntArray = NDArray[np.int64]
+CORES = "neurons_per_core"
+"""The word of the rule on the neurons of a core."""
 Findings = tuple[list[LimitRow], list[Undecided]]
 
 
@@ -155,7 +157,7 @@ def _cores(plan: Plan, counted: Sequence[Counted]) -> Findings:
     hierarchy = plan.spec.hierarchy
     if hierarchy.neurons_per_core is None or not counted:
         return [], []
-    kind, per_core = "neurons_per_core", hierarchy.neurons_per_core
+    kind, per_core = CORES, hierarchy.neurons_per_core
     n_cores, is_all = hierarchy.units("core")
     at_least = [one.layer.n_neurons or one.layer.rows for one in counted]
     total, n_needed = sum(at_least), sum(-(-n // per_core) for n in at_least)
@@ -176,6 +178,13 @@ def _cores(plan: Plan, counted: Sequence[Counted]) -> Findings:
             Undecided(kind, f"{said}; layers in cores of their own take {n_needed:,}: waits for a placement")
         ]
     return [row], []
+
+
+def fits_in_cores(plan: Plan, counted: Sequence[Counted]) -> bool:
+    """Whether each layer can lie in cores of its own, and no other rule waits for a placement: then one is found."""
+    rows, undecided = _cores(plan, counted)
+    waits = any(limit.not_enforced() for limit in plan.spec.limits)
+    return bool(rows) and not rows[0].excess and not undecided and not waits
 
 
 def _layers_in_cores(plan: Plan, counted: Sequence[Counted]) -> Findings:

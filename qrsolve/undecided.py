@@ -20,6 +20,11 @@ class Undecided:
     rule: str
     reason: str
 
+    @property
+    def text(self) -> str:
+        """The rule and the reason, with the word of the rule once."""
+        return self.reason if self.rule in self.reason.split()[:2] else f"{self.rule}: {self.reason}"
+
     def to_dict(self) -> dict[str, str]:
         """Return JSON values."""
         return {"rule": self.rule, "reason": self.reason}

@@ -77,7 +77,7 @@ def report_page(report: Report) -> Group:
     n = len(report.violations)
     lines = [Text(row.text, style="red") for row in report.violations]
     verdict = "compliant" if n == 0 else f"{n} violation{'s' if n > 1 else ''}"
-    open_rules = [f"{rule.rule}: {rule.reason}" for rule in report.not_decided]
+    open_rules = [rule.text for rule in report.not_decided]
     if open_rules:
         names = list(dict.fromkeys(rule.rule for rule in report.not_decided))
         verdict += f"; not decided: {', '.join(names)}"
