@@ -13,6 +13,8 @@ from qrsolve.spec.layout import layout_of
 from qrsolve.spec.network import Layer, NetworkSpec
 from qrsolve.undecided import Undecided
 
+FOLDING = "folding it"
+"""What a remark on a batch norm says of it; a neuron with a scale of its own takes the norm up."""
 CURE = "a network file says it (qrsolve describe MODEL -o FILE writes one)"
 
 
@@ -77,11 +79,13 @@ class Description:
         by_source = spec.weights.group() is not None or any(
             (group := limit.group()) is not None and group.kind == "column" for limit in spec.limits
         )
+        is_folded = spec.weights.family() is None or spec.weights.value_scope() == "neuron"
+        remarks = [text for text in self.remarks if not (is_folded and FOLDING in text)]
         guesses = [guess for guess in self.guesses if guess.rule != "feeds" or by_source]
         return replace(
             plan,
             undecided=(*plan.undecided, *_gathered(guesses)),
-            remarks=(*plan.remarks, *self.remarks),
+            remarks=(*plan.remarks, *remarks),
         )
 
     def to_yaml(self) -> str:

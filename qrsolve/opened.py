@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from qrsolve.compile import Plan
-from qrsolve.description import Description
+from qrsolve.description import FOLDING, Description
 from qrsolve.errors import ModelError, ShapeError
 from qrsolve.model_file import ModelFile, read_model
 from qrsolve.named_tensors import describe_tensors
@@ -92,7 +92,7 @@ def describe_file(model: str, choice: Choice) -> tuple[ModelFile, Description]:
         choice.select,
     )
     norms = tuple(
-        f"'{norm}' follows '{name}': folding it into the weights moves them off the chip's values"
+        f"'{norm}' follows '{name}': {FOLDING} into the weights moves them off the chip's values"
         for name, norm in file.norms_after(list(described.shapes)).items()
     )
     return file, replace(described, remarks=(*described.remarks, *norms))

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from torch import nn
 
+from qrsolve.description import FOLDING
 from qrsolve.training.feeding import Wiring
 from qrsolve.training.held import joined, walk
 from qrsolve.training.known_layers import describes_a_weight
@@ -81,7 +82,7 @@ def folded_norms(survey: Survey, wiring: Wiring, taken: Collection[str]) -> list
                     layers.remove(layer)
                     found[joined(path, key)] = layer[1]
     return [
-        f"'{norm}' follows '{name}': folding it moves weights off the chip's values; "
+        f"'{norm}' follows '{name}': {FOLDING} moves weights off the chip's values; "
         "fold it before projecting, or keep the norm"
         for norm, name in found.items()
     ]
