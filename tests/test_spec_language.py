@@ -325,7 +325,7 @@ LIMITS = [
         None,
         3,
         "",
-        "neurons: each layer is held to the total of the chip; all together are only counted, by check",
+        "neurons: each layer is held to the total of the chip, and all together too",
     ),
     (
         Neurons(max=10, scope="network"),
@@ -339,7 +339,7 @@ LIMITS = [
         None,
         480,
         "",
-        "synapse_memory: each layer is held to the total of the chip; all together are only counted, by check",
+        "synapse_memory: each layer is held to the total of the chip, and all together too",
     ),
     (Neurons(max=10, scope="core"), None, None, "neurons (at most 10 per core) waits for a placement", ""),
     (FanOut(max=4), Group("column", 4, counts="sources", limit="fan_out"), None, "", COLUMNS),
@@ -488,7 +488,7 @@ def test_a_spec_gathers_what_is_not_enforced():
     assert spec.remarks() == (
         "weights: scope core is taken as the layer until a placement exists",
         "weights: values of 8 bits are integers -127..127 times one learned step",
-        "neurons: each layer is held to the total of the chip; all together are only counted, by check",
+        "neurons: each layer is held to the total of the chip, and all together too",
     )
 
 

@@ -78,7 +78,7 @@ class HardwareSpec(Part):
 
     def remarks(self) -> tuple[str, ...]:
         """Say, one sentence each, how enforced rules are taken where the file leaves a choice."""
-        limits = (limit.remark() for limit in self.limits)
+        limits = dict.fromkeys(limit.remark() for limit in self.limits)
         return (*self.weights.remarks(), *(text for text in limits if text))
 
     def total(self, limit: LimitKind) -> int:

@@ -183,7 +183,7 @@ def how_shared(limit: LimitKind, scope: str, *, is_divided: bool = False) -> str
     if scope in ("chip", "network") and is_divided:
         return f"{limit.kind}: the total of the {scope} is divided among the layers by what their weights save"
     if scope in ("chip", "network"):
-        return f"{limit.kind}: each layer is held to the total of the {scope}; all together are only counted, by check"
+        return f"{limit.kind}: each layer is held to the total of the {scope}, and all together too"
     return "" if scope == "layer" else f"{limit.kind}: scope {scope} is taken as the layer until a placement exists"
 
 

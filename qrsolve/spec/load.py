@@ -16,6 +16,8 @@ from qrsolve.spec.hardware import HardwareSpec
 from qrsolve.spec.mistakes import Mistakes
 
 PACKAGE = FilePath(__file__).resolve().parents[1]
+ADDED = ("layers_per_core", "offers", "partial_sums", "per_core")
+"""Fields that came after the first hashes were written; without one of them a chip's file says what it always said."""
 MAX_BYTES = 2**20
 """The most that a chip file may have; a larger file is something else."""
 
@@ -97,8 +99,18 @@ def spec_hash(spec: HardwareSpec) -> str:
 
     The order of keys, comments and spelling (``1e2`` or ``100.0``) do not matter; defaults count as if written out.
     """
-    canonical = json.dumps(spec.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    stated = _without_added(spec.model_dump(mode="json", by_alias=True))
+    canonical = json.dumps(stated, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _without_added(value: object) -> object:
+    """Leave out fields that the language did not always have, where they say nothing: saved states keep their chip."""
+    if isinstance(value, dict):
+        return {
+            key: _without_added(item) for key, item in value.items() if key not in ADDED or item not in (None, False)
+        }
+    return [_without_added(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_name(text: str) -> bool:
