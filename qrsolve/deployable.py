@@ -10,6 +10,7 @@ from qrsolve.certify import certify
 from qrsolve.compile import Population
 from qrsolve.recovery import recover_parameters, rounding_of, value_step
 from qrsolve.solution import Solution, Status
+from qrsolve.type_recovery import integer_range
 from qrsolve.type_usage import deployed_values
 
 UNCHANGED = "unchanged"
@@ -106,13 +107,37 @@ def _parameters(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype
     """Return parameters of which the values of a scope are made, or ``None`` where none are quickly found."""
     if not family.is_learned:
         return family.given
-    if not _is_worth_a_search(family, values, frequency, dtype):
+    alone = _standing_alone(family, values)
+    if alone is None and not _is_worth_a_search(family, values, frequency, dtype):
         return None
-    found, _ = recover_parameters(values, frequency, family, dtype)
-    if found is None or family.value_bits is None:
-        return found
-    step = value_step(found, family, dtype)
-    return found if step is None else step * (found / step).round()
+    found = recover_parameters(values, frequency, family, dtype)[0] if alone is None else alone
+    return found if found is None or family.value_bits is None else _on_grid(family, found, dtype)
+
+
+def _standing_alone(family: AlphabetFamily, values: Tensor) -> Tensor | None:
+    """Return the values themselves where each can be one of a codebook, which takes the fewest synapses."""
+    single = family.counts[family.use == 1]
+    is_listed = bool((single.sum(dim=1) == 1).all() & (single >= 0).all()) and len(single) == family.n_parameters
+    if bool(family.positive.any()) or not is_listed or family.value_bits is not None:
+        return None
+    new = values[~torch.isin(values, family.given)]
+    new = new[new != 0] if family.has_zero else new
+    free = torch.isnan(family.given).nonzero()[:, 0]
+    if not 0 < len(new) <= len(free):
+        return None
+    parameters = family.given.clone()
+    parameters[free] = new[-1]
+    parameters[free[: len(new)]] = new
+    return parameters
+
+
+def _on_grid(family: AlphabetFamily, found: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return parameters as integers times one step that the chip can set; ``None`` where they are none."""
+    step = value_step(found, family, dtype) if family.value_step is None else family.value_step
+    if step is None:
+        return None
+    integers = (found / step).round()
+    return step * integers if float(integers.abs().max()) <= integer_range(family)[1] else None
 
 
 def _is_worth_a_search(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype: torch.dtype) -> bool:

@@ -86,6 +86,8 @@ def scopes_are_apart(problem: LevelsProblem) -> bool:
 def binding_limit(problem: LevelsProblem) -> str:
     """Return a refusal if some capacity can bind, whatever the values are; "" if the entries are independent."""
     placeholder = torch.ones(max(problem.n_scopes, 1), problem.family.n_parameters, dtype=torch.float64)
+    if not bool(problem.family.positive.any()):
+        placeholder[:, 1::2] = -1.0  # values of either sign can be learned
     binding = binding_groups(problem.choice(placeholder.to(problem.w.device)))
     if not binding:
         return ""
