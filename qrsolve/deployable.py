@@ -24,7 +24,7 @@ _QUICK_OPTIONS = 128
 _QUICK_TABLE = 1500
 """Distinct values times options up to which that search is begun even where no value repeats."""
 _MOST_SYSTEMS, _MOST_PIVOTS, _MOST_VERIFIED = 1 << 14, 6, 64
-"""Ways to make a few values of options that are solved for the parameters, sets of values, and ends that are verified."""
+"""Ways to make values of options that are solved for parameters, sets of values, and ends that are verified."""
 
 
 def as_it_stands(
