@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations, islice
 from math import isnan
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.certify import certify
 from qrsolve.compile import Population
-from qrsolve.family_membership import grid_steps
+from qrsolve.family_membership import grid_steps, integer_range
 from qrsolve.recovery import recover_parameters, rounding_of
 from qrsolve.solution import Solution, Status
 from qrsolve.type_usage import deployed_values
@@ -24,6 +25,8 @@ _QUICK_OPTIONS = 128
 """Options up to which the search for several magnitudes is quick where there is something to find."""
 _QUICK_TABLE = 1500
 """Distinct values times options up to which that search is begun even where no value repeats."""
+_MOST_SYSTEMS, _MOST_PIVOTS, _MOST_VERIFIED = 1 << 14, 6, 64
+"""Ways to make values of options that are solved for parameters, sets of values, and ends that are verified."""
 
 
 def as_it_stands(
@@ -110,13 +113,75 @@ def _parameters(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype
     """Return parameters of which the values of a scope are made, or ``None`` where none are quickly found."""
     if not family.is_learned:
         return family.given
-    if not _is_worth_a_search(family, values, frequency, dtype):
+    alone = _standing_alone(family, values)
+    if alone is None and not _is_worth_a_search(family, values, frequency, dtype):
         return None
-    found, _, _ = recover_parameters(values, frequency, family, dtype)
-    if found is None or family.value_bits is None:
-        return found
-    step = float(grid_steps(found[None], family, dtype)[0])
-    return found if isnan(step) else step * (found / step).round()
+    found = recover_parameters(values, frequency, family, dtype)[0] if alone is None else alone
+    found = _solved_for(family, values, frequency, dtype) if found is None else found
+    return found if found is None or family.value_bits is None else _on_grid(family, found, dtype)
+
+
+def _solved_for(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return parameters of which values are made where none stands alone: solve for a few values, whatever they are.
+
+    As many values as there are free parameters, each by any option, give these; those that make up all values are left.
+    The fewest synapses decide between them. O(options ^ free parameters * values), up to `_MOST_SYSTEMS`.
+    """
+    free = torch.isnan(family.given)
+    n_free, fixed = int(free.sum()), family.counts[:, ~free] @ family.given[~free]
+    options = (family.counts[:, free] != 0).any(dim=1).nonzero()[:, 0]
+    nonzero = values[values != 0]
+    if family.n_parameters == 1 or len(nonzero) < n_free or len(options) ** n_free > _MOST_SYSTEMS:
+        return None
+    often = frequency[values != 0].argsort(descending=True, stable=True).tolist()
+    systems = torch.cartesian_prod(*[options] * n_free).reshape(-1, n_free)
+    matrices = family.counts[systems][:, :, free]
+    is_regular = torch.linalg.det(matrices).abs() > 1e-9
+    systems, matrices = systems[is_regular], matrices[is_regular]
+    for pivots in islice(combinations(often, n_free), _MOST_PIVOTS):
+        solved = torch.linalg.solve(matrices, nonzero[list(pivots)] - fixed[systems])
+        solved = solved[((solved > 0) | ~family.positive[free]).all(dim=1)]
+        room = 2 * torch.finfo(dtype).eps * float(nonzero.abs().max()) * n_free
+        for value in nonzero:
+            reached = solved @ family.counts[:, free].T + fixed
+            solved = solved[((reached - value).abs() <= room).any(dim=1)]
+        best, fewest = None, float("inf")
+        for line in solved[:_MOST_VERIFIED]:
+            parameters = family.given.clone()
+            parameters[free] = line
+            option = _options(values, family, parameters, dtype)
+            used = int((family.use[option] * frequency).sum())
+            if bool((option >= 0).all()) and used < fewest:
+                best, fewest = parameters, used
+        if best is not None:
+            return best
+    return None
+
+
+def _standing_alone(family: AlphabetFamily, values: Tensor) -> Tensor | None:
+    """Return the values themselves where each can be one of a codebook, which takes the fewest synapses."""
+    single = family.counts[family.use == 1]
+    is_listed = bool((single.sum(dim=1) == 1).all() & (single >= 0).all()) and len(single) == family.n_parameters
+    if bool(family.positive.any()) or not is_listed or family.value_bits is not None:
+        return None
+    new = values[~torch.isin(values, family.given)]
+    new = new[new != 0] if family.has_zero else new
+    free = torch.isnan(family.given).nonzero()[:, 0]
+    if not 0 < len(new) <= len(free):
+        return None
+    parameters = family.given.clone()
+    parameters[free] = new[-1]
+    parameters[free[: len(new)]] = new
+    return parameters
+
+
+def _on_grid(family: AlphabetFamily, found: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return parameters as integers times one step that the chip can set; ``None`` where they are none."""
+    step = float(grid_steps(found[None], family, dtype)[0]) if family.value_step is None else family.value_step
+    if isnan(step):
+        return None
+    integers = (found / step).round()
+    return step * integers if float(integers.abs().max()) <= integer_range(family)[1] else None
 
 
 def _is_worth_a_search(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype: torch.dtype) -> bool:

@@ -107,8 +107,14 @@ class Family:
             drawn = size * np.exp(rng.normal(size=n)) * (1 if self.positive else rng.choice([-1.0, 1.0], n))
         return np.where(np.isnan(self.given), drawn, self.given)
 
-    def fitted(self, w: Array, h: Array, choices: Array) -> tuple[Array, Array]:
-        """Return the least cost of each choice over the parameters, (N,), and these, (N, k)."""
+    def orthants(self) -> list[list[float] | None]:
+        """Return the signs that parameters are to be tried with one by one: all, where sources have one sign."""
+        if not self.is_signed or self.positive or self.bits is not None or not np.isnan(self.given).all():
+            return [None]
+        return [list(signs) for signs in product((1.0, -1.0), repeat=len(self.given))]
+
+    def fitted(self, w: Array, h: Array, choices: Array, signs: list[float] | None) -> tuple[Array, Array]:
+        """Return the least cost of each choice over the parameters, (N,), and these, (N, k); of some signs if given."""
         free = np.isnan(self.given)
         coefficients = self.counts[choices]
         w = w - coefficients @ np.where(free, 0.0, self.given)
@@ -128,16 +134,9 @@ class Family:
                     better = less < cost
                     cost, best = np.where(better, less, cost), np.where(better[:, None], step * numbers, best)
         else:
-            orthants = [np.ones(int(free.sum()))]
-            if not self.positive and self.is_signed:
-                orthants = [np.array(o) for o in product((1.0, -1.0), repeat=int(free.sum()))]
             # Without signs to hold, values of any sign.
-            limits = [list(o) if self.positive or self.is_signed else [0.0] * len(o) for o in orthants]
-            cost, best = np.full(len(choices), np.inf), np.zeros((len(choices), int(free.sum())))
-            for signs in limits:
-                less, theta = _least_squares(w, h, coefficients, signs)
-                better = less < cost
-                cost, best = np.where(better, less, cost), np.where(better[:, None], theta, best)
+            kept = signs or [float(self.positive)] * int(free.sum())
+            cost, best = _least_squares(w, h, coefficients, kept)
         parameters = np.tile(self.given, (len(choices), 1))
         parameters[:, free] = best
         return cost, parameters
@@ -146,7 +145,7 @@ class Family:
 def _powers(w: Array, counts: Array) -> list[float]:
     size = np.abs(w[w != 0])
     if size.size == 0:
-        return [1.0]
+        return [2.0**e for e in range(-60, 1)]
     numbers = np.abs(counts[counts != 0])
     highest = ceil(log2(size.max() / numbers.min())) + 2
     lowest = floor(log2(size.min() / numbers.max())) - 3
@@ -273,12 +272,12 @@ class Oracle:
         choices = all_choices(len(family.use), columns if family.by_row else rows * columns, most)
         if family.by_row and len(choices) ** rows > 4 * MAX_CHOICES:
             raise TooLargeError
-        self.patterns: list[tuple[Array, Array, Array]] = []
+        self.patterns: list[tuple[Array, ...]] = []
         for line in lines:
             part = slice(None) if line is None else line
             target, weight = self.w[part].ravel(), self.h[part].ravel()
-            cost, theta = family.fitted(target, weight, choices)
-            self.patterns.append((choices, cost, theta))
+            found = [(choices, *family.fitted(target, weight, choices, signs)) for signs in family.orthants()]
+            self.patterns.append(tuple(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
         thinned = [self._thinned(*pattern) for pattern in self.patterns] if family.by_row else self.patterns
         self.choice, self.cost, self.values = self.joined(
@@ -361,7 +360,8 @@ class Oracle:
 
     def rounded_first(self) -> float:
         """Return what the values that are best without limits do within these."""
-        if self.family.by_row:
+        is_composed = self.family.bits is not None and len(self.family.counts) > len(self.family.given) + 1
+        if self.family.by_row or is_composed:
             return np.inf
         _, cost, theta = self.patterns[0]
         return self.for_values([theta[cost.argmin()]])

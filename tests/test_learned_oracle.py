@@ -228,7 +228,7 @@ def _must_stay(projected: Any, w: torch.Tensor, h: torch.Tensor | None, report: 
         report.wrong.append(f"{where}: {w.tolist()} moved to {again.weights['w'].tolist()}")
         return
     scale = float((w.double() ** 2 if h is None else h * w.double() ** 2).sum())
-    rounding = 4 * torch.finfo(w.dtype).eps ** 2
+    rounding = 64 * torch.finfo(w.dtype).eps ** 2
     if again.certificate.objective > rounding * scale or not again.certificate.is_compliant:
         report.wrong.append(f"{where}: costs {again.certificate.objective} at {w.tolist()}")
 

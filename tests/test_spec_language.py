@@ -317,7 +317,7 @@ LIMITS = [
         None,
         15,
         "",
-        "synapses: each layer is held to the total of the network; all together are only counted, by check",
+        "synapses: each layer is held to the total of the network, and all together too",
     ),
     (Neurons(max=10, scope="layer"), None, 3, "", ""),
     (
@@ -332,7 +332,7 @@ LIMITS = [
         None,
         3,
         "",
-        "neurons: each layer is held to the total of the network; all together are only counted, by check",
+        "neurons: each layer is held to the total of the network, and all together too",
     ),
     (
         SynapseMemory(max=1000, scope="chip"),

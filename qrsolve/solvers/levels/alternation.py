@@ -21,7 +21,8 @@ from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
 from qrsolve.solvers.levels.simple_ways import pruned_fit, pruned_targets, simple_starts
-from qrsolve.solvers.levels.starts import first_parameters, kept_share, scales_to_try
+from qrsolve.solvers.levels.sorted_runs import random_starts
+from qrsolve.solvers.levels.starts import first_parameters, kept_share, own_values, possible, scales_to_try
 from qrsolve.solvers.levels.type_starts import type_starts
 from qrsolve.structure import LevelsStructure
 
@@ -32,6 +33,8 @@ _SCREENING_ROWS = 48
 _SCREENING_ROUNDS = 4
 _FINALISTS = 2
 _BEST_SCALES = 3
+_FEW_WEIGHTS = 256
+"""Weights up to which starts are drawn at random as well: there, values make a difference that one can see."""
 _QUICK_BREAKPOINTS = 1 << 22
 """Breakpoints of a free scale up to which all are passed for a bound: about a second."""
 _LEAST_SHARE = 4
@@ -107,9 +110,11 @@ def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
     if class_group(problem, "type") is not None:
         share = kept_share(problem)
         return type_starts(problem, share) + (type_starts(pruned_targets(problem), 1.0) if share < 1 else [])
-    starts = [*simple_starts(problem), *first_parameters(problem)]
+    starts = [*simple_starts(problem), *first_parameters(problem), *own_values(problem)]
     if not not_one_scale(problem) and not problem.family.power_of_two:
         starts += _best_scales(problem, choose)
+    elif problem.w.numel() <= _FEW_WEIGHTS:
+        starts += [possible(start, problem.family) for start in random_starts(problem, starts)]
     return starts
 
 

@@ -89,9 +89,12 @@ def scopes_are_apart(problem: LevelsStructure) -> bool:
 
 def binding_limit(problem: LevelsStructure) -> str:
     """Return a refusal if some capacity can bind, whatever the values are; "" if the entries are independent."""
-    placeholder = problem.family.options(np.ones((1, problem.family.n_parameters)))
+    placeholder = np.ones((1, problem.family.n_parameters))
+    if not problem.family.positive_array.any():
+        placeholder[:, 1::2] = -1.0  # values of either sign can be learned
     line = np.zeros(problem.n_columns)
-    binding = binding_groups(ChoiceOutline(problem.n_rows, line, placeholder, groups=problem.groups))
+    outline = ChoiceOutline(problem.n_rows, line, problem.family.options(placeholder), groups=problem.groups)
+    binding = binding_groups(outline)
     if not binding:
         return ""
     group = problem.groups[binding[0]]

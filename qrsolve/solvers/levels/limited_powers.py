@@ -90,7 +90,8 @@ class LimitedPowers(LevelsMethod):
         if not np.array_equal(best[0], exponent):
             best = exponent, *_chosen(problem, choose, exponent)
         # Where a few connections do what many do without limits, the best power need not be among those of the trial.
-        bound_of_all = np.minimum(bound.min(axis=0), least).sum()
+        infimum = np.where(pattern.only_grows(), pattern.square.sum(axis=1), np.inf)
+        bound_of_all = np.minimum(np.minimum(bound.min(axis=0), least), infimum).sum()
         total = bound_of_all * (1 - _ROUNDING) - 1e-15 * pattern.square.sum()
         proof = LevelsProof(bound=max(0.0, float(total))) if is_exact else LevelsProof()
         return Levels(best[1], best[2], (float(_cost(problem, best[1], best[2]).sum()),), proof)
@@ -115,7 +116,9 @@ def _exponents(pattern: Pattern, least: FloatArray) -> FloatArray:
     """Return all exponents, of any scope, at which the weights beyond the largest number do not cost too much alone."""
     exponent = float(np.ceil(np.log2(pattern.largest_scale().max()))) + 1
     found = [exponent]
-    while (pattern.clipped(np.full(len(least), 2.0 ** (exponent - 1))) * (1 + 1e-12) < least).any():
+    # Where the error only grows with the scale, ever smaller powers would be ever better.
+    can_fall = ~pattern.only_grows()
+    while ((pattern.clipped(np.full(len(least), 2.0 ** (exponent - 1))) * (1 + 1e-12) < least) & can_fall).any():
         exponent -= 1
         found.append(exponent)
     return np.array(found)

@@ -85,6 +85,7 @@ class PowerOfTwoScale(LevelsMethod):
 def best_powers(pattern: Pattern) -> FloatArray:
     """Return the exponent of the best power of two of each scope without capacities; of equal ones the largest."""
     exponent = np.ceil(np.log2(pattern.largest_scale())) + 1
+    lowest = np.where(pattern.only_grows(), exponent + np.log2(_NEAR_ZERO), -np.inf)
     best, least = exponent.copy(), np.full(len(exponent), np.inf)
     is_open = np.ones(len(exponent), dtype=bool)
     while is_open.any():
@@ -93,7 +94,7 @@ def best_powers(pattern: Pattern) -> FloatArray:
         best, least = np.where(better, exponent, best), np.where(better, cost, least)
         exponent -= 1
         # Where nothing but ever smaller scales helps, rounding ends the trial.
-        is_open &= pattern.clipped(2.0**exponent) * (1 + 1e-12) < least
+        is_open &= (pattern.clipped(2.0**exponent) * (1 + 1e-12) < least) & (exponent >= lowest)
     return best
 
 

@@ -16,7 +16,7 @@ from qrsolve.solvers.base import Solver
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import Pattern, best_powers, free_scales, n_breakpoints, not_one_scale
-from qrsolve.solvers.levels.sorted_runs import best_of_few
+from qrsolve.solvers.levels.sorted_runs import best_of_few, best_of_many
 from qrsolve.solvers.levels.starts import least_paid, possible
 from qrsolve.solvers.levels.value_grid import grid_values
 from qrsolve.solvers.min_cost_flow import MinCostFlow
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _REAL: tuple[Solver, ...] = (Nearest(), TopGains(), MinCostFlow(), Signs(), SignPrices(), Lagrangian())
 _MOST_BREAKPOINTS = 1 << 22
 """Of a free scale, up to which it is fitted exactly: about a second."""
+_FEW_OPTIONS = 64
+"""Options of all scopes up to which hundreds of starts take no longer than a choice for each built-in one."""
 _MOST_WEIGHTS = 1 << 17
 """Weights up to which values are fitted to all of them as well."""
 
@@ -140,7 +142,8 @@ def _fitted(problem: LevelsProblem) -> Tensor | None:
     if family.is_codebook:
         values = free_values(problem)[0] if family.value_bits is None else grid_values(problem)[0]
     elif not_one_scale(problem):
-        values = best_of_few(problem)
+        is_small = max(problem.n_scopes, 1) * len(family.use) <= _FEW_OPTIONS
+        values = best_of_many(problem) if is_small else best_of_few(problem)
     elif family.power_of_two:
         values = torch.from_numpy(2.0 ** best_powers(Pattern.of(problem)).reshape(-1, 1)).to(problem.w.device)
     elif n_breakpoints(problem) <= _MOST_BREAKPOINTS:

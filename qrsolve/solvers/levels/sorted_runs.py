@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _RANDOM_STARTS = 240
 """For each scope, while scopes are few; the work is shared by many."""
+_SOME_SHARE = 0.1
 _MUTATIONS = 3
 """Times that the best ends are disturbed and followed again."""
 _SURVIVORS = 12
@@ -42,6 +43,13 @@ def best_of_many(problem: LevelsProblem) -> Tensor:
         ends = torch.cat([parents, more], dim=1)
         error = torch.cat([error.gather(1, best), more_error], dim=1)
     return _best_end(runs, ends, error).to(problem.w.device)
+
+
+def random_starts(problem: LevelsProblem, starts: list[Tensor]) -> list[Tensor]:
+    """Draw some more starts like given ones, the same ones each time."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = _random_starts(torch.stack(starts, dim=1).cpu(), problem.family, _SOME_SHARE, generator)
+    return list(drawn.to(problem.w.device).unbind(dim=1))
 
 
 def best_of_few(problem: LevelsProblem) -> Tensor:

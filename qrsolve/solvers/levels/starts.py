@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations, combinations_with_replacement, islice
 from typing import TYPE_CHECKING
 
 from qrsolve.alphabet import AlphabetFamily
@@ -17,6 +18,8 @@ _FEWEST_TRIES, _MOST_TRIES = 8, 96
 _TRIED_ENTRIES = 1 << 22
 """Scales times entries that are tried; where there are more weights, the error is a smoother function of the scale."""
 _NO_SCALE = 2.0**-40
+_OWN_WEIGHTS, _OWN_VALUES, _OWN_SETS = 256, 6, 24
+"""Weights up to which sets of their own values are starts, how many values that takes, and how many sets."""
 
 
 def first_parameters(problem: LevelsProblem) -> list[Tensor]:
@@ -48,6 +51,23 @@ def first_parameters(problem: LevelsProblem) -> list[Tensor]:
             if not any(torch.equal(start, other) for other in starts):
                 starts.append(start)
     return starts
+
+
+def own_values(problem: LevelsProblem) -> list[Tensor]:
+    """Return sets of values that a codebook can take from its weights, from the few that save most.
+
+    Each float64, shape (n_scopes, n_parameters); none where weights are many.
+    """
+    family = problem.family
+    if bool(family.positive.any()) or problem.w.numel() > _OWN_WEIGHTS:
+        return []
+    w, h = problem.by_scope()
+    order = w.argsort(dim=1)
+    w, h = w.gather(1, order), h.gather(1, order)
+    values = _most_saving(w, h * w.square(), min(_OWN_VALUES, w.shape[1]))
+    subsets = combinations if values.shape[1] >= family.n_parameters else combinations_with_replacement
+    sets = subsets(range(values.shape[1]), family.n_parameters)
+    return [possible(values[:, list(some)], family) for some in islice(sets, _OWN_SETS)]
 
 
 def possible(start: Tensor, family: AlphabetFamily) -> Tensor:
