@@ -125,8 +125,7 @@ def grid_steps(values: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Te
     if values.numel() == 0:
         return steps
     sizes = values.abs().amax(dim=1)
-    # Values that were recovered from weights have lost a few units more than these.
-    eps = 4 * torch.finfo(dtype).eps
+    eps = torch.finfo(dtype).eps
     wrong_side = (values < 0).any(dim=1) if low >= 0 else torch.zeros_like(sizes, dtype=torch.bool)
     if family.value_step is not None:
         ratio = values / family.value_step

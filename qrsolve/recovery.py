@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -28,6 +28,8 @@ BLURRED_ASSIGNMENTS = 1 << 10
 """The same in half precision."""
 MAX_NEAR = 100
 """Sets of parameters from these assignments that are moved a little to see whether they explain all values."""
+MAX_WANTED = 16
+"""Explanations that are looked at for one with room for its synapses."""
 REFINEMENTS, RELAXATIONS = 6, 60
 """Rounds of least squares, and steps onto the worst interval, of one set of parameters."""
 NEIGHBOURS = 4
@@ -88,7 +90,13 @@ class Recovery(NamedTuple):
 
 
 def recover_parameters(
-    values: Tensor, frequency: Tensor, family: AlphabetFamily, dtype: torch.dtype, *, is_quick: bool = False
+    values: Tensor,
+    frequency: Tensor,
+    family: AlphabetFamily,
+    dtype: torch.dtype,
+    *,
+    is_wanted: Callable[[Tensor], bool] = lambda parameters: True,
+    is_quick: bool = False,
 ) -> Recovery:
     """Find parameters for which every value is reachable; among those in sight, the ones that take the fewest synapses.
 
@@ -102,6 +110,9 @@ def recover_parameters(
         The options; at least one parameter is free.
     dtype : torch.dtype
         Type of the weights.
+    is_wanted : callable
+        Says whether parameters that explain all values are good (some limit counts the synapses that they take); others
+        are returned only if none is.
     is_quick : bool
         Whether to leave out the search that takes longest.
 
@@ -121,7 +132,7 @@ def recover_parameters(
     # In half precision a weight says less about its value than the sums of values need.
     is_blurred = torch.finfo(dtype).bits < 32
     is_complete = not is_blurred
-    explained = partial(_explained_by, values=values, family=family, dtype=dtype)
+    explained = partial(_explained_by, values=values, family=family, dtype=dtype, is_wanted=is_wanted)
     if family.n_parameters == 1:
         scales = list(islice(_single(values, family, dtype), MAX_VERIFIED + 1))
         found = explained(scales, is_near=is_blurred)
@@ -156,9 +167,19 @@ def recover_parameters(
 
 
 def _explained_by(
-    guesses: Iterable[Tensor], values: Tensor, family: AlphabetFamily, dtype: torch.dtype, *, is_near: bool
+    guesses: Iterable[Tensor],
+    values: Tensor,
+    family: AlphabetFamily,
+    dtype: torch.dtype,
+    *,
+    is_wanted: Callable[[Tensor], bool],
+    is_near: bool,
 ) -> Tensor | None:
-    """Return the first guess that explains all values and that the chip can set, as it is or, if near, a bit moved."""
+    """Return the first guess that explains all values and that the chip can set, as it is or, if near, a bit moved.
+
+    A wanted one comes before the first, if it is among the first `MAX_WANTED`.
+    """
+    first, n_found = None, 0
     for guess in guesses:
         tried = guess
         explains = _explains(tried, values, family, dtype)
@@ -166,8 +187,12 @@ def _explained_by(
             tried = _refined(guess, values, family, dtype)
             explains = _explains(tried, values, family, dtype)
         if explains and _is_settable(tried, family, dtype):
-            return tried
-    return None
+            if is_wanted(tried):
+                return tried
+            first, n_found = tried if first is None else first, n_found + 1
+            if n_found == MAX_WANTED:
+                break
+    return first
 
 
 def _grid_of(family: AlphabetFamily) -> str:
@@ -380,6 +405,16 @@ def _refined(guess: Tensor, values: Tensor, family: AlphabetFamily, dtype: torch
         if not 1 < float(miss[j].abs()) < 100:
             break
         start = start - matrix[j] * (miss[j] - 0.999 * miss[j].sign()) / length[j]
+    if len(start) == 1:
+        # One number: where the intervals of all values meet.
+        m, t = matrix[:, 0].abs().clamp(min=1e-300), target * matrix[:, 0].sign()
+        there = matrix[:, 0] != 0
+        # The numbers below a power of two lie twice as close.
+        inner = torch.where(torch.frexp(values.abs()).mantissa == 0.5, 0.5, 1.0)
+        is_inner_below = values.sign() * matrix[:, 0].sign() > 0
+        least = torch.where(there, (t - torch.where(is_inner_below, inner, 1.0)) / m, -torch.inf).max()
+        most = torch.where(there, (t + torch.where(is_inner_below, 1.0, inner)) / m, torch.inf).min()
+        start = (least + most)[None] / 2 if bool((least <= most) & torch.isfinite(least + most)) else start
     refined[free] = start
     possible = ~family.positive | (refined > 0)
     return torch.where(possible, refined, guess)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -134,6 +135,23 @@ def _may_be(family: AlphabetFamily, claimed: Tensor, n_scopes: int, dtype: torch
     return not value_violations(family, torch.where(torch.isnan(family.given), claimed, family.given), dtype)
 
 
+def _has_room(
+    population: Population, family: AlphabetFamily, part: Tensor, values: Tensor, inverse: Tensor, parameters: Tensor
+) -> bool:
+    """Whether the synapses that weights take with some parameters fit every limit of the population, as far as it goes.
+
+    ``part`` is all of the matrix, or one of its rows: then only limits of parts of a row can tell.
+    """
+    use = fewest_synapses(values, family, parameters, part.dtype)[inverse]
+    kinds = ("row", "block", "column", "all") if len(part) == population.n_rows else ("row", "block")
+    for group in population.groups:
+        if group.kind in kinds and group.counts == "synapses" and isinstance(group.capacity, int):
+            totals = group.gather(use).sum(dim=1)
+            if len(totals) and int(totals.max()) > max(group.capacity, group.relaxed or 0):
+                return False
+    return True
+
+
 def _explained(
     population: Population, family: AlphabetFamily, matrix: Tensor, source: Tensor | None, values_from: str
 ) -> Usage:
@@ -145,7 +163,11 @@ def _explained(
         values, inverse, frequency = torch.unique(part.double() + 0.0, return_inverse=True, return_counts=True)
         if source is None:
             # One scope that nothing explains is enough to know; the others need not be searched as long.
-            found = recover_parameters(values, frequency, family, matrix.dtype, is_quick=bool(failed))
+            # What is explained in several ways is so with the synapses for which there is room.
+            is_wanted = partial(_has_room, population, family, part, values, inverse)
+            found = recover_parameters(
+                values, frequency, family, matrix.dtype, is_wanted=is_wanted, is_quick=bool(failed)
+            )
             theta = found.parameters
             failed += [found] if theta is None else []
         else:

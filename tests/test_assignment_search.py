@@ -152,3 +152,20 @@ def test_what_is_projected_passes_the_check_from_the_file_alone(seeds: range) ->
         assert report.is_compliant, (seed, spec.weights, projection.weights, report.violations)
         n_tried += 1
     assert n_tried > len(seeds) // 2
+
+
+def test_of_several_explanations_one_with_room_is_taken() -> None:
+    """-0.74, -0.2 and 0.54 make these with four synapses per neuron; other magnitudes do with five."""
+    values = {"kind": "codebook", "n_values": 4, "zero": True, "bits": 6, "composition": {"max_synapses": 2}}
+    a, b, c = -11 * 0.067387765, -3 * 0.067387765, 8 * 0.067387765
+    weights = {"w": torch.tensor([[a, c, 2 * b], [2 * a, 2 * b, 0], [2 * c, b, c]])}
+    plan = compile_plan(chip(values, {"kind": "fan_in", "max": 4}), {"w": (3, 3)})
+    report = check(plan, weights)
+    assert report.is_compliant, report.violations
+    assert report.layers["w"].rows[0].value == 4
+
+
+def test_one_value_in_half_precision_is_found_where_its_intervals_meet() -> None:
+    values = {"kind": "codebook", "n_values": 2, "zero": True, "composition": {"max_synapses": 3}}
+    weights = {"w": torch.tensor([[-0.6640625, -1.0, 0.0, -0.33203125]], dtype=torch.bfloat16)}
+    assert check(compile_plan(chip(values), {"w": (1, 4)}), weights).is_compliant

@@ -34,9 +34,10 @@ def chip(weights: dict[str, object], *limits: dict[str, object], **others: objec
 
 
 def dynap_se_layer(n_inputs: int, multiplicity: int) -> dict[str, Tensor]:
-    """20 neurons with single synapses of all four types; neuron 17 has inputs of a multiplicity."""
+    """20 neurons, the first with synapses of all four types; neuron 17 has inputs of a multiplicity."""
     weights = torch.zeros(20, 40)
-    weights[0, :4] = torch.tensor([0.25, 1.0, -0.375, -0.75])
+    # Up to eight copies of each leave no other values: 0.75 is no type of its own, at one synapse.
+    weights[:8, :4] = torch.arange(1.0, 9.0)[:, None] * torch.tensor([0.25, 1.1, -0.375, -0.77])
     weights[17, :n_inputs] = multiplicity * 0.25
     return {"hidden": weights}
 
@@ -195,6 +196,8 @@ def test_too_many_distinct_values() -> None:
 def test_claimed_values_are_verified_not_believed() -> None:
     weights = dynap_se_layer(20, 3)
     plan = plan_of("dynap_se", weights)
+    weights["hidden"][:8, :4] = 0
+    weights["hidden"][0, :4] = torch.tensor([0.25, 1.0, -0.375, -0.75])
     true = torch.tensor([[0.25, 1.0, 0.375, 0.75]])
     assert check(plan, weights, {"hidden": true}).layers["hidden"].values_from == "given"
     # With a claim that makes 0.75 one synapse of its own, the count is lower, and still right.
