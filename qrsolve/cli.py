@@ -21,7 +21,7 @@ from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError, SpecError
 from qrsolve.output_file import write_file
 from qrsolve.report.console import console, print_json
 from qrsolve.report.tables import specs_table
-from qrsolve.spec import ROLES, bundled_specs, json_schema, load_spec, parse_spec, template
+from qrsolve.spec import ROLES, bundled_specs, json_schema, load_spec, network_schema, parse_spec, template
 
 INTERRUPTED = 130
 
@@ -192,6 +192,7 @@ def describe(
     role: RoleOption = None,
     entry: EntryOption = None,
     force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Write a network's file: which arrays are weights, how they are stored and wired, and what was guessed."""
     groups, roles = _parsed_groups(group), _parsed_roles(role)
@@ -199,7 +200,7 @@ def describe(
     from qrsolve.opened import Choice
 
     choice = Choice(layer or (), exclude or (), groups, roles, None, entry)
-    return commands.describe_model(model, choice, out, force=force)
+    return commands.describe_model(model, choice, out, force=force, as_json=as_json)
 
 
 @app.command()
@@ -374,11 +375,12 @@ def sweep(
 @app.command()
 def schema(
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead.")] = None,
+    network: Annotated[bool, typer.Option("--network", help="That of networks' files instead of chips'.")] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the JSON schema of chip files, for editors."""
-    text = json.dumps(json_schema(), indent=2)
+    """Print the JSON schema of chip files or networks' files, for editors."""
+    text = json.dumps(network_schema() if network else json_schema(), indent=2)
     if out is None:
         print(text)
     else:

@@ -27,14 +27,17 @@ def _verdict(report: Report, *, strict: bool) -> int:
     return DONE if report.is_compliant and not (strict and report.not_decided) else VIOLATED
 
 
-def describe_model(model: str, choice: Choice, out: str | None, *, force: bool) -> int:
+def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, as_json: bool) -> int:
     """Write the network that a model's file makes up, with a comment on everything that was guessed."""
     _, description = describe_file(model, choice)
     text = description.to_yaml()
-    if out is None:
+    if out is not None:
+        write_file(out, text.encode(), force=force)
+    if as_json:
+        print_json({"model": model, "output": out, **description.to_dict()})
+    elif out is None:
         print(text, end="")
     else:
-        write_file(out, text.encode(), force=force)
         n_left_out = len(description.network.left_out())
         guessed = f"{len(description.guesses)} guesses, each with a comment"
         print(f"{out}: {len(description.shapes)} matrices, {n_left_out} tensors left out; {guessed}")

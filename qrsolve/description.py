@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from typing import Any
 
 from qrsolve.compile import Plan, compile_plan
 from qrsolve.spec import HardwareSpec, load_spec
@@ -87,6 +88,14 @@ class Description:
             undecided=(*plan.undecided, *_gathered(guesses)),
             remarks=(*plan.remarks, *remarks),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values: the network, and what was guessed of it."""
+        return {
+            "network": self.network.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "guesses": [{"rule": g.rule, "tensor": g.tensor, "text": g.text} for g in self.guesses],
+            "remarks": list(self.remarks),
+        }
 
     def to_yaml(self) -> str:
         """Return the network's file, with a comment on everything that was guessed."""

@@ -151,6 +151,13 @@ class TestSimpleWays:
         found = projected(codebook, [], [[3.0, -3.0], [-1.0, 1.0]])
         assert found.certificate.objective == pytest.approx(11.0)
 
+    def test_values_of_each_neuron_whose_signs_must_agree(self) -> None:
+        # Most sets of values to start from have no sign in common between the neurons, and no choice at all.
+        codebook = {"kind": "codebook", "n_values": 2, "scope": "neuron", "sign": "per_source"}
+        found = projected(codebook, [], [[1.0], [-0.1], [-0.2]])
+        assert found.certificate.is_compliant
+        assert found.certificate.objective < 1.1
+
     def test_as_many_types_as_sources(self) -> None:
         found = projected({"kind": "axon_types", "n_types": 2, "bits": 2}, [], [[1.0, 2.0], [1.0, 0.0]])
         assert found.certificate.objective == pytest.approx(0.5)

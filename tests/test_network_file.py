@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -172,6 +173,17 @@ class TestCommands:
         )
         assert explained[0] == 0
         assert "fc.weight: one of 255 options for each of 6 neurons x 30 sources" in explained[1]
+
+    def test_json_and_the_schema(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        np.savez("model.npz", a=np.ones((3, 4)), b=np.ones((2, 3)))
+        code, out, _ = run(capsys, "describe", "model.npz", "--json")
+        content = json.loads(out)
+        assert (code, [layer["tensor"] for layer in content["network"]["layers"]]) == (0, ["a", "b"])
+        assert [guess["rule"] for guess in content["guesses"]] == ["feeds"]
+        code, out, _ = run(capsys, "schema", "--network")
+        schema = json.loads(out)
+        jsonschema.Draft7Validator.check_schema(schema)
+        jsonschema.validate(content["network"], schema)
 
     def test_strict(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         np.savez("model.npz", w=np.zeros((4, 5), dtype=np.float32))

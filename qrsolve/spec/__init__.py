@@ -20,7 +20,7 @@ from qrsolve.spec.limits import (
 )
 from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
 from qrsolve.spec.override import Setting, locate, parse_setting, with_values
-from qrsolve.spec.schema import json_schema
+from qrsolve.spec.schema import json_schema, network_schema
 from qrsolve.spec.synapse_memory import SynapseMemory
 from qrsolve.spec.template import template
 from qrsolve.spec.weights import (
@@ -76,6 +76,7 @@ __all__ = [
     "json_schema",
     "load_spec",
     "locate",
+    "network_schema",
     "parse_setting",
     "parse_spec",
     "spec_hash",

@@ -12,7 +12,7 @@ from qrsolve.spec.document import DocumentError, parse_document
 from qrsolve.spec.load import read_text
 from qrsolve.spec.mistakes import Mistakes
 from qrsolve.spec.network import NetworkSpec
-from qrsolve.spec.schema import part_schema
+from qrsolve.spec.schema import network_schema
 
 
 def load_network(path: str | os.PathLike[str] | NetworkSpec) -> NetworkSpec:
@@ -49,5 +49,5 @@ def parse_network(text: str, shown: str = "<text>") -> NetworkSpec:
     try:
         network = NetworkSpec.model_validate(value)
     except ValidationError as error:
-        raise SpecError(Mistakes(document, shown, part_schema(NetworkSpec)).listed(error)) from None
+        raise SpecError(Mistakes(document, shown, network_schema()).listed(error)) from None
     return network.located(document.lines, shown)

@@ -6,6 +6,7 @@ from typing import Any
 
 from qrsolve.spec.facts import Part
 from qrsolve.spec.hardware import HardwareSpec
+from qrsolve.spec.network import NetworkSpec
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 Node = dict[str, Any]
@@ -18,6 +19,11 @@ def json_schema() -> Node:
     ``# yaml-language-server: $schema=schema.json``.
     """
     return part_schema(HardwareSpec)
+
+
+def network_schema() -> Node:
+    """Return the JSON schema (draft 7) of a network's file."""
+    return part_schema(NetworkSpec)
 
 
 def part_schema(part: type[Part]) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qrsolve.errors import InfeasibleError
 from qrsolve.lazy import torch
 from qrsolve.option_class import class_group
 from qrsolve.problem import Group, LevelsProblem
@@ -83,7 +84,7 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     start if that is not beaten. Where scopes have nothing in common, each goes on from its own best start.
     """
     sample = _sample_of_rows(problem)
-    screened = [alternate(sample, choose, s, _SCREENING_ROUNDS, tolerance) for s in _starts(sample, choose)]
+    screened = _screened(sample, choose, tolerance)
     if scopes_are_apart(problem):
         # Each scope goes on from its own best start.
         return alternate(problem, choose, _best_of_each_scope(problem, screened), max_rounds, tolerance)
@@ -104,6 +105,19 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
         alternate(problem, choose, pruned.parameters, max_rounds, tolerance),
         key=lambda result: result.objectives[-1],
     )
+
+
+def _screened(problem: LevelsProblem, choose: Choose, tolerance: float) -> list[Levels]:
+    """Follow each start a few rounds; leave out those whose values no choice within the limits can have."""
+    found, failure = [], None
+    for start in _starts(problem, choose):
+        try:
+            found.append(alternate(problem, choose, start, _SCREENING_ROUNDS, tolerance))
+        except InfeasibleError as error:  # values of one sign only, where the sources of other rows need the other
+            failure = error
+    if not found and failure is not None:
+        raise failure
+    return found
 
 
 def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
@@ -176,7 +190,10 @@ def alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_ro
         better = best_parameters(problem, parameters, solution)
         if torch.equal(better, parameters):
             break
-        following = choose(problem.choice(better), solution)
+        try:
+            following = choose(problem.choice(better), solution)
+        except InfeasibleError:
+            break  # the least-squares values have other signs than the choice that they were fitted to
         objective = objective_of(problem, better, following)
         if objective > objectives[-1]:
             break  # rounding: both steps are exact, so the path has reached its end
