@@ -265,7 +265,11 @@ def _structure(spec: HardwareSpec, population: Population, learned: tuple[str, .
         limits.append(f"{group.limit}: at most {capacity:,} {_counted(group, asked, family, layer)} {where}")
     if not limits:
         what += "; no limit on their number"
-    reached = [f"{region.limit}: nothing for {_said(population, region)}" for region in population.empty]
+    reached = [
+        f"{region.limit}: nothing for {_said(population, region)}"
+        for region in population.empty
+        if region.limit != "groups"
+    ]
     return "; ".join([what, *limits, *reached])
 
 

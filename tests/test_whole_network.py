@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qrsolve import InfeasibleError, SpecError, check, compile_plan, load_spec, project
+from qrsolve import InfeasibleError, NoSolverError, SpecError, check, compile_plan, explain, load_spec, project
 from qrsolve.limit_report import Report
 from qrsolve.spec import HardwareSpec
 from qrsolve.spec.network import NetworkSpec
@@ -254,6 +254,23 @@ class TestProjection:
         assert texts(report)[1] == (
             "'b'[0, 1] is 2; the sign of its source is -1 (inhibitory); 2 weights have the other sign"
         )
+
+    def test_given_signs_need_a_zero(self) -> None:
+        spec = chip(weights={"kind": "grid", "bits": 1, "zero": False})
+        stated = network({"tensor": "a"}, {"tensor": "b", "fed_by": "a"}, signs={"a": [1, -1, 0]})
+        with pytest.raises(NoSolverError, match="'b': given signs need a weight of 0, which c does not have"):
+            compile_plan(spec, {"a": (3, 2), "b": (2, 3)}, network=stated)
+
+    def test_groups_of_a_convolution_have_sources_of_their_own(self) -> None:
+        """Two groups of one filter each: each source of a group has one target, and a sign of its own."""
+        spec = chip({"kind": "fan_out", "max": 1}, weights={"kind": "real", "sign": "per_source"})
+        stated = network({"tensor": "w", "kind": "conv", "groups": 2})
+        w = torch.tensor([[[1.0, 2.0]], [[-1.0, -2.0]]])
+        assert checked(spec, stated, w=w).is_compliant
+        (found,) = project(spec, {"w": w}, network=stated).values()
+        assert torch.equal(found.weights["w"], w)
+        assert not checked(spec, network({"tensor": "w", "kind": "conv"}), w=w).is_compliant
+        assert "groups" not in explain(spec, {"w": (2, 1, 2)}, network=stated).layers["w"].structure
 
     def test_a_network_without_room_is_infeasible(self) -> None:
         layers = {f"c{i}": torch.zeros(8, 2, 3, 3) for i in range(12)}
