@@ -24,7 +24,7 @@ from qrsolve.spec.narrow import narrowed
 from qrsolve.spec.network import LayerRules, NetworkSpec
 from qrsolve.spec.packing import ListPacking
 from qrsolve.undecided import Undecided
-from qrsolve.wiring import Matrix, Wiring, given_signs, wire
+from qrsolve.wiring import Matrix, Wiring, common_map, given_signs, wire
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -433,14 +433,6 @@ def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
         return False
     group = limit.group_of(layer)
     return group is not None and group.relaxed is not None
-
-
-def common_map(outputs: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    """Return the sizes of a population's map: those that one of its matrices tells, ``None`` where none does."""
-    known = [sizes for sizes in outputs if sizes]
-    if known:
-        return known[0]
-    return None if any(sizes is None for sizes in outputs) else ()
 
 
 def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[int, ...] | None = None) -> LayerShape:

@@ -305,7 +305,7 @@ class Count:
             value = self._takes(p, limit)
             if kind == "neurons" and limit["scope"] == "layer":
                 value = p.n_filters
-            if kind == "neuron_memory" and p.map is None:
+            if kind == "neuron_memory" and p.map is None and value <= most:
                 self.must.add(kind)
             if min(value, self._takes(p, limit, by_shape=True)) > most:
                 self.infeasible.add(kind)
@@ -440,7 +440,7 @@ class Count:
             own = next(p for p in self.populations if m in p.matrices)
             if own.n_neurons == m.n_channels:
                 return [own.name]
-        return m.fed_by
+        return [] if m.fed_by is None and m.role == "input" else m.fed_by
 
     def _sum(self, i: int, limit: Spec) -> None:
         kind, scope = limit["kind"], limit["scope"]
@@ -450,6 +450,8 @@ class Count:
             total = sum(limit["per_core"]) * (self.case.chip.get("hierarchy", {}).get("chips") or 1)
         value = self._together(i, lambda role: holds(limit, role))
         self.usage[i].append((value, n))
+        if scope == "core" and kind == "neurons":
+            self.may.add(kind)  # until the last rule that waits for a placement is decided, this one may wait too
         if scope == "core" and "layers_per_core" in self.case.chip.get("hierarchy", {}):
             return  # which whole layers lie on which core says more
         is_of_all = "of" not in limit
@@ -467,9 +469,12 @@ class Count:
             self.must.add(kind)
         elif scope == "core":
             if kind == "neurons":
+                if self._cores_apart(i, limit) > n:
+                    self.must.add(kind)
+            elif not self._fit(i, limit):
                 self.may.add(kind)
-            if not self._fit(i, limit):
-                self.must.add(kind)
+                if all(self._takes(p, p.chip["limits"][i]) <= capacity(limit) for p in self.populations):
+                    self.must.add(kind)
 
     def _together(self, i: int, is_held: Callable[[str | None], bool], *, by_shape: bool = False) -> int:
         """Return what all populations take of a limit, with the matrices of some roles."""
@@ -482,6 +487,11 @@ class Count:
             elif held:
                 each.append([self._takes(p, part, held, by_shape=by_shape)])
         return max((sum(at) for at in zip(*each, strict=True)), default=0)
+
+    def _cores_apart(self, i: int, limit: Spec) -> int:
+        """Return how many cores the neurons of layers take in cores of their own."""
+        takes = [self._takes(p, p.chip["limits"][i]) for p in self.populations]
+        return sum(-(-n // capacity(limit)) for n in takes)
 
     def _fit(self, i: int, limit: Spec) -> bool:
         """Whether all layers lie in one core, or each in one of its own."""
@@ -547,36 +557,42 @@ class Count:
             else:
                 apart = sum(-(-(p.n_neurons or 1) // each) for p in self.populations)
                 self.may.add("neurons_per_core")
-                if apart > n:
+                if apart > n and whole is None:
                     self.must.add("neurons_per_core")
         if whole is not None:
             self._whole_layers(whole, each, n, is_all)
 
     def _whole_layers(self, whole: int, each: int | None, n: int, is_all: bool) -> None:
         """Put whole layers on cores: as many as go, by trying every assignment."""
-        takes: list[list[int]] = [[] for _ in self.populations]
-        cores: list[list[int]] = [[] for _ in range(n)]
-        if each is not None:
-            for p, of in zip(self.populations, takes, strict=True):
-                of.append(p.n_neurons or p.n_filters)
-            for core in cores:
-                core.append(each)
-        least = [list(of) for of in takes]
-        for i, limit in enumerate(self.case.chip["limits"]):
-            if limit.get("scope") != "core" or limit["kind"] == "axons":
-                continue
-            for p, of, few in zip(self.populations, takes, least, strict=True):
-                of.append(self._takes(p, p.chip["limits"][i]))
-                few.append(self._takes(p, p.chip["limits"][i], by_shape=True))
+        limits = [
+            (i, limit)
+            for i, limit in enumerate(self.case.chip["limits"])
+            if limit.get("scope") == "core" and limit["kind"] != "axons"
+        ]
+        cores: list[list[int]] = [[] if each is None else [each] for _ in range(n)]
+        for _, limit in limits:
             sizes = limit.get("per_core") or [capacity(limit)]
             for j, core in enumerate(cores):
                 core.append(sizes[j % len(sizes)])
-        placed = best_fit(takes, cores, whole)
-        if placed < len(takes) and is_all:
-            self._row(WHOLE, "layers_per_core", len(takes), placed)
-            if best_fit(least, cores, whole) < len(takes):
+
+        def placed(is_held: Callable[[Spec, str | None], bool], *, by_shape: bool = False) -> int:
+            takes = []
+            for p in self.populations:
+                of = [] if each is None else [p.n_neurons or p.n_filters]
+                for i, limit in limits:
+                    held = [m for m in p.matrices if is_held(limit, m.role)]
+                    of.append(self._takes(p, p.chip["limits"][i], held, by_shape=by_shape))
+                takes.append(of)
+            return best_fit(takes, cores, whole)
+
+        found = placed(holds)
+        certain = placed(lambda limit, role: "of" not in limit or (role is not None and holds(limit, role)))
+        possible = placed(lambda limit, role: role is None or holds(limit, role))
+        if max(found, certain) < len(self.populations) and is_all:
+            self._row(WHOLE, "layers_per_core", len(self.populations), found)
+            if placed(holds, by_shape=True) < len(self.populations):
                 self.infeasible.add("layers_per_core")
-        elif placed < len(takes):
+        elif min(found, possible) < len(self.populations):
             self.must.add("layers_per_core")
 
     def _row(self, where: str, kind: str, value: int, most: int) -> None:
@@ -599,9 +615,7 @@ def best_fit(takes: list[list[int]], cores: list[list[int]], most: int) -> int:
             if room[j] and state not in tried and all(t <= c for t, c in zip(takes[i], core, strict=True)):
                 tried.add(state)
                 rest = [c - t for t, c in zip(takes[i], core, strict=True)]
-                place(
-                    i + 1, placed + 1, [*left[:j], rest, *left[j + 1 :]], [*room[:j], room[j] - 1, *room[j + 1 :]]
-                )
+                place(i + 1, placed + 1, [*left[:j], rest, *left[j + 1 :]], [*room[:j], room[j] - 1, *room[j + 1 :]])
         place(i + 1, placed, left, room)
 
     place(0, 0, cores, [most] * len(cores))
@@ -675,7 +689,11 @@ def _fit_to(rng: Random, limit: Spec, usage: Iterable[tuple[int, int]]) -> None:
     needs = [-(-value // n) for value, n in usage]
     need = rng.choice([max(needs, default=1), max(needs, default=1), rng.choice(needs or [1])])
     step = max(1, need // 8)
-    spare = rng.choice([-1, 0, 0, 0, 1, step, 4 * step, need]) if limit.get("zeros") != "free" else rng.choice([-step, 0, 1])
+    spare = (
+        rng.choice([-1, 0, 0, 0, 1, step, 4 * step, need])
+        if limit.get("zeros") != "free"
+        else rng.choice([-step, 0, 1])
+    )
     limit["max"] = max(1, need + spare) + limit.get("reserved", 0)
     if "per_core" in limit:
         limit["per_core"] = [max(1, limit["max"] // rng.choice([1, 1, 2, 4])) for _ in limit["per_core"]]
@@ -857,7 +875,9 @@ def _random_convolution(
                 layer[key] = rng.choice(values) if rng.random() < 0.5 else [rng.choice(values) for _ in sizes]
         if kind == "conv_transpose":
             needed = [
-                (size - 1) * _at(layer.get("stride", 1), i) + (k - 1) * _at(layer.get("dilation", 1), i) + 1
+                (size - 1) * _at(layer.get("stride", 1), i)
+                + (k - 1) * _at(layer.get("dilation", 1), i)
+                + 1
                 - 2 * _at(layer.get("padding", 0), i)
                 for i, (size, k) in enumerate(zip(sizes, kernel, strict=True))
             ]
