@@ -167,6 +167,9 @@ def _counted_row(usage: Usage, synapses: Tensor, layer: LayerShape, limit: Limit
     group = limit.group()
     if group is None:
         return None
+    if group.kind == "column":
+        usage, synapses = _spread(usage), population.spread(synapses)
+        population = usage.population
     if group.kind == "block" and any(width % group.block for width in population.widths):
         return None
     counted_use = synapses if group.counts == "synapses" else (usage.matrix != 0).long()
@@ -258,8 +261,16 @@ def _place(population: Population, group: Group, part: int) -> str:
     return f"'{population.name}', neuron {row}"
 
 
+def _spread(usage: Usage) -> Usage:
+    """Return what is known of weights with a column for each source of each group."""
+    own = usage.population
+    matrix, use, unreached = own.spread(usage.matrix), own.spread(usage.use), own.spread(usage.unreached)
+    return replace(usage, population=own.side_by_side(), matrix=matrix, use=use, unreached=unreached)
+
+
 def _sign_row(usage: Usage) -> LimitRow:
     """Count the signs of each source's weights, of which one is allowed."""
+    usage = _spread(usage)
     name = f"'{usage.population.name}'"
     n_positive, n_negative = (usage.matrix > 0).sum(dim=0), (usage.matrix < 0).sum(dim=0)
     less = torch.minimum(n_positive, n_negative)

@@ -171,6 +171,17 @@ class Population:
         parts = matrix.split(list(self.widths), dim=1)
         return {n: layout.from_matrix(part) for n, layout, part in zip(self.names, self.layouts, parts, strict=True)}
 
+    def side_by_side(self) -> Population:
+        """Return the same population with a column for each source of each group, as limits on sources count them."""
+        if all(layout.apart or layout.groups == 1 for layout in self.layouts):
+            return self
+        return replace(self, layouts=tuple(replace(layout, apart=layout.groups > 1) for layout in self.layouts))
+
+    def spread(self, matrix: Tensor) -> Tensor:
+        """Lay a (neurons, sources) matrix out with a column for each source of each group, zeros between groups."""
+        wide = self.side_by_side()
+        return matrix if wide is self else wide.matrix(self.split(matrix))
+
     def parts(self, matrix: Tensor) -> list[Tensor]:
         """Cut a (neurons, sources) matrix into (neurons, sources of one neuron, *kernel) arrays, one per matrix."""
         pieces = zip(self.layouts, matrix.split(list(self.widths), dim=1), strict=True)
@@ -335,7 +346,14 @@ def compile_plan(
     }
     unheld, held = unknown_roles(spec.limits, [name for name in names if name not in known])
     left_out = {name: "the network does not name it" for name in shapes if network.layer(name) is None}
-    undecided = (*(Undecided(_rule_of(text), text) for text in (*spec.not_enforced(), *unheld)),)
+    undecided = (
+        *(Undecided(_rule_of(text), text) for text in (*spec.not_enforced(), *unheld)),
+        *(
+            Undecided("signs", f"'{one.name}': given signs of sources in groups, where the chip has no weight 0")
+            for one, matrices in zip(populations, wiring.populations, strict=True)
+            if not one.signs and given_signs(wiring, matrices)
+        ),
+    )
     return Plan(
         spec,
         tuple(populations),
@@ -375,7 +393,7 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     layouts = tuple(replace(m.layout, apart=is_apart and m.layout.groups > 1) for m in matrices)
     layer = layer_shape(spec, layouts, common_map([matrix.outputs for matrix in matrices]))
     asked = ((i, group_among(limit, layer, own)) for i, limit in enumerate(spec.limits))
-    numbered = tuple(replace(group, number=i) for i, group in asked if group is not None)
+    numbered = tuple(replace(_of_groups(group, layouts), number=i) for i, group in asked if group is not None)
     classes = spec.weights.group()
     limits = numbered if classes is None else (classes, *numbered)
     memory = tuple(RoundedMemory(each, layer, i) for i, each in enumerate(spec.limits) if is_rounded(each, layer))
@@ -402,6 +420,17 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     stricter = (_stricter(population, i, limit) for i, limit in enumerate(spec.limits))
     remarks += [f"'{population.name}': {text}" for text in stricter if text]
     return population, remarks
+
+
+def _of_groups(group: Group, layouts: Sequence[Layout]) -> Group:
+    """Let a column that stands for a source of each group have what all of these may have.
+
+    So it is where no weight is 0, and nothing can stand between groups: then each source reaches all of its group.
+    """
+    if group.kind != "column" or all(layout.apart or layout.groups == 1 for layout in layouts):
+        return group
+    shared = [1 if layout.apart else layout.groups for layout in layouts]
+    return replace(group, capacity=group.capacity * np.repeat(shared, [layout.width for layout in layouts]))
 
 
 def _between_groups(layouts: Sequence[Layout]) -> list[Region]:

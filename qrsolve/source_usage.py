@@ -81,7 +81,7 @@ def _sums_by_source(
     for p, (one, use) in enumerate(zip(counted, uses, strict=True)):
         population = one.population
         held = range(len(population.names)) if limit is None else population.held_by(limit)
-        pieces = use.sum(dim=0).split(list(population.widths))
+        pieces = population.spread(use).sum(dim=0).split(list(population.side_by_side().widths))
         for i in held:
             n_matrices += 1
             matrix = None if plan.wiring is None else plan.wiring.populations[p][i]

@@ -59,6 +59,10 @@ class Matrix:
         return self.kind in ("conv", "conv_transpose")
 
     @property
+    def groups_of_sources(self) -> int:
+        return self.n_filters if self.kind == "one_to_one" else self.groups
+
+    @property
     def n_kernel(self) -> int:
         return prod(self.kernel)
 
@@ -155,10 +159,10 @@ def values_of(weights: Spec) -> dict[float, int] | None:
         return None
     if weights["kind"] == "grid":
         top = 2 ** (weights["bits"] - 1) - 1
-        singles = [float(n) for n in range(-top, top + 1) if n]
+        singles = [float(n) for n in range(-top, top + 1) if n] or [-1.0, 1.0]
     else:
         singles = [v for v in weights["values"] if v]
-    found = {0.0: 0}
+    found = {0.0: 0} if weights.get("zero", True) else {}
     for n in range(1, weights.get("composition", {"max_synapses": 1})["max_synapses"] + 1):
         for several in combinations_with_replacement(singles, n):
             found.setdefault(sum(several), n)
@@ -171,10 +175,12 @@ def stored_bits(chip: Spec, rules: Spec) -> int:
     if weights["kind"] == "real":
         return 32
     if weights["kind"] == "grid":
+        if weights["bits"] == 1:
+            return 1
         if "bits" not in rules:
             return int(weights["bits"])
         return min((n for n in weights.get("offers", ()) if n >= rules["bits"]), default=weights["bits"])
-    return ceil(np.log2(len({0.0, *weights["values"]})))
+    return max(1, ceil(np.log2(len({*weights["values"], *([0.0] if weights["zero"] else [])}))))
 
 
 def own_chip(chip: Spec, rules: Spec) -> Spec:
@@ -239,6 +245,8 @@ class Count:
     must: set[str] = field(default_factory=set)
     may: set[str] = field(default_factory=set)
     infeasible: set[str] = field(default_factory=set)
+    either: set[str] = field(default_factory=set)
+    """Rules on all together that are violated whatever the unknown roles are, but no single row need show it."""
     usage: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     """By limit: what was counted, and how many times the limit's own number may be used."""
 
@@ -282,6 +290,10 @@ class Count:
         allowed = values_of(p.chip["weights"])
         return int(w != 0) if allowed is None else allowed.get(w, 1)
 
+    @staticmethod
+    def _has_no_zero(p: Population) -> bool:
+        return 0.0 not in (values_of(p.chip["weights"]) or {0.0: 0})
+
     def _layer(self, p: Population, i: int, limit: Spec) -> None:
         kind, most = limit["kind"], capacity(limit)
         held = [m for m in p.matrices if holds(limit, m.role)]
@@ -309,6 +321,8 @@ class Count:
                 self.must.add(kind)
             if min(value, self._takes(p, limit, by_shape=True)) > most:
                 self.infeasible.add(kind)
+        if value > most and self._has_no_zero(p):
+            self.infeasible.add(kind)
         if i < len(self.case.chip["limits"]):
             self.usage[i].append((value, 1))
         self._row(p.title, kind, value, most)
@@ -335,10 +349,10 @@ class Count:
             sizes = [_power(n) if limit.get("packing") == "powers_of_two" else n for n in p.map or ()]
             return p.n_filters * prod(sizes) * int(limit["neuron_bits"])
         stored = limit.get("zeros") == "stored"
-        if by_shape and not stored:
+        if by_shape and not stored and not self._has_no_zero(p):
             return 0
         if limit["kind"] == "synapses":
-            n = [0 if by_shape else self._use(p, w) for m in held for _, _, _, w in m.entries]
+            n = [int(self._has_no_zero(p)) if by_shape else self._use(p, w) for m in held for _, _, _, w in m.entries]
             return sum(max(each, int(stored)) for each in n)
         return max(self._memory(p, held, limit, by_shape=by_shape))
 
@@ -457,6 +471,9 @@ class Count:
         is_of_all = "of" not in limit
         certain = self._together(i, lambda role: is_of_all or (role is not None and holds(limit, role)))
         possible = self._together(i, lambda role: role is None or holds(limit, role))
+        if certain <= total < value and kind == "neurons" and not self._can_hold_with_roles():
+            self.either.add(kind)
+            self._row(WHOLE, kind, value, total)
         if min(value, certain) > total and is_all:
             self._row(WHOLE, kind, value, total)
             if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
@@ -475,6 +492,26 @@ class Count:
                 self.may.add(kind)
                 if all(self._takes(p, p.chip["limits"][i]) <= capacity(limit) for p in self.populations):
                     self.must.add(kind)
+
+    def _can_hold_with_roles(self) -> bool:
+        """Whether some roles of the matrices of unknown role leave enough neurons for each, by trying all."""
+        chip = self.case.chip
+        open_ = [m for p in self.populations for m in p.matrices if m.role is None]
+        limits = [limit for limit in chip["limits"] if limit["kind"] == "neurons" and limit["scope"] != "layer"]
+        room = [
+            capacity(limit) * n if is_all else None for limit in limits for n, is_all in [units(chip, limit["scope"])]
+        ]
+        for roles in product(("input", "recurrent", "output"), repeat=len(open_)):
+            role_of = {m.name: role for m, role in zip(open_, roles, strict=True)}
+            for limit, most in zip(limits, room, strict=True):
+                held = [
+                    p for p in self.populations if any(holds(limit, role_of.get(m.name, m.role)) for m in p.matrices)
+                ]
+                if most is not None and sum(p.n_neurons or p.n_filters for p in held) > most:
+                    break
+            else:
+                return True
+        return False
 
     def _together(self, i: int, is_held: Callable[[str | None], bool], *, by_shape: bool = False) -> int:
         """Return what all populations take of a limit, with the matrices of some roles."""
@@ -509,6 +546,9 @@ class Count:
             mixed = False
             for m in p.matrices:
                 signs = self._given(m)
+                if signs and m.groups_of_sources > 1 and self._has_no_zero(p):
+                    self.must.add("signs")
+                    signs = []
                 seen: dict[Any, set[bool]] = defaultdict(set)
                 for _, c, k, w in m.entries:
                     if w:
@@ -687,7 +727,7 @@ def _clip_rules(case: Case) -> None:
 def _fit_to(rng: Random, limit: Spec, usage: Iterable[tuple[int, int]]) -> None:
     """Set a limit's number near what is used: of one layer, or of all of them."""
     needs = [-(-value // n) for value, n in usage]
-    need = rng.choice([max(needs, default=1), max(needs, default=1), rng.choice(needs or [1])])
+    need = rng.choice([max(needs, default=1)] * 5 + [rng.choice(needs or [1])])
     step = max(1, need // 8)
     spare = (
         rng.choice([-1, 0, 0, 0, 1, step, 4 * step, need])
@@ -709,9 +749,13 @@ def _random_weights(rng: Random) -> Spec:
             weights["offers"] = [2, 4, 8][: [2, 4, 8].index(weights["bits"]) + 1]
     if kind == "codebook":
         weights |= {"values": [-1.0, -0.5, 0.5, 1.0, 2.0][: rng.randint(2, 5)], "zero": True}
+    if kind != "real" and rng.random() < 0.1:
+        weights["zero"] = False
+        if kind == "grid" and "offers" not in weights:
+            weights["bits"] = rng.choice([1, weights["bits"]])
     if rng.random() < 0.2:
         weights["sign"] = "per_source"
-    if kind != "real" and weights.get("bits", 2) == 2 and rng.random() < 0.2:
+    if kind != "real" and weights.get("bits", 2) == 2 and weights.get("zero", True) and rng.random() < 0.2:
         weights["composition"] = {"max_synapses": rng.randint(2, 3)}
     return weights
 
@@ -778,6 +822,9 @@ def _random_limits(rng: Random, weights: Spec, hierarchy: Spec) -> list[Spec]:
             found.append(limit)
         else:
             found.append({"kind": kind, "max": 1, "scope": "core", "partial_sums": rng.random() < 0.3})
+    if found[-1]["kind"] == "neurons" and rng.random() < 0.7:
+        found[-1] |= {"of": ["input", "recurrent"], "scope": rng.choice(["chip", "network", "core"])}
+        found.append({**found[-1], "of": "output"})
     for limit in found:
         if rng.random() < 0.15 and "per_core" not in limit:
             limit["reserved"] = rng.randint(1, 3)
@@ -905,7 +952,7 @@ def _random_convolution(
 
 def _random_rules(rng: Random, weights: Spec) -> Spec:
     rules: Spec = {}
-    if weights["kind"] == "grid" and rng.random() < 0.5:
+    if weights["kind"] == "grid" and weights["bits"] > 1 and rng.random() < 0.5:
         rules["bits"] = rng.randint(2, weights["bits"])
     if rng.random() < 0.3:
         rules[rng.choice(["fan_in", "fan_out", "synapses"])] = rng.randint(1, 6)
@@ -924,10 +971,10 @@ def _fill(rng: Random, case: Case) -> None:
             tensor = case.tensors[m.name]
             density = rng.choice([0.2, 0.5, 0.8, 1.0])
             for index in np.ndindex(*tensor.shape):
-                tensor[index] = rng.choice(values) if rng.random() < density else 0.0
+                tensor[index] = rng.choice(values) if rng.random() < density or 0.0 not in (allowed or {0.0}) else 0.0
             if rng.random() < 0.02:
                 tensor[tuple(0 for _ in tensor.shape)] = 0.123
-            if keeps_signs:
+            if keeps_signs and 0.0 in (allowed or {0.0}):
                 _keep_signs(rng, count, own_sign, m, tensor, case)
 
 
@@ -936,7 +983,7 @@ def _keep_signs(
 ) -> None:
     """Leave out weights of a sign that their source has not."""
     layer = next(layer for layer in case.network["layers"] if layer["tensor"] == m.name)
-    signs = count._given(m)  # noqa: SLF001
+    signs = count._given(m)
     if not signs and case.chip["weights"].get("sign") == "per_source":
         key = f"{layer.get('fed_by', m.name)} {m.n_channels}"
         signs = own.setdefault(key, [rng.choice([1, -1]) for _ in range(m.n_channels)])
