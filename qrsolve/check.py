@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from qrsolve.compile import Plan, Population, layer_shape
+from qrsolve.counted import Counted, least_of
 from qrsolve.energy import memory_energy
 from qrsolve.limit_report import LayerReport, Report
 from qrsolve.limit_row import LimitRow
 from qrsolve.model_file import require_finite
-from qrsolve.network_usage import CORES, Counted, fits_in_cores, network_usage
+from qrsolve.network_usage import network_usage
 from qrsolve.problem import Group
 from qrsolve.reach_usage import reach_row
+from qrsolve.roles import possible_matrices
 from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
 from qrsolve.spec.layout import unravel
 from qrsolve.type_usage import TypeUsage
@@ -59,7 +61,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     """
     layers: dict[str, LayerReport] = {}
     usages, counted = [], []
-    undecided = list(plan.undecided)
+    undecided = []
     for population in plan.populations:
         chip = population.held_to(plan.spec)
         matrix = population.matrix(weights).cpu()
@@ -69,13 +71,15 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
         usages.append(usage)
         layer = layer_shape(chip, population.layouts, population.map_sizes)
         synapses = with_copies(usage, chip.weights.family())
-        by_limit = {}
+        by_limit, bounds = {}, {}
         for i, limit in enumerate(chip.limits):
-            if (row := _limit_row(usage, limit, layer, synapses)) is not None:
+            if limit.of is not None and limit.is_shared():
+                bounds[i] = _whatever_roles(usage, limit, layer, synapses)
+            if (row := _limit_row(usage, limit, layer, synapses, population.held_by(limit))) is not None:
                 by_limit[i] = row
             elif (reason := limit.not_counted(layer)) and population.held_by(limit):
                 undecided.append(Undecided(limit.kind, f"'{population.name}': {reason}"))
-        counted.append(Counted(population, layer, matrix, synapses, by_limit))
+        counted.append(Counted(population, layer, matrix, synapses, by_limit, bounds))
         rows = list(by_limit.values())
         if (group := chip.weights.group()) is not None:
             rows.append(_sign_row(usage) if usage.by_type is None else _type_row(usage, usage.by_type, group.limit))
@@ -92,8 +96,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             population.described(),
         )
     network, open_rules = network_usage(plan, counted)
-    undecided = [rule for rule in undecided if not (rule.rule == CORES and fits_in_cores(plan, counted))]
-    undecided += open_rules
+    undecided = [*open_rules, *undecided]
     return Report(
         layers,
         tuple(network),
@@ -105,9 +108,21 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     )
 
 
-def _limit_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> LimitRow | None:
-    """Count one limit for one population; ``None`` for one that this version does not count, or of none of it."""
-    held = usage.population.held_by(limit)
+def _whatever_roles(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> tuple[int, int]:
+    """Return the least and the most that a population takes of a limit, whatever its matrices of unknown role are."""
+    roles = usage.population.roles or (None,) * len(usage.population.names)
+    found = []
+    for held in possible_matrices(limit, roles):
+        row = _limit_row(usage, limit, layer, synapses, held)
+        found.append(least_of(limit, layer, held) if row is None else row.value)
+    least, most = found
+    return least, most
+
+
+def _limit_row(
+    usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor, held: tuple[int, ...]
+) -> LimitRow | None:
+    """Count one limit for some matrices of a population; ``None`` for one that is not counted, or of none of them."""
     if not held:
         return None
     if isinstance(limit, Shape):
@@ -152,6 +167,9 @@ def _counted_row(usage: Usage, synapses: Tensor, layer: LayerShape, limit: Limit
     group = limit.group()
     if group is None:
         return None
+    if group.kind == "column":
+        usage, synapses = _spread(usage), population.spread(synapses)
+        population = usage.population
     if group.kind == "block" and any(width % group.block for width in population.widths):
         return None
     counted_use = synapses if group.counts == "synapses" else (usage.matrix != 0).long()
@@ -243,8 +261,16 @@ def _place(population: Population, group: Group, part: int) -> str:
     return f"'{population.name}', neuron {row}"
 
 
+def _spread(usage: Usage) -> Usage:
+    """Return what is known of weights with a column for each source of each group."""
+    own = usage.population
+    matrix, use, unreached = own.spread(usage.matrix), own.spread(usage.use), own.spread(usage.unreached)
+    return replace(usage, population=own.side_by_side(), matrix=matrix, use=use, unreached=unreached)
+
+
 def _sign_row(usage: Usage) -> LimitRow:
     """Count the signs of each source's weights, of which one is allowed."""
+    usage = _spread(usage)
     name = f"'{usage.population.name}'"
     n_positive, n_negative = (usage.matrix > 0).sum(dim=0), (usage.matrix < 0).sum(dim=0)
     less = torch.minimum(n_positive, n_negative)

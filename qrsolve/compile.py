@@ -24,7 +24,7 @@ from qrsolve.spec.narrow import narrowed
 from qrsolve.spec.network import LayerRules, NetworkSpec
 from qrsolve.spec.packing import ListPacking
 from qrsolve.undecided import Undecided
-from qrsolve.wiring import Matrix, Wiring, given_signs, wire
+from qrsolve.wiring import Matrix, Wiring, common_map, given_signs, wire
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,6 +170,17 @@ class Population:
             return {self.names[0]: self.layouts[0].from_matrix(matrix)}
         parts = matrix.split(list(self.widths), dim=1)
         return {n: layout.from_matrix(part) for n, layout, part in zip(self.names, self.layouts, parts, strict=True)}
+
+    def side_by_side(self) -> Population:
+        """Return the same population with a column for each source of each group, as limits on sources count them."""
+        if all(layout.apart or layout.groups == 1 for layout in self.layouts):
+            return self
+        return replace(self, layouts=tuple(replace(layout, apart=layout.groups > 1) for layout in self.layouts))
+
+    def spread(self, matrix: Tensor) -> Tensor:
+        """Lay a (neurons, sources) matrix out with a column for each source of each group, zeros between groups."""
+        wide = self.side_by_side()
+        return matrix if wide is self else wide.matrix(self.split(matrix))
 
     def parts(self, matrix: Tensor) -> list[Tensor]:
         """Cut a (neurons, sources) matrix into (neurons, sources of one neuron, *kernel) arrays, one per matrix."""
@@ -335,7 +346,14 @@ def compile_plan(
     }
     unheld, held = unknown_roles(spec.limits, [name for name in names if name not in known])
     left_out = {name: "the network does not name it" for name in shapes if network.layer(name) is None}
-    undecided = (*(Undecided(_rule_of(text), text) for text in (*spec.not_enforced(), *unheld)),)
+    undecided = (
+        *(Undecided(_rule_of(text), text) for text in (*spec.not_enforced(), *unheld)),
+        *(
+            Undecided("signs", f"'{one.name}': given signs of sources in groups, where the chip has no weight 0")
+            for one, matrices in zip(populations, wiring.populations, strict=True)
+            if not one.signs and given_signs(wiring, matrices)
+        ),
+    )
     return Plan(
         spec,
         tuple(populations),
@@ -378,7 +396,7 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     layouts = tuple(replace(m.layout, apart=is_apart and m.layout.groups > 1) for m in matrices)
     layer = layer_shape(spec, layouts, common_map([matrix.outputs for matrix in matrices]))
     asked = ((i, group_among(limit, layer, own)) for i, limit in enumerate(spec.limits))
-    numbered = tuple(replace(group, number=i) for i, group in asked if group is not None)
+    numbered = tuple(replace(_of_groups(group, layouts), number=i) for i, group in asked if group is not None)
     classes = spec.weights.group()
     limits = numbered if classes is None else (classes, *numbered)
     memory = tuple(RoundedMemory(each, layer, i) for i, each in enumerate(spec.limits) if is_rounded(each, layer))
@@ -405,6 +423,17 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     stricter = (_stricter(population, i, limit) for i, limit in enumerate(spec.limits))
     remarks += [f"'{population.name}': {text}" for text in stricter if text]
     return population, remarks
+
+
+def _of_groups(group: Group, layouts: Sequence[Layout]) -> Group:
+    """Let a column that stands for a source of each group have what all of these may have.
+
+    So it is where no weight is 0, and nothing can stand between groups: then each source reaches all of its group.
+    """
+    if group.kind != "column" or all(layout.apart or layout.groups == 1 for layout in layouts):
+        return group
+    shared = [1 if layout.apart else layout.groups for layout in layouts]
+    return replace(group, capacity=group.capacity * np.repeat(shared, [layout.width for layout in layouts]))
 
 
 def _between_groups(layouts: Sequence[Layout]) -> list[Region]:
@@ -436,14 +465,6 @@ def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
         return False
     group = limit.group_of(layer)
     return group is not None and group.relaxed is not None
-
-
-def common_map(outputs: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    """Return the sizes of a population's map: those that one of its matrices tells, ``None`` where none does."""
-    known = [sizes for sizes in outputs if sizes]
-    if known:
-        return known[0]
-    return None if any(sizes is None for sizes in outputs) else ()
 
 
 def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[int, ...] | None = None) -> LayerShape:

@@ -40,6 +40,17 @@ def held_matrices(limit: LimitKind, roles: Sequence[Role | None]) -> tuple[int, 
     return tuple(i for i, role in enumerate(roles) if limit.holds(role))
 
 
+def possible_matrices(limit: LimitKind, roles: Sequence[Role | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the positions of the matrices that a limit is of for certain, and of those that it may be of."""
+    of = limit.of
+    if of is None:
+        return tuple(range(len(roles))), tuple(range(len(roles)))
+    return (
+        tuple(i for i, role in enumerate(roles) if role in of),
+        tuple(i for i, role in enumerate(roles) if role is None or role in of),
+    )
+
+
 def group_among(limit: LimitKind, layer: LayerShape, roles: Sequence[Role | None]) -> Group | None:
     """Return the capacities that a limit of some matrices means for the population that all of them make up.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qrsolve.compile import Plan, Population
 from qrsolve.options import FloatArray, IntArray
-from qrsolve.wiring import sources_of_columns
+from qrsolve.wiring import neurons_of_columns
 
 
 def with_source_shares(
@@ -88,12 +88,7 @@ def _fed(plan: Plan, weights: Mapping[str, Tensor], importance: Mapping[str, Ten
         saved = (w.square() if h is None else w.square() * h.cpu().double()).numpy()
         signed, start = np.copysign(saved, w.numpy()), 0
         for i, (matrix, width) in enumerate(zip(wiring.populations[p], population.widths, strict=True)):
-            sources = sources_of_columns(wiring, matrix)
-            is_flat = not any(
-                layout.rows_shape[2:]
-                for layout in (matrix.layout, *(plan.populations[q].layouts[0] for q in matrix.feeds or ()))
-            )
-            if sources is not None and is_flat:
+            if (sources := neurons_of_columns(wiring, matrix)) is not None:
                 for position in sorted(set(matrix.feeds or ())):
                     own = np.flatnonzero(sources[0] == position)
                     columns = start + own

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 
 import numpy as np
@@ -77,6 +78,18 @@ class Wiring:
                     return i
         return None
 
+    def map_of(self, position: int) -> tuple[int, ...] | None:
+        """Return the sizes of the map that a population makes, () where it makes none, ``None`` if not known."""
+        return common_map([matrix.outputs for matrix in self.populations[position]])
+
+
+def common_map(outputs: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """Return the sizes of a population's map: those that one of its matrices tells, ``None`` where none does."""
+    known = [sizes for sizes in outputs if sizes]
+    if known:
+        return known[0]
+    return None if any(sizes is None for sizes in outputs) else ()
+
 
 def sources_of_columns(wiring: Wiring, matrix: Matrix) -> tuple[IntArray, IntArray] | None:
     """Return whose neurons the columns of a matrix are.
@@ -92,20 +105,48 @@ def sources_of_columns(wiring: Wiring, matrix: Matrix) -> tuple[IntArray, IntArr
     -------
     populations, neurons : ndarray
         int64, shape (n_columns,): the feeding population, and the neuron or filter in it, of each column. A flattened
-        map stands channel after channel. ``None`` where nothing says whose the columns are, or they come from outside.
+        map stands channel after channel. ``None`` where nothing says whose the columns are, they come from outside, or
+        several flattened maps could share them in more ways than one.
     """
     if not matrix.feeds:
         return None
-    counts = [_sources_of(wiring, position) for position in matrix.feeds]
-    left = matrix.layout.n_sources - sum(counts)
-    repeats = [1] * len(counts)
-    for i, position in enumerate(matrix.feeds):
-        if left and _is_map(wiring, position) and left % counts[i] == 0:
-            repeats[i], left = 1 + left // counts[i], 0
+    counts, ways = [_sources_of(wiring, position) for position in matrix.feeds], _flattened(wiring, matrix)
+    if len(ways) != 1:
+        return None
+    (repeats,) = ways
     kernel = prod(matrix.layout.rows_shape[2:])
     populations = np.repeat(np.array(matrix.feeds), np.array(counts) * np.array(repeats))
     neurons = np.concatenate([np.repeat(np.arange(n), r) for n, r in zip(counts, repeats, strict=True)])
     return np.repeat(populations, kernel), np.repeat(neurons, kernel)
+
+
+def neurons_of_columns(wiring: Wiring, matrix: Matrix) -> tuple[IntArray, IntArray] | None:
+    """Return which single neurons the columns of a matrix are.
+
+    Parameters
+    ----------
+    wiring : Wiring
+        The network.
+    matrix : Matrix
+        One of its matrices; groups of channels side by side.
+
+    Returns
+    -------
+    populations, neurons : ndarray
+        int64, shape (n_columns,): the feeding population, and the neuron in it, of each column; those of a map are its
+        places, filter after filter. ``None`` where columns are no single neurons: places of a kernel, or of a map whose
+        size is not known or not that of the columns (pooled, say).
+    """
+    if not matrix.feeds or matrix.layout.rows_shape[2:]:
+        return None
+    maps = [wiring.map_of(position) for position in matrix.feeds]
+    counts = [
+        0 if sizes is None else _sources_of(wiring, position) * prod(sizes)
+        for position, sizes in zip(matrix.feeds, maps, strict=True)
+    ]
+    if None in maps or sum(counts) != matrix.layout.n_sources:
+        return None
+    return np.repeat(np.array(matrix.feeds), counts), np.concatenate([np.arange(n) for n in counts])
 
 
 def given_signs(wiring: Wiring, matrices: Sequence[Matrix]) -> tuple[int, ...]:
@@ -185,15 +226,50 @@ def _fed(wiring: Wiring, matrix: Matrix) -> Matrix:
             raise ShapeError(f"{matrix.place}'fed_by' is '{name}', which is no population or tensor here{hint}")
         feeds.append(position)
     counts = [_sources_of(wiring, position) for position in feeds]
-    is_flat = layout.kind not in ("conv", "conv_transpose")
-    flexible = [n for n, position in zip(counts, feeds, strict=True) if is_flat and _is_map(wiring, position)]
-    left = layout.n_sources - sum(counts)
-    fits = left == 0 or (bool(flexible) and left > 0 and any(left % n == 0 for n in flexible if n))
-    if not fits:
+    found = Matrix(layer, layout, matrix.outputs, tuple(feeds), matrix.place)
+    if not _flattened(wiring, found):
+        is_flexible = any(_can_be_flattened(wiring, found, position) for position in feeds)
         said = " and ".join(f"'{name}' has {n:,}" for name, n in zip(layer.fed_by, counts, strict=True))
-        multiple = " (or a multiple, flattened)" if flexible else ""
+        multiple = " (or a multiple, flattened)" if is_flexible else ""
         raise ShapeError(f"{matrix.place}{layout.n_sources:,} sources; 'fed_by' {said}{multiple}")
-    return Matrix(layer, layout, matrix.outputs, tuple(feeds), matrix.place)
+    return found
+
+
+def _flattened(wiring: Wiring, matrix: Matrix) -> list[tuple[int, ...]]:
+    """Return how many columns each neuron or filter of the feeding populations can stand for: two ways at most.
+
+    Maps of known sizes are taken as they are where this fits; else (pooled, or not known) any multiple that does.
+    """
+    feeds, n_columns = matrix.feeds or (), matrix.layout.n_sources
+    counts = [_sources_of(wiring, position) for position in feeds]
+    is_flexible = [_can_be_flattened(wiring, matrix, position) for position in feeds]
+    maps = [wiring.map_of(position) for position in feeds]
+    known = [
+        1 if not flexible else None if sizes is None else prod(sizes)
+        for flexible, sizes in zip(is_flexible, maps, strict=True)
+    ]
+    ways = list(islice(_multiples(counts, known, n_columns), 2))
+    return ways or list(islice(_multiples(counts, [None if f else 1 for f in is_flexible], n_columns), 2))
+
+
+def _multiples(counts: Sequence[int], repeats: Sequence[int | None], total: int) -> Iterator[tuple[int, ...]]:
+    """Go through all ways to reach a total by multiples of counts, those that are ``None`` chosen from 1 on."""
+    least = sum(n * (r or 1) for n, r in zip(counts, repeats, strict=True))
+    if not counts and total == 0:
+        yield ()
+    if not counts or least > total:
+        return
+    chosen = [repeats[0]] if repeats[0] is not None else range(1, 2 + (total - least) // max(counts[0], 1))
+    if len(counts) == 1 and repeats[0] is None and counts[0]:
+        chosen = [total // counts[0]] if total % counts[0] == 0 else []
+    for r in chosen:
+        for others in _multiples(counts[1:], repeats[1:], total - r * counts[0]):
+            yield (r, *others)
+
+
+def _can_be_flattened(wiring: Wiring, matrix: Matrix, position: int) -> bool:
+    """Whether places of a population's map can be columns of their own."""
+    return matrix.layout.kind not in ("conv", "conv_transpose") and _is_map(wiring, position)
 
 
 def _sources_of(wiring: Wiring, position: int) -> int:
@@ -219,6 +295,13 @@ def _require_signs_fit(wiring: Wiring) -> None:
             raise ShapeError(f"{place}'{signs}' names a tensor; there is none of that name")
         if len(signs) != n:
             raise ShapeError(f"{place}{len(signs):,} signs for '{name}', which has {n:,} neurons")
+        for matrix in (matrix for matrices in wiring.populations for matrix in matrices):
+            if position in (matrix.feeds or ()) and len(_flattened(wiring, matrix)) > 1:
+                maps = " and ".join(f"'{other}'" for other in matrix.layer.fed_by or ())
+                raise ShapeError(
+                    f"{place}which columns of '{matrix.name}' have these signs is not known, since {maps} can be "
+                    "flattened in several ways; needed 'map' of each"
+                )
 
 
 def _listed(names: Mapping[str, object] | Sequence[str]) -> str:

@@ -129,8 +129,12 @@ class LimitKind(Fact):
         return True
 
     def core_sizes(self) -> tuple[int, ...]:
-        """Return what each core of a chip has, where a layer lies in one core as a whole; () where it does not."""
+        """Return what each core of a chip has, one number where all have the same; () where cores have nothing."""
         return ()
+
+    def spread_usage(self, layer: LayerShape) -> int | None:
+        """Return what a population takes at the least of all cores, where it may lie in several; ``None`` elsewhere."""
+        return None
 
     def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
         """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
@@ -192,3 +196,8 @@ def require_largest(per_core: Sequence[int] | None, most: int) -> None:
     if per_core is not None and max(per_core) != most:
         text = f"'per_core' has {max(per_core)} as its largest; 'max' is {most}, which has to be the same"
         raise refusal(Conflict(("per_core",), text))
+
+
+def sizes_of_cores(limit: CountedLimit, per_core: Sequence[int] | None) -> tuple[int, ...]:
+    """Return what each core has to use, less what is reserved in each."""
+    return (limit.capacity,) if per_core is None else tuple(max(0, n - limit.reserved) for n in per_core)

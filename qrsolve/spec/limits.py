@@ -11,7 +11,15 @@ from pydantic import Field, model_validator
 from qrsolve.group import Group
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
-from qrsolve.spec.limit_kind import CountedLimit, LimitKind, Role, Roles, how_shared, require_largest
+from qrsolve.spec.limit_kind import (
+    CountedLimit,
+    LimitKind,
+    Role,
+    Roles,
+    how_shared,
+    require_largest,
+    sizes_of_cores,
+)
 from qrsolve.spec.synapse_memory import SynapseMemory
 
 
@@ -138,6 +146,10 @@ class Synapses(CountedLimit):
         """Whether a core, a chip or a network has the total."""
         return self.scope != "layer"
 
+    def core_sizes(self) -> tuple[int, ...]:
+        """Return the synapses that each core has."""
+        return (self.capacity,) if self.scope == "core" else ()
+
 
 class Axons(CountedLimit):
     """Distinct sources that the neurons of a core receive from."""
@@ -201,8 +213,16 @@ class Neurons(CountedLimit):
         return f"neurons (at most {self.capacity} per core) waits for a placement" if self.scope == "core" else ""
 
     def is_shared(self) -> bool:
-        """Whether layers share the neurons of a chip or network; those of cores wait for a placement."""
-        return self.scope in ("chip", "network")
+        """Whether layers share the neurons of cores, chips or a network."""
+        return self.scope != "layer"
+
+    def core_sizes(self) -> tuple[int, ...]:
+        """Return the neurons that each core has."""
+        return (self.capacity,) if self.scope == "core" else ()
+
+    def spread_usage(self, layer: LayerShape) -> int | None:
+        """Return the neurons, where cores have them; of a map of unknown size, one for each filter."""
+        return (layer.n_neurons or layer.rows) if self.scope == "core" else None
 
     def counts_all(self, layers: Sequence[LayerShape]) -> bool:
         """Whether the map of each convolution is known."""
@@ -236,10 +256,13 @@ class NeuronMemory(CountedLimit):
         return self
 
     def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the bits of the neurons; ``None`` where the size of the map is not known."""
-        if layer.map_sizes is None:
-            return None
-        sizes = [_power_of_two(n) if self.packing == "powers_of_two" else n for n in layer.map_sizes]
+        """Return the bits of the neurons; of a map of unknown size ``None``, unless its filters alone are too many."""
+        least = self.least_usage(layer)
+        return None if layer.map_sizes is None and least <= self.capacity else least
+
+    def least_usage(self, layer: LayerShape) -> int:
+        """Return the bits of the neurons; of a map of unknown size, one for each filter."""
+        sizes = [_power_of_two(n) if self.packing == "powers_of_two" else n for n in layer.map_sizes or ()]
         return layer.rows * prod(sizes) * self.neuron_bits
 
     def not_counted(self, layer: LayerShape) -> str:
@@ -248,7 +271,7 @@ class NeuronMemory(CountedLimit):
 
     def core_sizes(self) -> tuple[int, ...]:
         """Return what each core has."""
-        return self.per_core or (self.capacity,)
+        return sizes_of_cores(self, self.per_core)
 
     def counts_all(self, layers: Sequence[LayerShape]) -> bool:
         """Whether the map of each convolution is known."""

@@ -12,7 +12,7 @@ from qrsolve.group import Group
 from qrsolve.lazy import np, torch
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
-from qrsolve.spec.limit_kind import CountedLimit, how_shared, require_largest
+from qrsolve.spec.limit_kind import CountedLimit, how_shared, require_largest, sizes_of_cores
 from qrsolve.spec.packing import (
     Blocks,
     Budget,
@@ -150,8 +150,8 @@ class SynapseMemory(CountedLimit):
         return self.scope != "layer"
 
     def core_sizes(self) -> tuple[int, ...]:
-        """Return what each core has, where zeros are stored, so that shapes decide."""
-        return (self.per_core or (self.capacity,)) if self.scope == "core" and self.zeros == "stored" else ()
+        """Return what each core has."""
+        return sizes_of_cores(self, self.per_core) if self.scope == "core" else ()
 
     def remark_of(self, layer: LayerShape) -> str:
         """Say how many synapses at most are given up where a total stands for a staircase of blocks."""
