@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any
 
 from qrsolve.compile import Plan, compile_plan
+from qrsolve.errors import ModelError
 from qrsolve.spec import HardwareSpec, load_spec
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.network import Layer, NetworkSpec
@@ -55,6 +56,8 @@ class Description:
         What the user should know beside the rules, such as a batch norm behind a projected layer.
     is_stated : bool
         Whether the user states the network, in a file of its own.
+    question : str
+        What only the user can answer before a chip is compiled; '' where there is nothing.
     """
 
     network: NetworkSpec
@@ -62,6 +65,7 @@ class Description:
     guesses: tuple[Guess, ...] = ()
     remarks: tuple[str, ...] = ()
     is_stated: bool = False
+    question: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,7 +78,15 @@ class Description:
         return self.network.left_out()
 
     def compiled(self, chip: HardwareSpec | str | PathLike[str]) -> Plan:
-        """Compile a chip for the network; what was guessed, and matters to the chip, is not decided."""
+        """Compile a chip for the network; what was guessed, and matters to the chip, is not decided.
+
+        Raises
+        ------
+        ModelError
+            There is an open ``question``.
+        """
+        if self.question:
+            raise ModelError(self.question)
         spec = load_spec(chip)
         plan = compile_plan(spec, self.shapes, network=self.network)
         by_source = spec.weights.group() is not None or any(

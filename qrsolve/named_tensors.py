@@ -9,8 +9,7 @@ from itertools import pairwise
 from math import prod
 
 from qrsolve.compile import require_groups
-from qrsolve.description import CURE, Description, Guess
-from qrsolve.errors import ModelError
+from qrsolve.description import Description, Guess
 from qrsolve.roles import known_roles
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.limit_kind import Role
@@ -19,10 +18,17 @@ from qrsolve.spec.network import Layer, NetworkSpec
 Shape = tuple[int, ...]
 _TORCH = re.compile(r"^weight_(?P<way>ih|hh|hr)(?P<end>(_l\d+)?(_reverse)?)$")
 _RECURRENT = re.compile(
-    r"(^|[._])(rec|recurrent|w_?rec|w_?hh|lateral|recurrent_weights|rec_connect|weight_rec)($|[._\d])"
+    r"(^|[._/])(rec|recurrent|w_?rec|w_?hh|lateral|recurrent_weights|rec_connect|weight_rec|h2h)($|[._/\d])",
+    re.IGNORECASE,
 )
-_TRANSPOSED = re.compile(r"(^|[._])(up|upconv|deconv|transpose[d]?|conv_?transpose\w*|convt)\d*($|[._])", re.IGNORECASE)
-_EMBEDDING = re.compile(r"(^|[._])(embed\w*|emb|wte|wpe|token_\w+|position\w*)\d*($|[._])", re.IGNORECASE)
+_TRANSPOSED = re.compile(
+    r"(^|[._/])(up|upconv|deconv|transpose[d]?|conv_?transpose\w*|convt)\d*($|[._/])", re.IGNORECASE
+)
+_EMBEDDING = re.compile(r"(^|[._/])(embed\w*|emb|wte|wpe|token_\w+|position\w*)\d*($|[._/])", re.IGNORECASE)
+_KERAS = ("kernel", "recurrent_kernel")
+"""What Keras and Flax call weights, which they store (inputs, outputs) and (*kernel, channels, filters)."""
+_BY_NAME = "taken as (sources, neurons), which is how Keras and Flax store a kernel"
+_TORCHS_WAY = "taken as (neurons, sources), torch's way"
 
 
 @dataclass
@@ -37,11 +43,15 @@ class _Found:
 
     @property
     def prefix(self) -> str:
-        return self.name.rpartition(".")[0]
+        return _split(self.name)[0]
 
     @property
     def leaf(self) -> str:
-        return self.name.rpartition(".")[2]
+        return _split(self.name)[1]
+
+    @property
+    def is_square(self) -> bool:
+        return len(self.shape) == 2 and self.shape[0] == self.shape[1]
 
     def layer(self) -> Layer:
         return Layer.model_validate({"tensor": self.name, **self.stated})
@@ -82,14 +92,14 @@ def describe_tensors(
 
     Raises
     ------
-    ModelError
-        The sizes of the layers fit each other only if they are stored inputs x outputs: which axis is the neurons' is
-        a question to the user.
+    ModelError, ShapeError
+        Groups or roles that do not fit.
 
     Notes
     -----
-    Names of torch's, Norse's, snnTorch's and sinabs' recurrent layers tell populations. A bias tells the axis of the
-    neurons; else the sizes of layers that follow each other do.
+    Names of torch's, Norse's, snnTorch's, sinabs' and Keras' recurrent layers tell populations. A bias tells the axis
+    of the neurons; else the name that Keras and Flax give, and the sizes of layers that follow each other. Where these
+    fit only if the neurons are last, it is so described, with a ``question`` to the user.
     """
     known, out = dict(vectors or {}), dict(left_out or {})
     asked_for = {*(roles or {}), *selected, *(name for group in groups for name in group)}
@@ -103,21 +113,24 @@ def describe_tensors(
         found.append(one)
     guesses: list[Guess] = []
     for one in found:
+        if one.leaf == "recurrent_kernel":  # the bias of Keras' recurrent layers is that of both matrices
+            one.bias = _bias_of(f"{one.name.removesuffix(one.leaf)}kernel", known)
         guesses += _kind_and_axis(one)
-    guesses += _open_axes(found)
+    open_axes, question = _open_axes(found)
+    guesses += open_axes
     found += _one_to_one(found, known, out)
     guesses += _populations(found, groups, roles or {}, known)
     guesses += _feeds(found)
     layers = [one.layer() for one in found]
     layers += [Layer(tensor=name, left_out=why) for name, why in out.items()]
     network = NetworkSpec.model_construct(schema_version=1, layers=tuple(layers), signs={})
-    return Description(network, {one.name: one.shape for one in found}, tuple(guesses))
+    return Description(network, {one.name: one.shape for one in found}, tuple(guesses), question=question)
 
 
 def _bias_of(name: str, vectors: Mapping[str, int]) -> int | None:
     """Return the length of the bias beside a weight; ``None`` where there is none."""
-    prefix, _, leaf = name.rpartition(".")
-    start = f"{prefix}." if prefix else ""
+    leaf = _split(name)[1]
+    start = name.removesuffix(leaf)
     for word in ("weight", "kernel", "w", "W"):
         if leaf == word or (leaf.startswith("weight_") and word == "weight") or leaf.endswith(f"_{word}"):
             for bias in ("bias", "b", "B"):
@@ -134,6 +147,9 @@ def _kind_and_axis(one: _Found) -> list[Guess]:
         one.stated["kind"], one.is_sure = "attention", True
     elif len(one.shape) == 2:
         _axis_by_bias(one)
+        if not one.is_sure and one.leaf in _KERAS:
+            one.is_sure = True
+            return [_taken_last(one, _BY_NAME)]
     else:
         _convolution_by_bias(one)
         if not one.is_sure:
@@ -154,7 +170,9 @@ def _convolution_by_bias(one: _Found) -> None:
     if one.bias is None:
         return
     first, second, last = one.shape[0], one.shape[1], one.shape[-1]
-    if one.bias == first:
+    if one.leaf in _KERAS and one.bias == last:
+        one.stated["neurons_axis"], one.is_sure = len(one.shape) - 1, True
+    elif one.bias == first:
         one.is_sure = first != second
     elif one.bias == last and last != second:
         one.stated["neurons_axis"], one.is_sure = len(one.shape) - 1, True
@@ -167,36 +185,65 @@ def _guessed_convolution(one: _Found) -> Guess:
     if _TRANSPOSED.search(one.prefix):
         one.stated["kind"] = "conv_transpose"
         return Guess("kinds", one.name, "taken as a transposed convolution by its name")
+    if one.leaf in _KERAS:
+        one.stated["neurons_axis"] = len(one.shape) - 1
+        return Guess("kinds", one.name, "taken as a convolution stored (*kernel, channels, filters) by its name")
     return Guess("kinds", one.name, "taken as a convolution stored (filters, channels, *kernel)")
 
 
-def _open_axes(found: Sequence[_Found]) -> list[Guess]:
-    """Let the sizes of layers that follow each other decide what no bias tells."""
+def _open_axes(found: Sequence[_Found]) -> tuple[list[Guess], str]:
+    """Let the other layers decide what no bias and no name tells: their axes, and sizes that follow each other.
+
+    Returns guesses, and a question where the sizes say against torch's way.
+    """
     flat = [one for one in found if len(one.shape) == 2]
-    open_ = [one for one in flat if not one.is_sure and not _RECURRENT.search(one.name)]
-    undecided = [one for one in open_ if one.shape[0] != one.shape[1]]
-    if not undecided:
-        return []
+    unsure = [one for one in flat if not one.is_sure]
+    known = {_axis(one, 0) for one in flat if one.is_sure}
     in_order = [one for one in flat if not _is_recurrent(one)]
-    first, last = _fits(in_order, 0), _fits(in_order, 1)
     n_pairs = len(in_order) - 1
-    if n_pairs > 0 and first == n_pairs:
-        return []
-    is_clear = any(min(abs(a.shape[0] - a.shape[1]), abs(b.shape[0] - b.shape[1])) for a, b in pairwise(in_order))
-    if is_clear and last == n_pairs:
-        names = ", ".join(f"'{one.name}' {one.shape}" for one in undecided[:4])
-        raise ModelError(
+    first = n_pairs > 0 and _fits(in_order, 0) == n_pairs
+    last = n_pairs > 0 and _fits(in_order, 1) == n_pairs
+    open_ = [one for one in unsure if not one.is_square and not _is_recurrent(one)]
+    is_shown = bool(open_) and first and (not last or bool(known))
+    if open_ and last and not first and _sizes_differ(in_order):
+        guesses = [_taken_last(one, "the sizes follow each other only so; state 0 if they are first") for one in unsure]
+        names = ", ".join(f"'{one.name}' {one.shape}" for one in open_[:4])
+        return guesses, (
             f"{names}: neurons first or last? The sizes follow each other only if the neurons are last (inputs x "
-            f"outputs): state neurons_axis: 1, or 0 if they are first; {CURE}"
+            "outputs). qrsolve describe MODEL -o NET writes a network's file that says so; correct it, and give it as "
+            "--network NET"
         )
-    return [Guess("axes", one.name, "taken as (neurons, sources), torch's way") for one in undecided]
+    guesses = [] if is_shown else [Guess("axes", one.name, _TORCHS_WAY) for one in open_]
+    for one in unsure:
+        if not one.is_square:
+            continue
+        if known == {1}:
+            guesses.append(_taken_last(one, "square; taken as (sources, neurons), as the others of the file are"))
+        elif known != {0} and not is_shown:
+            guesses.append(Guess("axes", one.name, f"square; {_TORCHS_WAY}"))
+    return guesses, ""
+
+
+def _taken_last(one: _Found, text: str) -> Guess:
+    one.stated.update(kind="linear", neurons_axis=1)
+    return Guess("axes", one.name, text)
+
+
+def _axis(one: _Found, otherwise: int) -> int:
+    """Return the axis of the neurons, as far as it is sure."""
+    return int(str(one.stated.get("neurons_axis", 0))) if one.is_sure else otherwise
+
+
+def _sizes_differ(in_order: Sequence[_Found]) -> bool:
+    """Whether some two layers that follow each other are both not square."""
+    return any(min(abs(a.shape[0] - a.shape[1]), abs(b.shape[0] - b.shape[1])) for a, b in pairwise(in_order))
 
 
 def _fits(layers: Sequence[_Found], axis: int) -> int:
     """Count the layers whose sources are as many as the neurons of the one before, all stored with this axis first."""
 
     def sizes(one: _Found) -> tuple[int, int]:
-        mine = int(str(one.stated.get("neurons_axis", 0))) if one.is_sure else axis
+        mine = _axis(one, axis)
         return one.shape[mine], one.shape[1 - mine]
 
     return sum(sizes(after)[1] == sizes(before)[0] for before, after in pairwise(layers))
@@ -210,7 +257,7 @@ def _one_to_one(found: Sequence[_Found], vectors: Mapping[str, int], out: dict[s
     """Return snnTorch's one-to-one recurrent weights: a vector ``V`` beside the neuron's own parameters."""
     taken = []
     for name, n in vectors.items():
-        prefix, _, leaf = name.rpartition(".")
+        prefix, leaf = _split(name)
         if leaf != "V" or not {f"{prefix}.beta", f"{prefix}.threshold"} & set(vectors):
             continue
         if n < 2:
@@ -245,16 +292,26 @@ def _populations(
         if match is not None and match["way"] != "hr":
             own = f"{one.prefix}{match['end']}".lstrip("_") or "rnn"
             _join(one, own, "recurrent" if match["way"] == "hh" else None)
+        elif one.leaf == "recurrent_kernel" or (one.leaf == "kernel" and f"{one.name[:-6]}recurrent_kernel" in by_name):
+            _join(one, one.prefix or "rnn", "recurrent" if one.leaf == "recurrent_kernel" else None)
         elif one.leaf in ("input_weights", "recurrent_weights"):
             _join(one, one.prefix or "rnn", "recurrent" if one.leaf == "recurrent_weights" else None)
-        elif _RECURRENT.search(one.name) and one.rows()[0] == prod(one.rows()[1:]):
+        elif _RECURRENT.search(one.name) and _could_recur(one):
             guesses += _recurrent_by_name(one, found, given, vectors)
-        elif len(one.shape) == 2 and one.shape[0] == one.shape[1]:
-            others = [f"'{o.name}'" for o in found[:i] if len(o.shape) == 2 and o.rows()[0] == one.shape[0]]
+        elif _could_recur(one):
+            before = found[:i] if one.is_square else found[max(0, i - 1) : i]
+            others = [f"'{o.name}'" for o in before if len(o.shape) == 2 and o.rows()[0] == one.rows()[0]]
             if others and "population" not in one.stated:
-                text = f"square, so it may be the recurrent weights of {others[-1]}; taken as a population of its own"
+                sign = "square" if one.is_square else "as many rows as gates of its sources have"
+                text = f"{sign}, so it may be the recurrent weights of {others[-1]}; taken as a population of its own"
                 guesses.append(Guess("populations", one.name, text))
     return guesses
+
+
+def _could_recur(one: _Found) -> bool:
+    """Whether a matrix has as many rows as sources, or 3 or 4 times as many: the gates of a GRU or an LSTM."""
+    rows, n_sources = one.rows()[0], prod(one.rows()[1:])
+    return len(one.shape) == 2 and rows in (n_sources, 3 * n_sources, 4 * n_sources)
 
 
 def _join(one: _Found, population: str, role: Role | None) -> None:
@@ -278,7 +335,7 @@ def _recurrent_by_name(
     chosen = (sibling or before[-1:] or free)[0]
     name = _stem(one.name) or chosen.prefix or chosen.name
     chosen.stated["population"], one.stated["population"] = name, name
-    owner = one.prefix.rpartition(".")[0]
+    owner = _split(one.prefix)[0]
     is_certain = len(free) == 1 and bool({f"{owner}.beta", f"{owner}.threshold"} & set(vectors))
     if is_certain:
         return []
@@ -288,8 +345,14 @@ def _recurrent_by_name(
 
 def _stem(name: str) -> str:
     """Return what is before the last word that tells input from recurrent: ``a.w_rec.weight`` is of ``a``."""
-    parts = [part for part in name.split(".") if part not in ("weight", "kernel")]
+    parts = [part for part in re.split(r"[./]", name) if part not in ("weight", "kernel")]
     return ".".join(parts[:-1])
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the module of a tensor and its own name in there; torch separates them by dots, Keras by slashes."""
+    at = max(name.rfind("."), name.rfind("/"))
+    return name[: max(at, 0)], name[at + 1 :]
 
 
 def _feeds(found: Sequence[_Found]) -> list[Guess]:

@@ -57,8 +57,39 @@ class TestAxes:
 
     def test_sizes_that_follow_each_other_tell_the_axis(self) -> None:
         assert [guess.rule for guess in of(a=(20, 30), b=(5, 20)).guesses] == ["feeds"]
+        asked = of(a=(30, 20), b=(20, 5))
         with pytest.raises(QRSolveError, match=r"'a' \(30, 20\), 'b' \(20, 5\): neurons first or last\?"):
-            of(a=(30, 20), b=(20, 5))
+            asked.compiled("fpga_lut")
+        assert [layers(asked)[name]["neurons_axis"] for name in "ab"] == [1, 1]
+
+    def test_describe_answers_the_question_that_check_asks(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        torch.save({"a": torch.ones(30, 20), "b": torch.ones(20, 5)}, "model.pt")
+        code, _, err = run(capsys, "check", "chip.yaml", "model.pt")
+        assert (code, "qrsolve describe MODEL -o NET" in err) == (2, True)
+        assert run(capsys, "describe", "model.pt", "-o", "net.yaml")[0] == 0
+        code, out, _ = run(capsys, "check", "chip.yaml", "model.pt", "--network", "net.yaml")
+        assert (code, "a: 20 neurons x 30 sources" in out) == (1, True)
+
+    @pytest.mark.parametrize("shapes", [{"a": (20, 20)}, {"a": (30, 20), "b": (20, 30)}, {"a": (9, 9), "b": (9, 9)}])
+    def test_what_fits_both_ways_is_a_guess(self, shapes: dict[str, tuple[int, int]]) -> None:
+        assert {guess.tensor for guess in of(**shapes).guesses if guess.rule == "axes"} == set(shapes)
+
+    def test_a_square_among_others(self) -> None:
+        """GPT-2 stores all (inputs, outputs); of its square ones no bias tells."""
+        last = of(a__weight=(4, 12), a__bias=(12,), b__weight=(4, 4), b__bias=(4,))
+        assert layers(last)["b.weight"]["neurons_axis"] == 1
+        assert ("axes", "b.weight") in [(guess.rule, guess.tensor) for guess in last.guesses]
+        first = of(a__weight=(12, 4), a__bias=(12,), b__weight=(4, 4), b__bias=(4,))
+        assert "axes" not in [guess.rule for guess in first.guesses]
+
+    def test_keras_files_have_slashes(self) -> None:
+        shapes = {"r/kernel": (6, 20), "r/recurrent_kernel": (5, 20), "d/kernel": (5, 5), "c/kernel": (3, 3, 1, 8)}
+        found = describe_tensors(shapes, {"r/bias": 20, "d/bias": 5, "c/bias": 8})
+        assert [layers(found)[name]["neurons_axis"] for name in shapes] == [1, 1, 1, 3]
+        assert layers(found)["r/kernel"]["population"] == layers(found)["r/recurrent_kernel"]["population"] == "r"
+        assert [guess.tensor for guess in found.guesses if guess.rule == "axes"] == ["d/kernel"]
 
     def test_what_nothing_tells_is_a_guess(self) -> None:
         assert [(guess.rule, guess.tensor) for guess in of(a=(4, 50)).guesses] == [("axes", "a")]
@@ -130,10 +161,16 @@ class TestPopulations:
         }
         assert found["lif2.V"]["population"] == found["fc2.weight"]["population"]
 
+    def test_gates_that_a_user_writes(self) -> None:
+        found = layers(of(w_ih=(48, 16), w_hh=(48, 12)))
+        assert found["w_ih"]["population"] == found["w_hh"]["population"]
+        (guess,) = (guess for guess in of(a=(48, 16), b=(48, 12)).guesses if guess.rule == "populations")
+        assert "it may be the recurrent weights of 'a'" in guess.text
+
     def test_two_layers_that_a_user_adds_up(self) -> None:
         found = of(w_in=(40, 128), w_rec=(40, 40))
         assert layers(found)["w_in"]["population"] == layers(found)["w_rec"]["population"]
-        assert [guess.rule for guess in found.guesses if guess.tensor == "w_rec"] == ["populations"]
+        assert [guess.rule for guess in found.guesses if guess.tensor == "w_rec"] == ["axes", "populations"]
         other = of(a=(40, 128), b=(40, 40))
         assert "population" not in layers(other)["b"]
         (guess,) = (guess for guess in other.guesses if guess.rule == "populations")
