@@ -11,7 +11,7 @@ import pytest
 from qrsolve.errors import SpecError
 from qrsolve.spec import bundled_specs, load_spec, parse_spec
 
-LIMIT_WORDS = "fan_in, fan_out, n_of_m, synapses, synapse_memory, axons, tags, shape, reach, neurons"
+LIMIT_WORDS = "fan_in, fan_out, n_of_m, synapses, synapse_memory, axons, tags, shape, reach, neurons, neuron_memory"
 WEIGHT_WORDS = "real, grid, codebook, synapse_types, base_mask, axon_types"
 COUNT = "an integer from 0 to 10^12"
 HEAD = "schema: 1\nname: mychip\ntitle: My chip\nsources: {a: b}\n"
@@ -32,7 +32,7 @@ LIMIT_ERRORS = [
     ("{kind: fan_out, maximum: 64}", "limits[1] (fan_out): unknown field 'maximum'. Did you mean 'max'?"),
     (
         "{kind: axons, max: 1, foo: 64}",
-        "limits[1] (axons): unknown field 'foo'; known: kind, of, max, reserved, scope, source, confidence, note",
+        "limits[1] (axons): unknown field 'foo'; known: kind, of, max, reserved, scope, partial_sums, source, confidence, note",
     ),
     (
         "{kind: n_of_m, n: 1, m: 4, n_of_m: 3}",
