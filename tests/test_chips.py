@@ -34,8 +34,8 @@ class TestWorkedExamples:
     @pytest.mark.parametrize(("n_inputs", "over"), [(20, 0), (21, 0), (22, 2)])
     def test_dynap_se_inputs_of_multiplicity_three(self, n_inputs: int, over: int) -> None:
         weights = torch.zeros(20, 40)
-        # 8 is eight synapses of 1, so that 0.75 is no type of its own beside 0.25.
-        weights[0, :5] = torch.tensor([0.25, 1.0, 8.0, -0.375, -0.75])
+        # 8 is eight synapses of 1, and nothing less 0.41 or 7.31 is 0.25: so 0.75 is no type of its own.
+        weights[0, :5] = torch.tensor([0.25, 1.0, 8.0, -0.41, -7.31])
         weights[17, :n_inputs] = 3 * 0.25
         assert excess("dynap_se", weights, "fan_in") == over
 
