@@ -20,7 +20,7 @@ from qrsolve.reach_usage import reach_row
 from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
 from qrsolve.spec.layout import unravel
 from qrsolve.type_usage import TypeUsage
-from qrsolve.undecided import Undecided
+from qrsolve.undecided import Undecided, gathered
 from qrsolve.usage import Usage, usage_of, with_copies
 
 _LISTED = 4
@@ -60,6 +60,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     layers: dict[str, LayerReport] = {}
     usages, counted = [], []
     undecided = list(plan.undecided)
+    not_counted: dict[str, list[tuple[str, str]]] = {}
     for population in plan.populations:
         chip = population.held_to(plan.spec)
         matrix = population.matrix(weights).cpu()
@@ -74,7 +75,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             if (row := _limit_row(usage, limit, layer, synapses)) is not None:
                 by_limit[i] = row
             elif (reason := limit.not_counted(layer)) and population.held_by(limit):
-                undecided.append(Undecided(limit.kind, f"'{population.name}': {reason}"))
+                not_counted.setdefault(limit.kind, []).append((population.name, reason))
         counted.append(Counted(population, layer, matrix, synapses, by_limit))
         rows = list(by_limit.values())
         if (group := chip.weights.group()) is not None:
@@ -91,6 +92,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             () if types is None else tuple(types.tolist()),
             population.described(),
         )
+    undecided += [Undecided(kind, text) for kind, found in not_counted.items() for text in gathered(found)]
     network, open_rules = network_usage(plan, counted)
     undecided = [rule for rule in undecided if not (rule.rule == CORES and fits_in_cores(plan, counted))]
     undecided += open_rules

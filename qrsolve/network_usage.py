@@ -15,7 +15,7 @@ from qrsolve.compile import Plan, Population, layer_shape
 from qrsolve.errors import InfeasibleError
 from qrsolve.limit_row import LimitRow
 from qrsolve.spec import LayerShape, LimitKind
-from qrsolve.undecided import Undecided
+from qrsolve.undecided import Undecided, gathered
 from qrsolve.wiring import sources_of_columns
 
 IntArray = NDArray[np.int64]
@@ -251,7 +251,7 @@ def _sums_by_source(
     """Add up, for each population that feeds several matrices, over these; say of which the sources are not known."""
     totals: dict[int, IntArray] = {}
     n_fed: Counter[int] = Counter()
-    unknown: list[str] = []
+    unknown: list[tuple[str, str]] = []
     n_matrices = 0
     for p, (one, use) in enumerate(zip(counted, uses, strict=True)):
         population = one.population
@@ -260,8 +260,11 @@ def _sums_by_source(
         for i in held:
             n_matrices += 1
             matrix = None if plan.wiring is None else plan.wiring.populations[p][i]
-            if matrix is None or matrix.feeds is None or _has_places(population, i, matrix.feeds, counted):
-                unknown.append(population.names[i])
+            if matrix is None or matrix.feeds is None:
+                unknown.append((population.names[i], _NOT_FED))
+                continue
+            if matrix.feeds and _has_places(population, i, matrix.feeds, counted):
+                unknown.append((population.names[i], _PLACES))
                 continue
             found = None if plan.wiring is None else sources_of_columns(plan.wiring, matrix)
             if found is None:
@@ -274,11 +277,14 @@ def _sums_by_source(
     several = {position: sums for position, sums in totals.items() if n_fed[position] > 1}
     if not unknown or n_matrices < 2:
         return several, ""
-    listed = ", ".join(f"'{name}'" for name in unknown[:4]) + (", ..." if len(unknown) > 4 else "")
-    return several, (
-        f"whose neurons the columns of {listed} are is not known, so each matrix is counted alone: 'fed_by' in a "
-        "network file says it"
-    )
+    return several, "; ".join(gathered(unknown))
+
+
+_NOT_FED = (
+    "nothing says which neurons feed it, so it is counted alone (in a network file: 'fed_by', or 'role: input' for "
+    "what comes from outside)"
+)
+_PLACES = "counted alone, since a neuron of a map feeds several places of a convolution"
 
 
 def _has_places(population: Population, i: int, feeds: Sequence[int], counted: Sequence[Counted]) -> bool:
