@@ -22,7 +22,7 @@ from qrsolve.roles import possible_matrices
 from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
 from qrsolve.spec.layout import unravel
 from qrsolve.type_usage import TypeUsage
-from qrsolve.undecided import Undecided
+from qrsolve.undecided import Undecided, gathered
 from qrsolve.usage import Usage, usage_of, with_copies
 
 _LISTED = 4
@@ -62,6 +62,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     layers: dict[str, LayerReport] = {}
     usages, counted = [], []
     undecided = []
+    not_counted: dict[str, list[tuple[str, str]]] = {}
     for population in plan.populations:
         chip = population.held_to(plan.spec)
         matrix = population.matrix(weights).cpu()
@@ -78,7 +79,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             if (row := _limit_row(usage, limit, layer, synapses, population.held_by(limit))) is not None:
                 by_limit[i] = row
             elif (reason := limit.not_counted(layer)) and population.held_by(limit):
-                undecided.append(Undecided(limit.kind, f"'{population.name}': {reason}"))
+                not_counted.setdefault(limit.kind, []).append((population.name, reason))
         counted.append(Counted(population, layer, matrix, synapses, by_limit, bounds))
         rows = list(by_limit.values())
         if (group := chip.weights.group()) is not None:
@@ -95,6 +96,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             () if types is None else tuple(types.tolist()),
             population.described(),
         )
+    undecided += [Undecided(kind, text) for kind, found in not_counted.items() for text in gathered(found)]
     network, open_rules = network_usage(plan, counted)
     undecided = [*open_rules, *undecided]
     return Report(

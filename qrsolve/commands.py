@@ -39,7 +39,8 @@ def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, 
         print(text, end="")
     else:
         n_left_out = len(description.network.left_out())
-        guessed = f"{len(description.guesses)} guesses, each with a comment"
+        n = len(description.guesses)
+        guessed = f"{n} guess{'es' * (n != 1)}, each with a comment"
         print(f"{out}: {len(description.shapes)} matrices, {n_left_out} tensors left out; {guessed}")
     return DONE
 
@@ -65,12 +66,15 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
     plan, weights = opened.plan, opened.weights
     chosen = None if solver == "auto" else named_solver(solver)
     projections: dict[str, Projection] = {}
+    claimed = claimed_parameters(opened.file.metadata)
     require_room(plan)
     divided = allotted(plan, weights)
     with progress() as advance:
         for i, population in enumerate(divided.populations):
             advance(population.name, i, len(plan.populations))
-            projections[population.name] = project_population(population, weights, solver=chosen)
+            projections[population.name] = project_population(
+                population, weights, solver=chosen, claimed=claimed.get(population.name)
+            )
     projected = {n: t.to(weights[n].dtype) for p in projections.values() for n, t in p.weights.items()}
     parameters = {n: p.parameters for n, p in projections.items() if p.parameters is not None}
     report = check(plan, projected, parameters)

@@ -23,7 +23,7 @@ from qrsolve.spec.layout import Layout
 from qrsolve.spec.narrow import narrowed
 from qrsolve.spec.network import LayerRules, NetworkSpec
 from qrsolve.spec.packing import ListPacking
-from qrsolve.undecided import Undecided
+from qrsolve.undecided import Undecided, gathered
 from qrsolve.wiring import Matrix, Wiring, common_map, given_signs, wire
 
 if TYPE_CHECKING:
@@ -334,12 +334,13 @@ def compile_plan(
     elif groups or roles:
         raise ShapeError("groups or roles beside a network, which states populations and roles itself")
     wiring = wire(network, shapes)
-    populations, remarks = [], list(spec.remarks())
+    populations: list[Population] = []
+    remarks: list[tuple[str, str]] = []
     for matrices in wiring.populations:
         own = _own_chip(spec, matrices)
         population, said = _compiled(own or spec, matrices, given_signs(wiring, matrices))
         populations.append(replace(population, chip=own))
-        remarks += said
+        remarks += [(population.name, text) for text in said]
     names = [name for population in populations for name in population.names]
     known = {
         n for population in populations for n, role in zip(population.names, population.roles, strict=True) if role
@@ -358,7 +359,7 @@ def compile_plan(
         spec,
         tuple(populations),
         (*spec.not_enforced(), *unheld),
-        (*remarks, *held),
+        (*spec.remarks(), *gathered(remarks), *held),
         undecided,
         {**left_out, **network.left_out()},
         wiring,
@@ -416,12 +417,12 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     remarks = []
     if len(names) > 1 and family is not None and family.is_learned and spec.weights.value_scope() == "layer":
         remarks.append(
-            f"'{population.name}': its matrices share their values; a chip with values for each matrix allows more "
+            "its matrices share their values; a chip with values for each matrix allows more "
             "than the bound says (give each matrix as a population of its own)"
         )
-    remarks += [f"'{population.name}': {text}" for limit in spec.limits if (text := limit.remark_of(layer))]
+    remarks += [text for limit in spec.limits if (text := limit.remark_of(layer))]
     stricter = (_stricter(population, i, limit) for i, limit in enumerate(spec.limits))
-    remarks += [f"'{population.name}': {text}" for text in stricter if text]
+    remarks += [text for text in stricter if text]
     return population, remarks
 
 

@@ -30,7 +30,7 @@ _MOST_SYSTEMS, _MOST_PIVOTS, _MOST_VERIFIED = 1 << 14, 6, 64
 
 
 def as_it_stands(
-    population: Population, w: Tensor, h: Tensor | None = None
+    population: Population, w: Tensor, h: Tensor | None = None, claimed: Tensor | None = None
 ) -> tuple[Population, Tensor | None, Solution] | None:
     """Return the choice that gives the weights themselves, or ``None`` where they are not seen to be deployable.
 
@@ -45,6 +45,8 @@ def as_it_stands(
         Finite, shape (neurons, sources).
     h : Tensor or None
         Importance; only passed on.
+    claimed : Tensor or None
+        Parameters that a file claims, of any shape; used where they explain the weights, and never believed.
 
     Returns
     -------
@@ -57,13 +59,14 @@ def as_it_stands(
 
     Notes
     -----
-    The parameters are recovered from the weights alone, as `check` does. Most matrices are told not to be deployable by
-    the number of distinct values among the first entries. Ties between options go to the fewest synapses, then to the
-    nearest value, then to the lowest option.
+    Without a claim the parameters are recovered from the weights alone, as `check` does. Most matrices are told not to
+    be deployable by the number of distinct values among the first entries. Ties between options go to the fewest
+    synapses, then to the nearest value, then to the lowest option.
     """
     if w.numel() == 0 or not torch.equal(population.targets(w), w):
         return None
-    found = _choice(population, w.detach().cpu())
+    own = w.detach().cpu()
+    found = _choice(population, own, claimed) if claimed is None or _fits(claimed, population, own) else None
     if found is None:
         return None
     parameters = None if found[0] is None else found[0].to(w.device)
@@ -74,7 +77,7 @@ def as_it_stands(
     return population, parameters, solution
 
 
-def _choice(population: Population, w: Tensor) -> tuple[Tensor | None, Tensor] | None:
+def _choice(population: Population, w: Tensor, claimed: Tensor | None) -> tuple[Tensor | None, Tensor] | None:
     """Return parameters and options that give the weights, whatever the limits."""
     family = population.family
     if family is None:
@@ -85,9 +88,9 @@ def _choice(population: Population, w: Tensor) -> tuple[Tensor | None, Tensor] |
     if len(torch.unique(parts[0][:, :_SAMPLE])) > family.counts.shape[0]:
         return None
     parameters, choice = [], []
-    for part in parts:
+    for i, part in enumerate(parts):
         values, inverse, frequency = torch.unique(part.double() + 0.0, return_inverse=True, return_counts=True)
-        found = _parameters(family, values, frequency, w.dtype)
+        found = _parameters(family, values, frequency, w.dtype) if claimed is None else claimed[i]
         if found is None:
             return None
         option = _options(values, family, found, w.dtype)
@@ -96,6 +99,15 @@ def _choice(population: Population, w: Tensor) -> tuple[Tensor | None, Tensor] |
         parameters.append(found)
         choice.append(option[inverse])
     return torch.stack(parameters), torch.cat(choice).reshape(w.shape)
+
+
+def _fits(claimed: Tensor, population: Population, w: Tensor) -> bool:
+    """Whether claimed parameters are finite, and as many as the population has."""
+    family = population.family
+    if family is None:
+        return False
+    shape = (1 if family.scope == "layer" else w.shape[0], family.n_parameters)
+    return claimed.shape == shape and bool(claimed.isfinite().all())
 
 
 def _by_type(family: AlphabetFamily, w: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -13,7 +13,7 @@ from qrsolve.errors import ModelError
 from qrsolve.spec import HardwareSpec, load_spec
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.network import Layer, NetworkSpec
-from qrsolve.undecided import Undecided
+from qrsolve.undecided import Undecided, gathered
 
 FOLDING = "folding it"
 """What a remark on a batch norm says of it; a neuron with a scale of its own takes the norm up."""
@@ -97,7 +97,7 @@ class Description:
         guesses = [guess for guess in self.guesses if guess.rule != "feeds" or by_source]
         return replace(
             plan,
-            undecided=(*plan.undecided, *_gathered(guesses)),
+            undecided=(*plan.undecided, *_undecided(guesses)),
             remarks=(*plan.remarks, *remarks),
         )
 
@@ -125,16 +125,12 @@ class Description:
         return "\n".join(lines) + "\n"
 
 
-def _gathered(guesses: Iterable[Guess]) -> list[Undecided]:
+def _undecided(guesses: Iterable[Guess]) -> list[Undecided]:
     """Return one sentence for all tensors of which the same was guessed."""
-    tensors: dict[tuple[str, str], list[str]] = {}
+    texts: dict[str, list[tuple[str, str]]] = {}
     for guess in guesses:
-        tensors.setdefault((guess.rule, guess.text), []).append(f"'{guess.tensor}'")
-    found = []
-    for (rule, text), names in tensors.items():
-        listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        found.append(Undecided(rule, f"{listed}: {text}; {CURE}"))
-    return found
+        texts.setdefault(guess.rule, []).append((guess.tensor, f"{guess.text}; {CURE}"))
+    return [Undecided(rule, text) for rule, found in texts.items() for text in gathered(found)]
 
 
 def _flow(layer: Layer) -> str:

@@ -197,8 +197,12 @@ def project_population(
     weights: Mapping[str, Tensor],
     importance: Mapping[str, Tensor] | None = None,
     solver: Solver | str | None = None,
+    claimed: Tensor | None = None,
 ) -> Projection:
-    """Project one population; parameters and errors as in `project`."""
+    """Project one population; parameters and errors as in `project`.
+
+    ``claimed`` are parameters that a file names as those of its weights: weights that they explain stay as they are.
+    """
     began = time.perf_counter()
     w = population.matrix(weights)
     h = population.importance(weights, importance)
@@ -207,7 +211,7 @@ def project_population(
         if h is not None:
             _require_magnitude("importance", h, 0.5)
         is_learned = population.family is not None and population.family.is_learned
-        if is_learned and (kept := _unchanged(population, w, h, began)) is not None:
+        if is_learned and (kept := _unchanged(population, w, h, began, claimed)) is not None:
             return kept
         try:
             parameters, solution, proof = _solve(population, w, h, solver)
@@ -313,13 +317,17 @@ def _solve(
     return levels.parameters, solution, levels.proof
 
 
-def _unchanged(population: Population, w: Tensor, h: Tensor | None, began: float) -> Projection | None:
+def _unchanged(
+    population: Population, w: Tensor, h: Tensor | None, began: float, claimed: Tensor | None = None
+) -> Projection | None:
     """Return the weights as they came in, with their proof, where the chip can hold them; else ``None``."""
-    if (standing := as_it_stands(population, w, h)) is None:
-        return None
-    population, parameters, solution = standing
-    found = projection_of(population, w, population.choice(w, parameters, h), solution, parameters, began)
-    return replace(found, weights={name: part.clone() for name, part in population.split(w).items()})
+    if (standing := as_it_stands(population, w, h, claimed)) is None:
+        return None if claimed is None else _unchanged(population, w, h, began)
+    held, parameters, solution = standing
+    found = projection_of(held, w, held.choice(w, parameters, h), solution, parameters, began)
+    if claimed is not None and not found.certificate.is_compliant:
+        return _unchanged(population, w, h, began)
+    return replace(found, weights={name: part.clone() for name, part in held.split(w).items()})
 
 
 def _has_moved_far(projection: Projection, w: Tensor) -> bool:

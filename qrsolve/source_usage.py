@@ -15,10 +15,15 @@ from qrsolve.counted import TOGETHER, Counted, Findings, n_of
 from qrsolve.limit_row import LimitRow
 from qrsolve.spec import LimitKind
 from qrsolve.spec.layout import unravel
-from qrsolve.undecided import Undecided
+from qrsolve.undecided import Undecided, gathered
 from qrsolve.wiring import neurons_of_columns
 
 IntArray = NDArray[np.int64]
+_NOT_FED = (
+    "nothing says which neurons feed it, so it is counted alone (in a network file: 'fed_by', or 'role: input' for "
+    "what comes from outside)"
+)
+_PLACES = "counted alone: its columns are places of a kernel or of a map, not neurons that feed other matrices too"
 
 
 def sent_by_source(plan: Plan, limit: LimitKind, counted: Sequence[Counted]) -> Findings:
@@ -75,7 +80,7 @@ def _sums_by_source(
     """Add up, for each population that feeds several matrices, over these; say what is not known."""
     totals: dict[int, IntArray] = {}
     n_fed: Counter[int] = Counter()
-    unknown: list[str] = []
+    unknown: list[tuple[str, str]] = []
     as_places: dict[str, tuple[int, ...]] = {}
     n_matrices = 0
     for p, (one, use) in enumerate(zip(counted, uses, strict=True)):
@@ -86,7 +91,7 @@ def _sums_by_source(
             n_matrices += 1
             matrix = None if plan.wiring is None else plan.wiring.populations[p][i]
             if plan.wiring is None or matrix is None or matrix.feeds is None:
-                unknown.append(population.names[i])
+                unknown.append((population.names[i], _NOT_FED))
                 continue
             n_fed.update(set(matrix.feeds))
             found = neurons_of_columns(plan.wiring, matrix)
@@ -99,19 +104,8 @@ def _sums_by_source(
                 sums = totals.setdefault(position, np.zeros(n_neurons, dtype=np.int64))
                 np.add.at(sums, found[1][own], pieces[i].numpy()[own])
     several = {position: sums for position, sums in totals.items() if n_fed[position] > 1}
-    word, missing = "sign" if limit is None else limit.kind, []
-    if unknown and n_matrices > 1:
-        missing.append(
-            f"whose neurons the columns of {_listed(unknown)} are is not known, so each matrix is counted alone: "
-            "'fed_by' in a network file says it"
-        )
-    if shared := [name for name, feeds in as_places.items() if any(n_fed[position] > 1 for position in feeds)]:
-        missing.append(
-            f"the columns of {_listed(shared)} are places of a kernel or of a map, not neurons that feed other "
-            "matrices too, so they are counted alone"
-        )
-    return several, [Undecided(word, text) for text in missing]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names[:4]) + (", ..." if len(names) > 4 else "")
+    word, missing = "sign" if limit is None else limit.kind, list[tuple[str, str]]()
+    if n_matrices > 1:
+        missing += unknown
+    missing += [(name, _PLACES) for name, feeds in as_places.items() if any(n_fed[position] > 1 for position in feeds)]
+    return several, [Undecided(word, text) for text in gathered(missing)]

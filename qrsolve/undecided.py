@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+_MOST = 6
+"""Names that are listed one by one."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,21 @@ class Undecided:
     @property
     def text(self) -> str:
         """The rule and the reason, with the word of the rule once."""
-        return self.reason if self.rule in self.reason.split()[:2] else f"{self.rule}: {self.reason}"
+        words = [word.rstrip(":") for word in self.reason.split()[:2]]
+        return self.reason if self.rule in words else f"{self.rule}: {self.reason}"
 
     def to_dict(self) -> dict[str, str]:
         """Return JSON values."""
         return {"rule": self.rule, "reason": self.reason}
+
+
+def gathered(texts: Iterable[tuple[str, str]]) -> list[str]:
+    """Return one sentence for all names of which the same is said: ``'a', 'b' and 4 more: text``."""
+    names: dict[str, list[str]] = {}
+    for name, text in texts:
+        names.setdefault(text, []).append(f"'{name}'")
+    return [f"{_listed(found)}: {text}" for text, found in names.items()]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")

@@ -842,6 +842,26 @@ class Conv1D(nn.Module):
         return x @ self.weight + self.bias
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.ConvTranspose2d(6, 4, 1), nn.ConvTranspose1d(4, 4, 1, groups=4), Conv1D(6, 4)], ids=["2d", "1d", "hf"]
+)
+def test_a_matrix_that_is_a_view_of_its_tensor_trains(layer: nn.Module, tmp_path: Path) -> None:
+    """A transposed convolution of kernels of 1 is its matrix, with other strides of the axes of size 1."""
+    (tmp_path / "two.yaml").write_text(
+        "schema: 1\nname: two\ntitle: T\nweights: {kind: real}\nlimits: [{kind: fan_in, max: 2}]\n"
+    )
+    model = nn.Sequential(layer)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    projector = attach(tmp_path / "two.yaml", model, optimizer, compliant="always")
+    weight = layer.get_parameter("weight")
+    before = weight.detach().clone()
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert not torch.equal(weight, before)
+    projector.finalize()
+    assert projector.check().is_compliant
+
+
 class TestByWhatModulesCompute:
     """The rows of a layer's matrix are the neurons that its module computes, the columns their sources."""
 

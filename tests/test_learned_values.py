@@ -14,7 +14,7 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.check import check
 from qrsolve.deployable import UNCHANGED
 from qrsolve.problem import LevelsProblem
-from qrsolve.project import Projection
+from qrsolve.project import Projection, project_population
 from qrsolve.solution import Status
 from qrsolve.solvers.levels.grid_rounding import nearest_grid
 from qrsolve.solvers.levels.starts import first_parameters
@@ -100,6 +100,18 @@ class TestDeployableStays:
         again = project(plan, first.weights)["w"]
         assert torch.equal(again.weights["w"], first.weights["w"])
         assert check(plan, again.weights).is_compliant
+
+    def test_values_that_a_file_claims_are_tried_first_and_not_believed(self) -> None:
+        """Sums of up to 8 synapses of 4 values, each weight another: nothing tells the values, but the file does."""
+        torch.manual_seed(0)
+        (population,) = compile_plan(load_spec("dynap_se"), {"w": (8, 16)}).populations
+        claimed = torch.tensor([[0.23, 0.058, 0.228, 0.0457]], dtype=torch.float64)
+        w = {"w": (torch.randint(0, 3, (8, 16, 2)) * claimed[0, :2]).sum(dim=-1).float()}
+        again = project_population(population, w, claimed=claimed)
+        assert again.solution.solver == UNCHANGED
+        assert torch.equal(again.weights["w"], w["w"])
+        for wrong in (claimed * 1.1, claimed[:, :3], claimed * torch.nan):
+            assert project_population(population, w, claimed=wrong).certificate.is_compliant
 
     def test_weights_that_are_not_deployable_are_told_by_their_distinct_values(self) -> None:
         torch.manual_seed(0)

@@ -235,6 +235,9 @@ def test_a_whole_module_and_other_payloads(tmp_path: Path) -> None:
     assert "torch.save(model.state_dict(), path)" in refusal(path)
     torch.save(torch.ones(2, 2), path)
     assert refusal(path).startswith("FILE: holds a Tensor, not a state dict; ")
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
+    assert refusal(path).startswith("FILE: a TorchScript archive, which holds code; needed a state dict: ")
     torch.save({"w": torch.eye(3).to_sparse()}, path)
     assert refusal(path) == "FILE: 'w' is a sparse tensor; needed a dense one"
 

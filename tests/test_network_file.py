@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 import qrsolve
+from qrsolve import check, compile_plan
 from qrsolve.cli import main
 from qrsolve.errors import QRSolveError
 from qrsolve.named_tensors import describe_tensors
+from qrsolve.spec import parse_spec
 from qrsolve.spec.load_network import load_network, parse_network
 
 CHIP = """schema: 1
@@ -332,3 +334,40 @@ def test_a_file_of_a_network_reads_back_as_it_was_described() -> None:
     assert again.layers == described.network.layers
     plan = described.compiled("speck")
     assert [p.map_sizes for p in plan.populations] == [(3, 3), ()]
+
+
+class TestSaidOnce:
+    def test_of_all_tensors_together(self) -> None:
+        plan = of(**{f"c{i}__weight": (8, 8, 3, 3) for i in range(8)}).compiled("speck")
+        report = check(plan, {f"c{i}.weight": torch.zeros(8, 8, 3, 3) for i in range(8)})
+        (one,) = (rule for rule in report.not_decided if rule.rule == "neuron_memory")
+        assert one.reason.startswith(
+            "'c0.weight', 'c1.weight', 'c2.weight', 'c3.weight', 'c4.weight', 'c5.weight' and 2"
+        )
+
+    def test_of_each_chip(self) -> None:
+        plan = compile_plan("reckon", {"w": (4, 4)})
+        assert len(set(plan.remarks)) == len(plan.remarks)
+        assert [rule.text.count("weights.scale") for rule in plan.undecided if rule.rule == "weights.scale"] == [1]
+
+    def test_a_model_in_place_of_a_network(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        torch.save({"a": torch.ones(2, 3)}, "model.pt")
+        code, _, err = run(capsys, "explain", "chip.yaml", "--network", "model.pt")
+        assert code == 2
+        assert "model.pt: a model's file; needed a network's, in YAML (qrsolve describe model.pt writes one)" in err
+        assert "; 1 guess, " in run(capsys, "describe", "model.pt", "-o", "net.yaml")[1]
+
+    def test_what_comes_from_outside_is_decided(self) -> None:
+        limits = "limits: [{kind: fan_out, max: 9, counts: targets}]"
+        chip = parse_spec(CHIP.replace("limits: [{kind: fan_in, max: 16, counts: sources}]", limits))
+        network = parse_network(
+            "schema: 1\nlayers:\n  - {tensor: c, kind: conv, role: input}\n  - {tensor: f, fed_by: c}\n  - {tensor: g}"
+        )
+        weights = {"c": torch.ones(2, 1, 3, 3), "f": torch.ones(5, 8), "g": torch.ones(4, 5)}
+        plan = compile_plan(chip, {name: w.shape for name, w in weights.items()}, network=network)
+        (rule,) = check(plan, weights).not_decided
+        assert rule.reason == (
+            "'f': counted alone, since a neuron of a map feeds several places of a convolution; 'g': nothing says "
+            "which neurons feed it, so it is counted alone (in a network file: 'fed_by', or 'role: input' for what "
+            "comes from outside)"
+        )

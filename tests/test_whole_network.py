@@ -307,7 +307,7 @@ class TestRules:
         ("rules", "message"),
         [
             ({"bits": 9}, "'a': rules: 'bits' is 9; c has 8; needed 8 or fewer"),
-            ({"n_values": 3}, "'a': rules: 'n_values' is 3; c has grid weights without it"),
+            ({"n_values": 3}, "'a': rules: 'n_values' is 3; the grid weights of c have no 'n_values'"),
             ({"fan_in": 7}, "'a': rules: 'fan_in' is 7; c allows 6; needed 6 or fewer"),
         ],
     )

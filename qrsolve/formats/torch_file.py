@@ -27,6 +27,10 @@ def read_torch(shown: str, entry: str | None = None) -> Content:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what matters is an error
             payload = torch.load(shown, map_location="cpu", weights_only=True)
+    except RuntimeError as error:
+        if "TorchScript" not in str(error):
+            raise
+        raise ModelError(f"{shown}: a TorchScript archive, which holds code; {_SAVE}") from None
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|global|function|class)\s+([\w.]+)", str(error))
         what = f"'{named[1]}'" if named else "something"

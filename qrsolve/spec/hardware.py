@@ -78,8 +78,8 @@ class HardwareSpec(Part):
 
     def remarks(self) -> tuple[str, ...]:
         """Say, one sentence each, how enforced rules are taken where the file leaves a choice."""
-        limits = dict.fromkeys(limit.remark() for limit in self.limits)
-        return (*self.weights.remarks(), *(text for text in limits if text))
+        limits = (limit.remark() for limit in self.limits)
+        return tuple(dict.fromkeys((*self.weights.remarks(), *(text for text in limits if text))))
 
     def total(self, limit: LimitKind) -> int:
         """Return what all layers together have of a limit that they share, in one chip where no number is given."""

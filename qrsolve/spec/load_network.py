@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 from pydantic import ValidationError
 
 from qrsolve.errors import SpecError
+from qrsolve.formats.endings import ENDINGS, ending_of
 from qrsolve.spec.document import DocumentError, parse_document
 from qrsolve.spec.load import read_text
 from qrsolve.spec.mistakes import Mistakes
@@ -32,6 +33,8 @@ def load_network(path: str | os.PathLike[str] | NetworkSpec) -> NetworkSpec:
     if isinstance(path, NetworkSpec):
         return path
     shown = os.fspath(path)
+    if ending_of(shown) in ENDINGS:
+        raise SpecError(f"{shown}: a model's file; needed a network's, in YAML (qrsolve describe {shown} writes one)")
     return parse_network(read_text(FilePath(shown), shown), shown)
 
 

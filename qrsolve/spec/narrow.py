@@ -46,7 +46,9 @@ def narrowed(chip: HardwareSpec, rules: LayerRules, place: str = "") -> Hardware
 def _narrow_weights(chip: HardwareSpec, content: dict[str, Any], name: str, value: int, place: str) -> None:
     most = getattr(chip.weights, name, None)
     if most is None:
-        raise SpecError(f"{place}rules: '{name}' is {value}; {chip.name} has {chip.weights.kind} weights without it")
+        raise SpecError(
+            f"{place}rules: '{name}' is {value}; the {chip.weights.kind} weights of {chip.name} have no '{name}'"
+        )
     if value > most:
         raise SpecError(f"{place}rules: '{name}' is {value}; {chip.name} has {most}; needed {most} or fewer")
     content["weights"][name] = value

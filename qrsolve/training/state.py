@@ -111,7 +111,7 @@ class PopulationState:
         latent = self.population.matrix(self.latent)
         self.method.alter_gradient(self._step(latent, latent, deployed, gradient, learning_rate))
         for name, part in self.population.split(gradient).items():
-            gradients[name].copy_(part)
+            _write_back(gradients[name], part)
 
     def advance(
         self,
@@ -202,7 +202,7 @@ class PopulationState:
         """Write a matrix back; where it is a view of a single parameter, that has been done."""
         if not self.population.is_plain:
             for name, part in self.population.split(matrix).items():
-                self.latent[name].copy_(part)
+                _write_back(self.latent[name], part)
 
     def _fan_in(self) -> Tensor | None:
         for group in self.population.groups:
@@ -419,3 +419,9 @@ def _widened(group: Group, openness: float, rows: int, columns: int) -> Group:
     wide = capacity + ((size - capacity) * openness).round().long()
     same = bool((wide == wide[0]).all()) if len(wide) else True
     return replace(group, capacity=int(wide[0]) if same and len(wide) else wide, counts="synapses")
+
+
+def _write_back(own: Tensor, part: Tensor) -> None:
+    """Copy a part of a matrix to its tensor; where it is a view of that, this has been done."""
+    if part.data_ptr() != own.data_ptr():
+        own.copy_(part)
