@@ -245,6 +245,8 @@ class Count:
     must: set[str] = field(default_factory=set)
     may: set[str] = field(default_factory=set)
     infeasible: set[str] = field(default_factory=set)
+    refusable: set[str] = field(default_factory=set)
+    """Rules that shapes break if matrices of unknown role are of them, and no chips are there but those in the file."""
     either: set[str] = field(default_factory=set)
     """Rules on all together that are violated whatever the unknown roles are, but no single row need show it."""
     usage: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -410,6 +412,8 @@ class Count:
             uses = [self._use(p, w) if limit.get("counts") == "synapses" else int(w != 0) for p, w in weights]
             worst = max(worst, sum(uses))
         self._row(WHOLE, "fan_out", worst, capacity(limit))
+        if worst > capacity(limit) and any(self._has_no_zero(p) for p in self.populations):
+            self.infeasible.add("fan_out")
 
     def _by_source(self, kind: str, limit: Spec) -> list[list[tuple[Population, float]]]:
         """Return what each neuron that feeds several matrices sends through all of them, weight by weight.
@@ -473,7 +477,10 @@ class Count:
         possible = self._together(i, lambda role: role is None or holds(limit, role))
         if certain <= total < value and kind == "neurons" and not self._can_hold_with_roles():
             self.either.add(kind)
+            self.infeasible.add(kind)
             self._row(WHOLE, kind, value, total)
+        if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
+            self.refusable.add(kind)
         if min(value, certain) > total and is_all:
             self._row(WHOLE, kind, value, total)
             if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:

@@ -51,7 +51,7 @@ def faults_of_projection(case: Case, count: Count) -> list[Any] | None:
         plan, tensors = compiled(case)
         projected = {name: w for one in project(plan, tensors).values() for name, w in one.weights.items()}
     except InfeasibleError as error:
-        return None if count.infeasible else [("refused", str(error))]
+        return None if count.infeasible | count.refusable else [("refused", str(error))]
     found: list[Any] = [row.text for row in check(plan, projected).violations]
     again = {name: w for one in project(plan, projected).values() for name, w in one.weights.items()}
     moved = {name: float((w - projected[name]).abs().max()) for name, w in again.items()}
