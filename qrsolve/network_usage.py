@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from qrsolve.compile import Plan, layer_shape
@@ -93,11 +92,10 @@ def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) ->
     if not limit.is_shared() or (scope == "core" and plan.spec.hierarchy.layers_per_core is not None):
         return [], []  # whole layers on cores are placed
     held = [one for one in counted if one.population.held_by(limit)]
-    n_units, is_all = plan.spec.hierarchy.units(scope)
-    sizes = np.resize(np.array(limit.core_sizes() or (limit.capacity,)), n_units)
-    capacity, taken = int(sizes.sum()), [one.taken(i, limit) for one in held]
+    (_, is_all), sizes = plan.spec.hierarchy.units(scope), plan.spec.sizes(limit)
+    capacity, taken = sum(sizes), [one.taken(i, limit) for one in held]
     total, least, most = _together(plan, limit, i, counted)
-    said = _total_text(limit, len(held), total, sizes.tolist(), scope)
+    said = _total_text(limit, len(held), total, sizes, scope)
     # Of one layer alone, its own row says all, unless it may lie in several cores.
     alone = len(held) < 2 and not any(limit.spread_usage(one.layer) for one in held)
     rows = [] if alone else [LimitRow(limit.kind, TOGETHER, total, capacity, said)]
@@ -116,7 +114,7 @@ def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) ->
         unknown = ", ".join(f"'{one.population.name}'" for one in held if one.layer.n_neurons is None)
         reason = f"{said}, without the places of the maps of {unknown}: a network file gives 'map'"
         return rows, [Undecided(limit.kind, reason)]
-    if scope == "core" and (waiting := _waits(limit, held, taken, sizes.tolist())):
+    if scope == "core" and (waiting := _waits(limit, held, taken, sizes)):
         return rows, [Undecided(limit.kind, f"{said}; {waiting}")]
     return rows, []
 
@@ -169,7 +167,7 @@ def _fullest(bits: Sequence[Sequence[int]]) -> int:
 
 
 def _total_text(limit: LimitKind, n_layers: int, total: int, sizes: Sequence[int], scope: str) -> str:
-    capacity = int(sum(sizes))
+    capacity = sum(sizes)
     each = f" on each of {len(sizes):,} {scope}s = {capacity:,}" if len(sizes) > 1 else ""
     allowed = f"{limit.capacity:,}{each}"
     if len(set(sizes)) > 1:

@@ -157,8 +157,6 @@ def _choose_signs(populations: list[Population], parts: list[_Part]) -> None:
         np.add.at(total, part.neurons, part.signed.sum(axis=0))
     for part in parts:
         population = populations[part.population]
-        if population.family is not None and not population.family.has_zero:
-            continue
         signs = np.array(population.signs or np.zeros(population.n_columns), dtype=np.int64)
         free = part.columns[signs[part.columns] == 0]
         chosen = np.where(total[part.neurons] < 0, -1, 1)[signs[part.columns] == 0]

@@ -174,13 +174,11 @@ def stored_bits(chip: Spec, rules: Spec) -> int:
     weights = chip["weights"]
     if weights["kind"] == "real":
         return 32
-    if weights["kind"] == "grid":
-        if weights["bits"] == 1:
-            return 1
-        if "bits" not in rules:
-            return int(weights["bits"])
-        return min((n for n in weights.get("offers", ()) if n >= rules["bits"]), default=weights["bits"])
-    return max(1, ceil(np.log2(len({*weights["values"], *([0.0] if weights["zero"] else [])}))))
+    single = {**weights, "composition": {"max_synapses": 1}}
+    needed = max(1, ceil(np.log2(len(values_of(single) or ()))))
+    if "bits" not in rules:
+        return needed
+    return min((n for n in weights.get("offers", ()) if n >= rules["bits"]), default=needed)
 
 
 def own_chip(chip: Spec, rules: Spec) -> Spec:
@@ -373,7 +371,7 @@ class Count:
             synapses: dict[int, int] = defaultdict(int)
             for _, c, _, w in m.entries:
                 places[c] += 1
-                synapses[c] += max(0 if by_shape else self._use(p, w), int(stored))
+                synapses[c] += max(int(self._has_no_zero(p)) if by_shape else self._use(p, w), int(stored))
             dense += places.values()
             sparse += synapses.values()
         copies = p.chip["weights"].get("composition", {"max_synapses": 1})["max_synapses"] > 1
@@ -456,7 +454,7 @@ class Count:
     def _feeds(self, m: Matrix) -> list[str] | None:
         if m.fed_by is None and m.role == "recurrent":
             own = next(p for p in self.populations if m in p.matrices)
-            if own.n_neurons == m.n_channels:
+            if m.n_channels == (own.n_filters if m.is_convolution else own.n_neurons):
                 return [own.name]
         return [] if m.fed_by is None and m.role == "input" else m.fed_by
 
@@ -482,7 +480,9 @@ class Count:
         if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
             self.refusable.add(kind)
         if min(value, certain) > total and is_all:
-            self._row(WHOLE, kind, value, total)
+            held = [p for p in self.populations if any(holds(limit, m.role) for m in p.matrices)]
+            if len(held) > 1 or (kind, scope) == ("neurons", "core"):  # of one layer, its own row says it
+                self._row(WHOLE, kind, value, total)
             if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
                 self.infeasible.add(kind)
             return
@@ -553,7 +553,7 @@ class Count:
             mixed = False
             for m in p.matrices:
                 signs = self._given(m)
-                if signs and m.groups_of_sources > 1 and self._has_no_zero(p):
+                if signs and self._has_no_zero(p) and any(one.groups_of_sources > 1 for one in p.matrices):
                     self.must.add("signs")
                     signs = []
                 seen: dict[Any, set[bool]] = defaultdict(set)
@@ -904,7 +904,7 @@ def _random_network(rng: Random, weights: Spec) -> tuple[Spec, dict[str, NDArray
         if rng.random() < 0.5:
             layers.append({"tensor": "table", "left_out": "stays on the host"})
     network: Spec = {"schema": 1, "layers": layers}
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 and (says_maps or len([one for one in made if one[2]]) < 2):
         name, filters, _ = rng.choice(made)
         network["signs"] = {name: [rng.choice([1, -1, 0]) for _ in range(filters)]}
     return network, tensors
