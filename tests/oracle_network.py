@@ -479,9 +479,12 @@ class Count:
             self._row(WHOLE, kind, value, total)
         if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
             self.refusable.add(kind)
+        held = [p for p in self.populations if any(holds(limit, m.role) for m in p.matrices)]
+        is_said = len(held) == 1 and (kind, scope) != ("neurons", "core")  # by the row of the one layer
+        if is_said and min(value, certain) > capacity(limit) and possible == value:
+            return
         if min(value, certain) > total and is_all:
-            held = [p for p in self.populations if any(holds(limit, m.role) for m in p.matrices)]
-            if len(held) > 1 or (kind, scope) == ("neurons", "core"):  # of one layer, its own row says it
+            if not is_said:
                 self._row(WHOLE, kind, value, total)
             if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
                 self.infeasible.add(kind)

@@ -55,7 +55,11 @@ def faults_of_projection(case: Case, count: Count) -> list[Any] | None:
     except NoSolverError:
         has_zero = case.chip["weights"].get("zero", True)
         return [("no solver",)] if has_zero else None  # signs without a weight 0
-    found: list[Any] = [row.text for row in check(plan, projected).violations]
+    # Where a zero takes a place, and copies more, layers are only counted together: the plan's remark says so.
+    counted = {limit["kind"] for limit in case.chip["limits"] if limit.get("zeros", "stored") == "stored"}
+    is_left = "composition" in case.chip["weights"]
+    rows = [row for row in check(plan, projected).violations if not (is_left and row.kind in counted)]
+    found: list[Any] = [row.text for row in rows]
     again = {name: w for one in project(plan, projected).values() for name, w in one.weights.items()}
     moved = {name: float((w - projected[name]).abs().max()) for name, w in again.items()}
     return found + [("moved", name, by) for name, by in moved.items() if by > 0]
