@@ -59,7 +59,7 @@ def whole_layers(plan: Plan, counted: Sequence[Counted]) -> Findings:
         return [], []
     n_cores, is_all = hierarchy.units("core")
     limits = [(i, limit) for i, limit in enumerate(plan.spec.limits) if limit.core_sizes()]
-    room = [np.resize(np.array(limit.core_sizes()), n_cores) for _, limit in limits]
+    room = [np.array(plan.spec.sizes(limit)) for _, limit in limits]
     taken = [[one.taken(i, limit) for one in counted] for i, limit in limits]
     least, most = ([[one.taken_within(i, limit)[end] for one in counted] for i, limit in limits] for end in (0, 1))
     if hierarchy.neurons_per_core is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from qrsolve.compile import Plan, layer_shape
@@ -52,7 +51,8 @@ def network_usage(plan: Plan, counted: Sequence[Counted]) -> Findings:
 
 def require_room(plan: Plan) -> None:
     """Raise `InfeasibleError` with the arithmetic if shapes alone take more than all cores and chips have."""
-    counted, nothing = [], torch.empty(0)
+    counted: list[Counted] = []
+    has_zero = True
     for population in plan.populations:
         chip = population.held_to(plan.spec)
         layer = layer_shape(chip, population.layouts, population.map_sizes)
@@ -62,9 +62,13 @@ def require_room(plan: Plan) -> None:
             rows[i] = LimitRow(limit.kind, f"'{population.name}'", least, limit.capacity, "")
             certain, possible = possible_matrices(limit, population.roles or (None,) * len(population.names))
             bounds[i] = (least_of(limit, layer, certain), least_of(limit, layer, possible))
-        counted.append(Counted(population, layer, nothing, nothing, rows, bounds))
+        has_zero = has_zero and layer.has_zero
+        every = torch.empty(0) if layer.has_zero else torch.ones(population.n_rows, population.n_columns)
+        counted.append(Counted(population, layer, every, every.long(), rows, bounds))
     found = [_shared(plan, limit, i, counted) for i, limit in enumerate(plan.spec.limits)]
     found += [neurons_of_cores(plan, counted), whole_layers(plan, counted)]
+    if not has_zero:
+        found += [sent_by_source(plan, limit, counted) for limit in plan.spec.limits]
     for row in (row for rows, _ in found for row in rows):
         if row.excess:
             raise InfeasibleError(f"{row.text}; {plan.spec.name} has no room for this network, whatever its weights")
@@ -88,11 +92,10 @@ def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) ->
     if not limit.is_shared() or (scope == "core" and plan.spec.hierarchy.layers_per_core is not None):
         return [], []  # whole layers on cores are placed
     held = [one for one in counted if one.population.held_by(limit)]
-    n_units, is_all = plan.spec.hierarchy.units(scope)
-    sizes = np.resize(np.array(limit.core_sizes() or (limit.capacity,)), n_units)
-    capacity, taken = int(sizes.sum()), [one.taken(i, limit) for one in held]
-    total, (least, most) = sum(taken), _whatever_roles(plan, limit, i, counted)
-    said = _total_text(limit, len(held), total, sizes.tolist(), scope)
+    (_, is_all), sizes = plan.spec.hierarchy.units(scope), plan.spec.sizes(limit)
+    capacity, taken = sum(sizes), [one.taken(i, limit) for one in held]
+    total, least, most = _together(plan, limit, i, counted)
+    said = _total_text(limit, len(held), total, sizes, scope)
     # Of one layer alone, its own row says all, unless it may lie in several cores.
     alone = len(held) < 2 and not any(limit.spread_usage(one.layer) for one in held)
     rows = [] if alone else [LimitRow(limit.kind, TOGETHER, total, capacity, said)]
@@ -111,7 +114,7 @@ def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) ->
         unknown = ", ".join(f"'{one.population.name}'" for one in held if one.layer.n_neurons is None)
         reason = f"{said}, without the places of the maps of {unknown}: a network file gives 'map'"
         return rows, [Undecided(limit.kind, reason)]
-    if scope == "core" and (waiting := _waits(limit, held, taken, sizes.tolist())):
+    if scope == "core" and (waiting := _waits(limit, held, taken, sizes)):
         return rows, [Undecided(limit.kind, f"{said}; {waiting}")]
     return rows, []
 
@@ -129,26 +132,42 @@ def _waits(limit: LimitKind, held: Sequence[Counted], taken: Sequence[int], size
     return "" if is_free else "which layers share a core waits for a placement"
 
 
-def _whatever_roles(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) -> tuple[int, int]:
-    """Return the least and the most that all take of a limit, whatever the roles of matrices of unknown role are.
+def _together(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) -> tuple[int, int, int]:
+    """Return what all take of a limit, and the least and the most, whatever the roles of matrices of unknown role are.
 
-    What the limit is not of has limits of the same kind elsewhere, where these are of all other roles, and takes no
+    Of processors, the fullest counts. What the limit is not of has limits of the same kind elsewhere, where these are of all other roles, and takes no
     more than they allow.
     """
-    within = [one.taken_within(i, limit) for one in counted]
-    least, most = sum(n for n, _ in within), sum(n for _, n in within)
+    each = [(one.taken(i, limit), *one.taken_within(i, limit)) for one in counted]
+    total, least, most = (sum(n) for n in zip(*each, strict=True)) if each else (0, 0, 0)
+    by_processor = [_by_processors(plan, i, one) for one in counted]
+    if any(any(bits) for bits in by_processor):
+        total, least, most = (_fullest(bits) for bits in zip(*by_processor, strict=True))
     of = set(limit.of or ())
     others = [other for other in plan.spec.limits if other.kind == limit.kind and other.of and not of & set(other.of)]
     units = [plan.spec.hierarchy.units(str(getattr(other, "scope", ""))) for other in others]
     if of.union(*(other.of or () for other in others)) == set(ROLES) and all(is_all for _, is_all in units):
         elsewhere = sum(other.capacity * n for other, (n, _) in zip(others, units, strict=True))
-        total = sum(one.taken(i, limit) for one in counted)
         least = max(least, total - elsewhere)
-    return least, most
+    return total, least, most
+
+
+def _by_processors(plan: Plan, i: int, one: Counted) -> tuple[list[int], list[int], list[int]]:
+    """Return what a population takes of each processor: as it is held, and at the least and the most by its roles."""
+    population = one.population
+    limit = population.held_to(plan.spec).limits[i]
+    which = possible_matrices(limit, population.roles or (None,) * len(population.names))
+    held = (population.held_by(limit), *which)
+    as_held, least, most = (limit.usage_by_processor(one.layer.only(some)) if some else [] for some in held)
+    return as_held, least, most
+
+
+def _fullest(bits: Sequence[Sequence[int]]) -> int:
+    return max((sum(n) for n in zip(*(some for some in bits if some), strict=True)), default=0)
 
 
 def _total_text(limit: LimitKind, n_layers: int, total: int, sizes: Sequence[int], scope: str) -> str:
-    capacity = int(sum(sizes))
+    capacity = sum(sizes)
     each = f" on each of {len(sizes):,} {scope}s = {capacity:,}" if len(sizes) > 1 else ""
     allowed = f"{limit.capacity:,}{each}"
     if len(set(sizes)) > 1:

@@ -18,7 +18,7 @@ from qrsolve.certify import certify, status_of
 from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import Plan, Population, compile_plan
 from qrsolve.deployable import as_it_stands
-from qrsolve.errors import InfeasibleError, ModelError, QRSolveError, ShapeError
+from qrsolve.errors import InfeasibleError, ModelError, NoSolverError, QRSolveError, ShapeError
 from qrsolve.family_membership import claim_violations
 from qrsolve.memory_fill import filled, fitted
 from qrsolve.network_usage import require_room
@@ -230,6 +230,12 @@ def project_population(
             )
         problem = population.choice(w, parameters, h)
         found = projection_of(population, w, problem, solution, parameters, began, proof)
+        wrong = next((v for v in found.certificate.violations if v.kind == "signs"), None)
+        if wrong is not None:
+            raise NoSolverError(
+                f"{wrong.where}: {int(wrong.value):,} weights would have the other sign than their source, which is given "
+                "or that of its other matrices; no solver holds it where a chip has no weight 0"
+            )
         kept = None if is_learned or _has_moved_far(found, w) else _unchanged(population, w, h, began)
         return found if kept is None else kept
     except QRSolveError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qrsolve.compile import Plan, Population
 from qrsolve.options import FloatArray, IntArray
+from qrsolve.solvers.nearest import nearest_option
 from qrsolve.wiring import neurons_of_columns
 
 
@@ -50,7 +51,7 @@ def with_source_shares(
         for parts in fed.values():
             held = [part for part in parts if part.matrix in plan.populations[part.population].held_by(limit)]
             if len(held) > 1:
-                _divide(populations, number, limit.capacity, held)
+                _divide(populations, number, limit.capacity, held, counts=group.counts)
     by_sign = plan.spec.weights.group()
     if by_sign is not None and by_sign.kind == "sign":
         for parts in fed.values():
@@ -63,7 +64,8 @@ class _Part:
     """The columns of one matrix that are neurons of one population.
 
     ``columns``: their places in the matrix of ``population``, of which this is the matrix ``matrix``; ``neurons``: the
-    neuron of each; ``saved``, ``signed``: ``h w^2`` and the same with the sign of the weight, shape (rows, columns).
+    neuron of each; ``saved``, ``signed``: ``h w^2`` and the same with the sign of the weight; ``use``: the synapses of its nearest value,
+    one where values are learned; shape (rows, columns).
     """
 
     population: int
@@ -72,6 +74,7 @@ class _Part:
     neurons: IntArray
     saved: FloatArray
     signed: FloatArray
+    use: IntArray
 
 
 def _fed(plan: Plan, weights: Mapping[str, Tensor], importance: Mapping[str, Tensor] | None) -> dict[int, list[_Part]]:
@@ -87,15 +90,27 @@ def _fed(plan: Plan, weights: Mapping[str, Tensor], importance: Mapping[str, Ten
         h = population.importance(weights, importance)
         saved = (w.square() if h is None else w.square() * h.cpu().double()).numpy()
         signed, start = np.copysign(saved, w.numpy()), 0
+        use = _synapses(population, w)
         for i, (matrix, width) in enumerate(zip(wiring.populations[p], population.widths, strict=True)):
-            if (sources := neurons_of_columns(wiring, matrix)) is not None:
+            # Where columns stand for sources of several groups, no weight is 0, and there is nothing to choose.
+            is_free = population.layouts[i].apart or population.layouts[i].groups == 1
+            if is_free and (sources := neurons_of_columns(wiring, matrix)) is not None:
                 for position in sorted(set(matrix.feeds or ())):
                     own = np.flatnonzero(sources[0] == position)
                     columns = start + own
-                    part = _Part(p, i, columns, sources[1][own], saved[:, columns], signed[:, columns])
+                    part = _Part(p, i, columns, sources[1][own], saved[:, columns], signed[:, columns], use[:, columns])
                     found.setdefault(position, []).append(part)
             start += width
     return {position: parts for position, parts in found.items() if len(parts) > 1}
+
+
+def _synapses(population: Population, w: Tensor) -> IntArray:
+    """Return the synapses of the nearest value of each weight, at least one; one each where values are learned."""
+    family = population.family
+    if family is None or family.is_learned or family.max_use <= 1:
+        return np.ones(tuple(w.shape), dtype=np.int64)
+    alphabet = family.alphabet(family.given[None])
+    return alphabet.use[nearest_option(w, alphabet)].clamp(min=1).numpy()
 
 
 def _is_by_source(plan: Plan) -> bool:
@@ -104,19 +119,22 @@ def _is_by_source(plan: Plan) -> bool:
     return (by_sign is not None and by_sign.kind == "sign") or any(g is not None and g.kind == "column" for g in limits)
 
 
-def _divide(populations: list[Population], number: int, capacity: int, parts: list[_Part]) -> None:
-    """Give each part the connections that save most of all those of a neuron; what is left goes to the first."""
+def _divide(populations: list[Population], number: int, capacity: int, parts: list[_Part], *, counts: str) -> None:
+    """Give each part what the connections that save most of all those of a neuron take; the first gets what is left."""
     n_neurons = 1 + max(int(part.neurons.max(initial=-1)) for part in parts)
     rows = [part.saved.shape[0] for part in parts]
     owner = np.repeat(np.arange(len(parts)), rows)
     # One line per neuron: what it saves at all the targets that it could have.
-    lines = np.full((n_neurons, sum(rows)), -1.0)
+    lines, use = np.full((n_neurons, sum(rows)), -1.0), np.ones((n_neurons, sum(rows)), dtype=np.int64)
     for k, part in enumerate(parts):
         start = sum(rows[:k])
         lines[part.neurons, start : start + rows[k]] = part.saved.T
+        if counts == "synapses":
+            use[part.neurons, start : start + rows[k]] = part.use.T
     order = np.argsort(-lines, axis=1, kind="stable")[:, :capacity]
-    taken = np.take_along_axis(lines, order, axis=1) >= 0
-    shares = np.stack([((owner[order] == k) & taken).sum(axis=1) for k in range(len(parts))], axis=1)
+    takes = np.take_along_axis(use, order, axis=1) * (np.take_along_axis(lines, order, axis=1) >= 0)
+    takes *= takes.cumsum(axis=1) <= capacity
+    shares = np.stack([(takes * (owner[order] == k)).sum(axis=1) for k in range(len(parts))], axis=1)
     rest = capacity - shares.sum(axis=1)
     shares[:, 0] += np.maximum(rest, 0)
     for k, part in enumerate(parts):
@@ -139,8 +157,6 @@ def _choose_signs(populations: list[Population], parts: list[_Part]) -> None:
         np.add.at(total, part.neurons, part.signed.sum(axis=0))
     for part in parts:
         population = populations[part.population]
-        if population.family is not None and not population.family.has_zero:
-            continue
         signs = np.array(population.signs or np.zeros(population.n_columns), dtype=np.int64)
         free = part.columns[signs[part.columns] == 0]
         chosen = np.where(total[part.neurons] < 0, -1, 1)[signs[part.columns] == 0]

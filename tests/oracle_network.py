@@ -174,13 +174,11 @@ def stored_bits(chip: Spec, rules: Spec) -> int:
     weights = chip["weights"]
     if weights["kind"] == "real":
         return 32
-    if weights["kind"] == "grid":
-        if weights["bits"] == 1:
-            return 1
-        if "bits" not in rules:
-            return int(weights["bits"])
-        return min((n for n in weights.get("offers", ()) if n >= rules["bits"]), default=weights["bits"])
-    return max(1, ceil(np.log2(len({*weights["values"], *([0.0] if weights["zero"] else [])}))))
+    single = {**weights, "composition": {"max_synapses": 1}}
+    needed = max(1, ceil(np.log2(len(values_of(single) or ()))))
+    if "bits" not in rules:
+        return needed
+    return min((n for n in weights.get("offers", ()) if n >= rules["bits"]), default=needed)
 
 
 def own_chip(chip: Spec, rules: Spec) -> Spec:
@@ -245,6 +243,8 @@ class Count:
     must: set[str] = field(default_factory=set)
     may: set[str] = field(default_factory=set)
     infeasible: set[str] = field(default_factory=set)
+    refusable: set[str] = field(default_factory=set)
+    """Rules that shapes break if matrices of unknown role are of them, and no chips are there but those in the file."""
     either: set[str] = field(default_factory=set)
     """Rules on all together that are violated whatever the unknown roles are, but no single row need show it."""
     usage: dict[int, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -371,7 +371,7 @@ class Count:
             synapses: dict[int, int] = defaultdict(int)
             for _, c, _, w in m.entries:
                 places[c] += 1
-                synapses[c] += max(0 if by_shape else self._use(p, w), int(stored))
+                synapses[c] += max(int(self._has_no_zero(p)) if by_shape else self._use(p, w), int(stored))
             dense += places.values()
             sparse += synapses.values()
         copies = p.chip["weights"].get("composition", {"max_synapses": 1})["max_synapses"] > 1
@@ -410,6 +410,8 @@ class Count:
             uses = [self._use(p, w) if limit.get("counts") == "synapses" else int(w != 0) for p, w in weights]
             worst = max(worst, sum(uses))
         self._row(WHOLE, "fan_out", worst, capacity(limit))
+        if worst > capacity(limit) and any(self._has_no_zero(p) for p in self.populations):
+            self.infeasible.add("fan_out")
 
     def _by_source(self, kind: str, limit: Spec) -> list[list[tuple[Population, float]]]:
         """Return what each neuron that feeds several matrices sends through all of them, weight by weight.
@@ -452,7 +454,7 @@ class Count:
     def _feeds(self, m: Matrix) -> list[str] | None:
         if m.fed_by is None and m.role == "recurrent":
             own = next(p for p in self.populations if m in p.matrices)
-            if own.n_neurons == m.n_channels:
+            if m.n_channels == (own.n_filters if m.is_convolution else own.n_neurons):
                 return [own.name]
         return [] if m.fed_by is None and m.role == "input" else m.fed_by
 
@@ -473,9 +475,17 @@ class Count:
         possible = self._together(i, lambda role: role is None or holds(limit, role))
         if certain <= total < value and kind == "neurons" and not self._can_hold_with_roles():
             self.either.add(kind)
+            self.infeasible.add(kind)
             self._row(WHOLE, kind, value, total)
+        if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
+            self.refusable.add(kind)
+        held = [p for p in self.populations if any(holds(limit, m.role) for m in p.matrices)]
+        is_said = len(held) == 1 and (kind, scope) != ("neurons", "core")  # by the row of the one layer
+        if is_said and min(value, certain) > capacity(limit) and possible == value:
+            return
         if min(value, certain) > total and is_all:
-            self._row(WHOLE, kind, value, total)
+            if not is_said:
+                self._row(WHOLE, kind, value, total)
             if self._together(i, lambda role: holds(limit, role), by_shape=True) > total:
                 self.infeasible.add(kind)
             return
@@ -546,7 +556,7 @@ class Count:
             mixed = False
             for m in p.matrices:
                 signs = self._given(m)
-                if signs and m.groups_of_sources > 1 and self._has_no_zero(p):
+                if signs and self._has_no_zero(p) and any(one.groups_of_sources > 1 for one in p.matrices):
                     self.must.add("signs")
                     signs = []
                 seen: dict[Any, set[bool]] = defaultdict(set)
@@ -897,7 +907,7 @@ def _random_network(rng: Random, weights: Spec) -> tuple[Spec, dict[str, NDArray
         if rng.random() < 0.5:
             layers.append({"tensor": "table", "left_out": "stays on the host"})
     network: Spec = {"schema": 1, "layers": layers}
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 and (says_maps or len([one for one in made if one[2]]) < 2):
         name, filters, _ = rng.choice(made)
         network["signs"] = {name: [rng.choice([1, -1, 0]) for _ in range(filters)]}
     return network, tensors

@@ -81,10 +81,15 @@ class HardwareSpec(Part):
         limits = (limit.remark() for limit in self.limits)
         return tuple(dict.fromkeys((*self.weights.remarks(), *(text for text in limits if text))))
 
+    def sizes(self, limit: LimitKind) -> tuple[int, ...]:
+        """Return what each core or chip has of a limit that layers share, in one chip where no number is given."""
+        n_units, _ = self.hierarchy.units(getattr(limit, "scope", ""))
+        sizes = limit.core_sizes() or (limit.capacity,)
+        return tuple(sizes[i % len(sizes)] for i in range(n_units))
+
     def total(self, limit: LimitKind) -> int:
         """Return what all layers together have of a limit that they share, in one chip where no number is given."""
-        n_units, _ = self.hierarchy.units(getattr(limit, "scope", ""))
-        return limit.capacity * n_units
+        return sum(self.sizes(limit))
 
     def facts(self) -> Iterator[tuple[Path, Fact]]:
         """Go through every part that has a source, each with its path in the file."""

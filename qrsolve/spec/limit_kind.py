@@ -132,6 +132,10 @@ class LimitKind(Fact):
         """Return what each core of a chip has, one number where all have the same; () where cores have nothing."""
         return ()
 
+    def usage_by_processor(self, layer: LayerShape) -> list[int]:
+        """Return what a population takes of each processor, of which the fullest counts; [] where there are none."""
+        return []
+
     def spread_usage(self, layer: LayerShape) -> int | None:
         """Return what a population takes at the least of all cores, where it may lie in several; ``None`` elsewhere."""
         return None

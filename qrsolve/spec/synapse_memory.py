@@ -165,8 +165,18 @@ class SynapseMemory(CountedLimit):
             f"{budget.most:,} could fit"
         )
 
+    def usage_by_processor(self, layer: LayerShape) -> list[int]:
+        """Return the bits of all weights on each processor; [] where the memory is not that of processors."""
+        rule = self.rule(layer.weight_bits)
+        if not isinstance(rule, PerProcessor):
+            return []
+        each = (rule.bits_by_processor(shape, groups) for shape, groups in layer.grouped)
+        return [sum(bits) for bits in zip(*each, strict=True)]
+
     def _dense_bits(self, layer: LayerShape) -> int:
         rule = self.rule(layer.weight_bits)
+        if isinstance(rule, PerProcessor):
+            return max(self.usage_by_processor(layer), default=0)
         return sum(rule.dense_bits(shape, groups) for shape, groups in layer.grouped)
 
     def _all_fits(self, layer: LayerShape) -> bool:
