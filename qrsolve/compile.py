@@ -20,6 +20,7 @@ from qrsolve.region import Region, emptied
 from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles, unknown_roles
 from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
 from qrsolve.spec.layout import Layout
+from qrsolve.spec.load_network import load_network
 from qrsolve.spec.narrow import narrowed
 from qrsolve.spec.network import LayerRules, NetworkSpec
 from qrsolve.spec.packing import ListPacking
@@ -288,7 +289,7 @@ def compile_plan(
     shapes: Mapping[str, Sequence[int]],
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
-    network: NetworkSpec | None = None,
+    network: NetworkSpec | str | PathLike[str] | None = None,
 ) -> Plan:
     """Turn a chip and the shapes of weights into problems.
 
@@ -303,9 +304,9 @@ def compile_plan(
     roles : mapping of str to str, or None
         What matrices are: "input", "recurrent" or "output", for limits that are of some of these only (``of``). Others
         are held to such limits too, except to `reach`, which needs to know.
-    network : NetworkSpec or None
-        How the tensors are wired, instead of ``groups`` and ``roles``. Of tensors that it does not name, nothing is
-        compiled: they are left out.
+    network : NetworkSpec, str, path or None
+        How the tensors are wired, or a file that says it, instead of ``groups`` and ``roles``. Of tensors that it
+        does not name, nothing is compiled: they are left out.
 
     Returns
     -------
@@ -324,6 +325,7 @@ def compile_plan(
         Shapes alone break a limit; the message has the arithmetic.
     """
     spec = load_spec(spec)
+    network = None if network is None else load_network(network)
     if network is None:
         for name, shape in shapes.items():
             if len(shape) < 2:

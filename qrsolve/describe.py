@@ -14,6 +14,7 @@ from qrsolve.description import Description
 from qrsolve.errors import ModelError
 from qrsolve.left_out import left_out_reasons
 from qrsolve.named_tensors import describe_tensors
+from qrsolve.norms import norms_after
 from qrsolve.opened import Choice, describe_file
 from qrsolve.training.describe import describe_module
 
@@ -68,6 +69,7 @@ def describe(
         left_out,
         groups,
         roles,
+        normed=norms_after({name: tuple(tensor.shape) for name, tensor in tensors.items()}, weights),
     )
 
 

@@ -67,6 +67,7 @@ def describe_tensors(
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
     selected: Sequence[str] = (),
+    normed: Collection[str] = (),
 ) -> Description:
     """Describe a network by the names and shapes of its tensors.
 
@@ -84,6 +85,8 @@ def describe_tensors(
         What matrices are, as the user says.
     selected : sequence of str
         Names that the user asks for: these are not left out by what their names look like.
+    normed : collection of str
+        Tensors that a batch norm follows which has as many channels as their first axis, as `norms_after` tells.
 
     Returns
     -------
@@ -106,7 +109,8 @@ def describe_tensors(
     found: list[_Found] = []
     for name, shape in shapes.items():
         own = tuple(int(n) for n in shape)
-        one = _Found(name, own, {}, _bias_of(name, known))
+        bias = _bias_of(name, known)
+        one = _Found(name, own, {}, own[0] if bias is None and name in normed else bias)
         if _EMBEDDING.search(one.prefix) and one.bias is None and len(own) == 2 and name not in asked_for:
             out[name] = "by its name an embedding, a table that stays on the host; kind embedding takes it"
             continue
@@ -116,6 +120,8 @@ def describe_tensors(
         if one.leaf == "recurrent_kernel":  # the bias of Keras' recurrent layers is that of both matrices
             one.bias = _bias_of(f"{one.name.removesuffix(one.leaf)}kernel", known)
         guesses += _kind_and_axis(one)
+    if _has_plain_convolutions_only(found):
+        guesses = [guess for guess in guesses if guess.rule != "kinds" or guess.tensor not in _square_kernels(found)]
     open_axes, question = _open_axes(found)
     guesses += open_axes
     found += _one_to_one(found, known, out)
@@ -189,6 +195,18 @@ def _guessed_convolution(one: _Found) -> Guess:
         one.stated["neurons_axis"] = len(one.shape) - 1
         return Guess("kinds", one.name, "taken as a convolution stored (*kernel, channels, filters) by its name")
     return Guess("kinds", one.name, "taken as a convolution stored (filters, channels, *kernel)")
+
+
+def _has_plain_convolutions_only(found: Sequence[_Found]) -> bool:
+    """Whether some convolution is surely stored (filters, channels, *kernel), and none seems to be otherwise."""
+    kernels = [one for one in found if len(one.shape) > 2]
+    others = any(one.stated.get("kind") == "conv_transpose" or "neurons_axis" in one.stated for one in kernels)
+    return any(one.is_sure for one in kernels) and not others
+
+
+def _square_kernels(found: Sequence[_Found]) -> set[str]:
+    """Return the kernels with a bias, of as many filters as channels, which are as the others of the file are."""
+    return {one.name for one in found if len(one.shape) > 2 and one.shape[0] == one.shape[1] == one.bias}
 
 
 def _open_axes(found: Sequence[_Found]) -> tuple[list[Guess], str]:
@@ -359,10 +377,11 @@ def _feeds(found: Sequence[_Found]) -> list[Guess]:
     """Guess by order and size which population feeds each matrix: the one before, if it fits."""
     guesses: list[Guess] = []
     before: _Found | None = None
-    for one in found:
+    for i, one in enumerate(found):
         if one.stated.get("role") == "recurrent" or one.stated.get("kind") == "one_to_one":
             continue
         rows = one.rows()
+        before = _around_a_block(one, found[:i]) or before
         if before is not None and "fed_by" not in one.stated:
             n, is_map = before.rows()[0], bool(before.rows()[2:])
             guesses += _groups(one, n if is_map else 0)
@@ -373,6 +392,14 @@ def _feeds(found: Sequence[_Found]) -> list[Guess]:
                 guesses.append(Guess("feeds", one.name, f"fed by '{one.stated['fed_by']}', by order and size"))
         before = one
     return guesses
+
+
+def _around_a_block(one: _Found, before: Sequence[_Found]) -> _Found | None:
+    """Return the last map of as many channels as a kernel of 1 x 1 has, which leads around a block of layers."""
+    rows = one.rows()
+    if not rows[2:] or prod(rows[2:]) != 1 or rows[1] < 2:
+        return None
+    return next((other for other in reversed(before) if other.rows()[2:] and other.rows()[0] == rows[1]), None)
 
 
 def _groups(one: _Found, n_before: int) -> list[Guess]:

@@ -90,6 +90,7 @@ def describe_file(model: str, choice: Choice) -> tuple[ModelFile, Description]:
         choice.groups or recorded_groups(file.metadata, weights),
         {**recorded_roles(file.metadata, weights), **choice.roles},
         choice.select,
+        file.norms_after(list(weights)),
     )
     norms = tuple(
         f"'{norm}' follows '{name}': {FOLDING} into the weights moves them off the chip's values"

@@ -122,7 +122,7 @@ def project(
     *,
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
-    network: NetworkSpec | None = None,
+    network: NetworkSpec | str | PathLike[str] | None = None,
     importance: Mapping[str, Tensor] | None = None,
     solver: Solver | str | None = None,
 ) -> dict[str, Projection]:
@@ -140,7 +140,7 @@ def project(
         Matrices that share a population, as in `compile_plan`; a plan has its own.
     roles : mapping of str to str, or None
         What matrices are, as in `compile_plan`; a plan has its own.
-    network : NetworkSpec or None
+    network : NetworkSpec, str, path or None
         How the tensors are wired, instead of both, as in `compile_plan`; a plan has its own.
     importance : mapping of str to Tensor or None
         Positive weight of each squared error, same shapes; 1 where missing.
@@ -179,7 +179,7 @@ def _plan(
     weights: Mapping[str, Tensor],
     groups: Sequence[Sequence[str]],
     roles: Mapping[str, str] | None,
-    network: NetworkSpec | None,
+    network: NetworkSpec | str | PathLike[str] | None,
 ) -> Plan:
     if isinstance(chip, Plan):
         if groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -111,6 +112,24 @@ class TestAxes:
         assert found["k.kernel"] == {"tensor": "k.kernel", "kind": "conv", "neurons_axis": 3}
         grouped = layers(of(up__weight=(6, 2, 3, 3), up__bias=(4,)))
         assert grouped["up.weight"]["groups"] == 2
+
+    def test_a_batch_norm_tells_as_a_bias_does(self) -> None:
+        """A ResNet's convolutions have no bias; and square ones are as the others of the file are."""
+
+        def kernels(up: type[nn.Module]) -> nn.Module:
+            first = [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, bias=False)]
+            return nn.Sequential(*first, nn.BatchNorm2d(8), up(8, 4, 2))
+
+        assert {guess.rule for guess in qrsolve.describe(kernels(nn.Conv2d).state_dict()).guesses} == {"feeds"}
+        mixed = qrsolve.describe(kernels(nn.ConvTranspose2d).state_dict())
+        assert [guess.tensor for guess in mixed.guesses if guess.rule == "kinds"] == ["2.weight"]
+        assert [guess.rule for guess in of(a=(8, 3, 3, 3)).guesses] == ["kinds"]
+
+    def test_a_kernel_of_one_around_a_block(self) -> None:
+        """A ResNet's downsample layer comes after the layers that it leads around, and is not grouped."""
+        found = of(a__weight=(8, 3, 3, 3), b__weight=(16, 8, 3, 3), c__weight=(16, 16, 3, 3), d__weight=(16, 8, 1, 1))
+        assert "groups" not in layers(found)["d.weight"]
+        assert layers(found)["d.weight"]["fed_by"] == ("a.weight",)
 
     def test_depthwise_by_the_map_before(self) -> None:
         found = of(a__weight=(8, 3, 3, 3), a__bias=(8,), b__weight=(8, 1, 3, 3), b__bias=(8,))
@@ -349,6 +368,14 @@ class TestSaidOnce:
         plan = compile_plan("reckon", {"w": (4, 4)})
         assert len(set(plan.remarks)) == len(plan.remarks)
         assert [rule.text.count("weights.scale") for rule in plan.undecided if rule.rule == "weights.scale"] == [1]
+
+    def test_project_takes_the_file_too(self, folder: Path) -> None:
+        Path("net.yaml").write_text("schema: 1\nlayers: [{tensor: a, neurons_axis: 1}]\n")
+        (found,) = qrsolve.project("chip.yaml", {"a": torch.ones(20, 2)}, network="net.yaml").values()
+        assert (found.weights["a"] != 0).sum(dim=0).tolist() == [16, 16]
+        wrong: Any = qrsolve.describe({"a": torch.ones(20, 2)})
+        with pytest.raises(QRSolveError, match="a Description as a network; needed its file, or a NetworkSpec"):
+            qrsolve.project("chip.yaml", {"a": torch.ones(20, 2)}, network=wrong)
 
     def test_a_model_in_place_of_a_network(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         torch.save({"a": torch.ones(2, 3)}, "model.pt")

@@ -32,6 +32,8 @@ def load_network(path: str | os.PathLike[str] | NetworkSpec) -> NetworkSpec:
     """
     if isinstance(path, NetworkSpec):
         return path
+    if not isinstance(path, str | os.PathLike):
+        raise SpecError(f"a {type(path).__name__} as a network; needed its file, or a NetworkSpec")
     shown = os.fspath(path)
     if ending_of(shown) in ENDINGS:
         raise SpecError(f"{shown}: a model's file; needed a network's, in YAML (qrsolve describe {shown} writes one)")
