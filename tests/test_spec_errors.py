@@ -32,7 +32,10 @@ LIMIT_ERRORS = [
     ("{kind: fan_out, maximum: 64}", "limits[1] (fan_out): unknown field 'maximum'. Did you mean 'max'?"),
     (
         "{kind: axons, max: 1, foo: 64}",
-        "limits[1] (axons): unknown field 'foo'; known: kind, of, max, reserved, scope, partial_sums, source, confidence, note",
+        (
+            "limits[1] (axons): unknown field 'foo'; known: kind, of, max, reserved, scope, partial_sums, source, "
+            "confidence, note"
+        ),
     ),
     (
         "{kind: n_of_m, n: 1, m: 4, n_of_m: 3}",
