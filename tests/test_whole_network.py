@@ -234,12 +234,15 @@ class TestUnknownRoles:
         assert (report.is_compliant, rules(report)) == (True, ["neurons"])
         assert rules(checked(spec, a=torch.zeros(4, 1))) == []
 
-    def test_a_matrix_of_unknown_role_beside_a_known_one(self) -> None:
+    def test_matrices_of_unknown_role_beside_known_ones(self) -> None:
+        """Recurrent for certain are 4 + 1 synapses, and 11 if all are."""
         spec = chip({"kind": "synapses", "max": 9, "scope": "chip", "of": "recurrent"}, hierarchy={"chips": 1})
-        layers = ({"tensor": "a", "population": "p"}, {"tensor": "b", "population": "p", "role": "recurrent"})
-        report = checked(
-            spec, network(*layers, {"tensor": "c"}), a=torch.ones(2, 2), b=torch.ones(2, 2), c=torch.ones(1, 2)
+        stated = network(
+            *({"tensor": name, "population": name[0]} for name in ("p_in", "q_in")),
+            *({"tensor": name, "population": name[0], "role": "recurrent"} for name in ("p_rec", "q_rec")),
         )
+        shapes = {"p_in": (2, 2), "q_in": (1, 2), "p_rec": (2, 2), "q_rec": (1, 1)}
+        report = checked(spec, stated, **{name: torch.ones(shape) for name, shape in shapes.items()})
         assert (report.is_compliant, rules(report)) == (True, ["synapses"])
 
     def test_what_is_of_no_other_limit_may_be_anything(self) -> None:
@@ -388,13 +391,13 @@ class TestProjection:
         assert all(torch.equal(again[n], projected[n]) for n in "abc")
 
     def test_copies_are_divided_as_copies(self) -> None:
-        """What fits stays: 3 synapses and 2, where 5 are allowed, though they are three weights."""
+        """What fits stays: 3 synapses and 3, where 6 are allowed, though they are four weights."""
         weights = {"kind": "codebook", "values": [-1, 1], "zero": True, "composition": {"max_synapses": 2}}
-        spec = chip({"kind": "fan_out", "max": 5, "counts": "synapses"}, weights=weights)
+        spec = chip({"kind": "fan_out", "max": 6, "counts": "synapses"}, weights=weights)
         stated = network(
             {"tensor": "a", "role": "input"}, {"tensor": "b", "fed_by": "a"}, {"tensor": "c", "fed_by": "a"}
         )
-        tensors = {"a": torch.ones(1, 1), "b": torch.tensor([[1.0], [2.0]]), "c": torch.tensor([[2.0], [0.0]])}
+        tensors = {"a": torch.ones(1, 1), "b": torch.tensor([[1.0], [2.0]]), "c": torch.tensor([[2.0], [1.0]])}
         found = project(spec, tensors, network=stated)
         assert all(torch.equal(found[name].weights[name], w) for name, w in tensors.items())
 
