@@ -393,8 +393,6 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     by_source = bool(signs) or spec.weights.group() is not None
     by_source = by_source or any((group := limit.group()) and group.kind == "column" for limit in spec.limits)
     has_zero = family is None or family.has_zero
-    if signs and not has_zero:
-        raise NoSolverError(f"{matrices[0].place}given signs need a weight of 0, which {spec.name} does not have")
     is_apart = by_source and has_zero
     layouts = tuple(replace(m.layout, apart=is_apart and m.layout.groups > 1) for m in matrices)
     layer = layer_shape(spec, layouts, common_map([matrix.outputs for matrix in matrices]))

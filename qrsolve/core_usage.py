@@ -68,32 +68,33 @@ def whole_layers(plan: Plan, counted: Sequence[Counted]) -> Findings:
             numbers.append([one.at_least for one in counted])
     of_cores = np.array(room, dtype=np.int64).reshape(len(room), n_cores).T
 
-    def placed(numbers: Sequence[Sequence[int]]) -> tuple[IntArray, bool]:
+    def placed(numbers: Sequence[Sequence[int]]) -> tuple[IntArray, int]:
         of_layers = np.array(numbers, dtype=np.int64).reshape(len(room), len(counted)).T
         return place_whole(of_layers, of_cores, hierarchy.layers_per_core or 1)
 
-    (found, is_best), n = placed(taken), len(counted)
-    n_placed = int((found >= 0).sum())
+    (found, n_most), n = placed(taken), len(counted)
     each = "one layer" if hierarchy.layers_per_core == 1 else f"{hierarchy.layers_per_core} layers"
     said = f"{n_of(n, 'layer')} on {n_of(n_cores, 'core')} of {each} each"
-    row = LimitRow(WHOLE, TOGETHER, n, n_placed, f"{said}: each has one")
-    if n_placed == n:
-        if most != taken and int((placed(most)[0] >= 0).sum()) < n:
-            return [row], [Undecided(WHOLE, f"{said}: each has one, if matrices of unknown role are not of the limits")]
-        return [row], []
+    if bool((found >= 0).all()):
+        said += ": each has one"
+        row = LimitRow(WHOLE, TOGETHER, n, n, said)
+        is_sure = most == taken or bool((placed(most)[0] >= 0).all())
+        reason = f"{said}, if matrices of unknown role are not of the limits: --role NAME=ROLE"
+        return [row], [] if is_sure else [Undecided(WHOLE, reason)]
     alone = [one.population.name for one, core in zip(counted, found, strict=True) if core < 0]
     listed = ", ".join(f"'{name}'" for name in alone[:4]) + (", ..." if len(alone) > 4 else "")
-    said += f": at most {n_placed:,} find a core whose memories they fit; none is left for {listed}"
+    said += f": at most {n_most:,} find a core whose memories they fit; none is left for {listed}"
+    why = ""
     if not is_all:
-        return [], [Undecided(WHOLE, f"{said}; the number of chips is not in the chip's file")]
-    if not is_best:
-        return [], [Undecided(WHOLE, f"{said} in {_MAX_STEPS:,} steps of a search")]
-    if least != taken and int((placed(least)[0] >= 0).sum()) == n:
-        return [], [Undecided(WHOLE, f"{said}; so if matrices of unknown role are of the limits: --role NAME=ROLE")]
-    return [LimitRow(WHOLE, TOGETHER, n, n_placed, said)], []
+        why = "the number of chips is not in the chip's file"
+    elif n_most == n:
+        why = f"so far in {_MAX_STEPS:,} steps of a search"
+    elif least != taken and bool((placed(least)[0] >= 0).all()):
+        why = "so if matrices of unknown role are of the limits: --role NAME=ROLE"
+    return ([], [Undecided(WHOLE, f"{said}; {why}")]) if why else ([LimitRow(WHOLE, TOGETHER, n, n_most, said)], [])
 
 
-def place_whole(taken: IntArray, room: IntArray, most: int) -> tuple[IntArray, bool]:
+def place_whole(taken: IntArray, room: IntArray, most: int) -> tuple[IntArray, int]:
     """Put as many whole layers as possible on cores.
 
     Parameters
@@ -109,8 +110,8 @@ def place_whole(taken: IntArray, room: IntArray, most: int) -> tuple[IntArray, b
     -------
     cores : ndarray
         int64, shape (n_layers,): the core of each layer, -1 for none.
-    is_best : bool
-        Whether no more layers can be placed.
+    n_most : int
+        No more layers can be placed than so many; they are, unless the search gave up.
 
     Notes
     -----
@@ -124,7 +125,7 @@ def place_whole(taken: IntArray, room: IntArray, most: int) -> tuple[IntArray, b
     matched = maximum_bipartite_matching(csr_array(np.repeat(fits, most, axis=1)), perm_type="column")
     matched = np.where(matched < 0, -1, matched // most).astype(np.int64)
     if most == 1:
-        return matched, True
+        return matched, int((matched >= 0).sum())
     bound = int((matched >= 0).sum())
     relative = (taken / np.maximum(room.max(axis=0, initial=0), 1)).sum(axis=1)
     order = np.argsort(-relative, kind="stable")
@@ -159,8 +160,7 @@ def place_whole(taken: IntArray, room: IntArray, most: int) -> tuple[IntArray, b
         return search(depth + 1, n_placed)
 
     search(0, 0)
-    n_best = int((best >= 0).sum())
-    return best, n_best == bound or n_steps < _MAX_STEPS
+    return best, bound if n_steps >= _MAX_STEPS else int((best >= 0).sum())
 
 
 def own_cores(taken: Sequence[int], sizes: Sequence[int]) -> bool:

@@ -81,6 +81,8 @@ def _is_settled(plan: Plan, rule: Undecided, rows: Sequence[LimitRow], undecided
         return False
     if any(row.kind == rule.rule and row.where == TOGETHER and row.excess for row in rows):
         return True
+    if any(other.rule == rule.rule for other in undecided):
+        return True  # said with what was counted
     waits = any(limit.not_enforced() and not limit.core_sizes() for limit in plan.spec.limits)
     is_counted = any(row.kind in (rule.rule, WHOLE) and row.where == TOGETHER for row in rows)
     return is_counted and not waits and not any(other.rule in (rule.rule, WHOLE) for other in undecided)
@@ -99,24 +101,22 @@ def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) ->
     # Of one layer alone, its own row says all, unless it may lie in several cores.
     alone = len(held) < 2 and not any(limit.spread_usage(one.layer) for one in held)
     rows = [] if alone else [LimitRow(limit.kind, TOGETHER, total, capacity, said)]
-    open_names = ", ".join(f"'{one.population.name}'" for one in counted if len(set(one.bounds.get(i, (0,)))) > 1)
-    of = " and ".join(limit.of or ())
+    why = ""
     if least <= capacity < total or total <= capacity < most:
-        reason = f"{said}; the roles of {open_names} are not known, and it is of {of} only: --role NAME=ROLE"
-        return [] if total > capacity else rows, [Undecided(limit.kind, reason)]
-    if not rows and total > limit.capacity:
-        return [], []
-    if total > capacity and not is_all:
-        return [], [Undecided(limit.kind, f"{said}; how many the system has is not in the chip's file (hierarchy)")]
-    if total > capacity:
-        return rows, []
-    if not limit.counts_all([one.layer.only(one.population.held_by(limit)) for one in held]):
+        names = ", ".join(f"'{one.population.name}'" for one in counted if len(set(one.bounds.get(i, (0,)))) > 1)
+        of = " and ".join(limit.of or ())
+        why = f"; the roles of {names} are not known, and it is of {of} only: --role NAME=ROLE"
+    elif alone and total > limit.capacity:
+        pass
+    elif total > capacity:
+        why = "" if is_all else "; how many the system has is not in the chip's file (hierarchy)"
+    elif not limit.counts_all([one.layer.only(one.population.held_by(limit)) for one in held]):
         unknown = ", ".join(f"'{one.population.name}'" for one in held if one.layer.n_neurons is None)
-        reason = f"{said}, without the places of the maps of {unknown}: a network file gives 'map'"
-        return rows, [Undecided(limit.kind, reason)]
-    if scope == "core" and (waiting := _waits(limit, held, taken, sizes)):
-        return rows, [Undecided(limit.kind, f"{said}; {waiting}")]
-    return rows, []
+        why = f", without the places of the maps of {unknown}: a network file gives 'map'"
+    elif scope == "core" and (waiting := _waits(limit, held, taken, sizes)):
+        why = f"; {waiting}"
+    is_open = bool(why) and total > capacity
+    return [] if is_open else rows, [Undecided(limit.kind, f"{said}{why}")] if why else []
 
 
 def _waits(limit: LimitKind, held: Sequence[Counted], taken: Sequence[int], sizes: Sequence[int]) -> str:
@@ -135,8 +135,8 @@ def _waits(limit: LimitKind, held: Sequence[Counted], taken: Sequence[int], size
 def _together(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) -> tuple[int, int, int]:
     """Return what all take of a limit, and the least and the most, whatever the roles of matrices of unknown role are.
 
-    Of processors, the fullest counts. What the limit is not of has limits of the same kind elsewhere, where these are of all other roles, and takes no
-    more than they allow.
+    Of processors, the fullest counts. What the limit is not of has limits of the same kind elsewhere, where these are
+    of all other roles, and takes no more than they allow.
     """
     each = [(one.taken(i, limit), *one.taken_within(i, limit)) for one in counted]
     total, least, most = (sum(n) for n in zip(*each, strict=True)) if each else (0, 0, 0)

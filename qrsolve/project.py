@@ -233,8 +233,8 @@ def project_population(
         wrong = next((v for v in found.certificate.violations if v.kind == "signs"), None)
         if wrong is not None:
             raise NoSolverError(
-                f"{wrong.where}: {int(wrong.value):,} weights would have the other sign than their source, which is given "
-                "or that of its other matrices; no solver holds it where a chip has no weight 0"
+                f"{wrong.where}: its source has a sign, given or that of its other matrices, and weights of the other "
+                f"one ({int(wrong.value):,}); no solver holds that where a chip has no weight 0"
             )
         kept = None if is_learned or _has_moved_far(found, w) else _unchanged(population, w, h, began)
         return found if kept is None else kept

@@ -64,8 +64,8 @@ class _Part:
     """The columns of one matrix that are neurons of one population.
 
     ``columns``: their places in the matrix of ``population``, of which this is the matrix ``matrix``; ``neurons``: the
-    neuron of each; ``saved``, ``signed``: ``h w^2`` and the same with the sign of the weight; ``use``: the synapses of its nearest value,
-    one where values are learned; shape (rows, columns).
+    neuron of each; ``saved``, ``signed``: ``h w^2`` and the same with the sign of the weight; ``use``: the synapses of
+    its nearest value, one where values are learned; shape (rows, columns).
     """
 
     population: int

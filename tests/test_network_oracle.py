@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from oracle_network import WHOLE, Case, Count, random_case
+from oracle_language import Case
+from oracle_network import WHOLE, Count
+from random_networks import random_case
 
 from qrsolve import InfeasibleError, NoSolverError, check, compile_plan, project
 from qrsolve.compile import Plan

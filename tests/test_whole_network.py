@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qrsolve import InfeasibleError, NoSolverError, SpecError, check, compile_plan, explain, load_spec, project
+from qrsolve import (
+    InfeasibleError,
+    NoSolverError,
+    Projector,
+    ShapeError,
+    SpecError,
+    check,
+    compile_plan,
+    explain,
+    load_spec,
+    project,
+)
 from qrsolve.limit_report import Report
 from qrsolve.spec import HardwareSpec
 from qrsolve.spec.network import NetworkSpec
@@ -150,6 +161,111 @@ class TestMemory:
         assert (row.kind, row.value) == ("synapse_memory", 2 * 72)
 
 
+class TestCores:
+    """Found by the oracle of whole networks (test_network_oracle.py)."""
+
+    def test_cores_of_different_sizes_add_up(self) -> None:
+        memory = {"kind": "neuron_memory", "max": 40, "neuron_bits": 1, "per_core": [40, 10]}
+        spec = chip(memory, hierarchy={"cores_per_chip": 2, "chips": 1})
+        (row,) = checked(spec, a=torch.zeros(40, 1), b=torch.zeros(11, 1)).violations
+        assert (row.kind, row.value, row.max) == ("neuron_memory", 51, 50)
+        # 25 + 20 fit the sum and the larger core, but not 20 the smaller one, and not both the larger.
+        report = checked(spec, a=torch.zeros(25, 1), b=torch.zeros(20, 1))
+        assert (report.is_compliant, rules(report)) == (True, ["neuron_memory"])
+        assert rules(checked(spec, a=torch.zeros(25, 1), b=torch.zeros(10, 1))) == []
+
+    def test_reserved_bits_are_those_of_every_core(self) -> None:
+        memory = {"kind": "neuron_memory", "max": 40, "reserved": 5, "neuron_bits": 1, "per_core": [40, 10]}
+        spec = chip(memory, hierarchy={"cores_per_chip": 2, "chips": 1, "layers_per_core": 1})
+        assert checked(spec, a=torch.zeros(35, 1), b=torch.zeros(5, 1)).violations == ()
+        assert not checked(spec, a=torch.zeros(35, 1), b=torch.zeros(6, 1)).is_compliant
+
+    def test_whole_layers_lie_in_cores_with_all_that_they_take(self) -> None:
+        hierarchy = {"cores_per_chip": 2, "chips": 1, "layers_per_core": 1}
+        # Their neurons.
+        spec = chip(hierarchy={**hierarchy, "neurons_per_core": 3})
+        (row,) = checked(spec, a=torch.zeros(4, 1), b=torch.zeros(1, 1)).violations
+        assert (row.kind, row.value, row.max) == ("layers_per_core", 2, 1)
+        assert checked(spec, a=torch.zeros(3, 1), b=torch.zeros(3, 1)).not_decided == ()
+        # Their synapses, in cores of different sizes.
+        memory = {"kind": "synapse_memory", "zeros": "free", "synapse_bits": 1, "max": 8, "per_core": [8, 2]}
+        spec = chip(memory, hierarchy=hierarchy)
+        a, b = torch.zeros(3, 4), torch.zeros(3, 4)
+        a[0], b[0] = 1.0, 1.0
+        assert {row.kind for row in checked(spec, a=a, b=b).violations} == {"layers_per_core"}
+        b[0, :2] = 0.0
+        assert checked(spec, a=a, b=b).is_compliant
+
+    def test_layers_that_share_a_core_add_up(self) -> None:
+        memory = {"kind": "neuron_memory", "max": 10, "neuron_bits": 1}
+        spec = chip(memory, hierarchy={"cores_per_chip": 2, "chips": 1, "layers_per_core": 2})
+        layers = {name: torch.zeros(n, 1) for name, n in (("a", 6), ("b", 6), ("c", 6))}
+        (row,) = checked(spec, **layers).violations
+        assert (row.kind, row.value, row.max) == ("layers_per_core", 3, 2)
+        assert checked(spec, **{**layers, "b": torch.zeros(4, 1), "c": torch.zeros(10, 1)}).not_decided == ()
+
+    def test_limits_of_chips_hold_where_cores_take_whole_layers(self) -> None:
+        synapses = {"kind": "synapses", "max": 5, "scope": "chip"}
+        spec = chip(synapses, hierarchy={"cores_per_chip": 2, "chips": 1, "layers_per_core": 1})
+        (row,) = checked(spec, a=torch.ones(1, 3), b=torch.ones(1, 3)).violations
+        assert (row.kind, row.value, row.max) == ("synapses", 6, 5)
+
+    def test_neurons_of_cores_are_added_up(self) -> None:
+        spec = chip({"kind": "neurons", "max": 10, "scope": "core"}, hierarchy={"cores_per_chip": 3, "chips": 1})
+        (row,) = checked(spec, a=torch.zeros(31, 1)).violations
+        assert (row.kind, row.value, row.max) == ("neurons", 31, 30)
+        assert checked(spec, a=torch.zeros(10, 1), b=torch.zeros(20, 1)).not_decided == ()
+        assert rules(checked(spec, a=torch.zeros(15, 1), b=torch.zeros(15, 1))) == ["neurons"]
+
+    def test_maps_of_unknown_size_take_one_neuron_for_each_filter(self) -> None:
+        spec = chip({"kind": "neuron_memory", "max": 10, "neuron_bits": 2}, hierarchy={"cores_per_chip": 1, "chips": 1})
+        conv = {"tensor": "w", "kind": "conv"}
+        report = checked(spec, network(conv, {"tensor": "v"}), w=torch.zeros(4, 1, 3), v=torch.zeros(2, 4))
+        assert [(row.value, row.max) for row in report.violations] == [(12, 10)]
+        with pytest.raises(InfeasibleError, match="take 12 bits of neuron_memory; c allows 10"):
+            compile_plan(spec, {"w": (6, 1, 3)}, network=network(conv))
+
+    def test_one_layer_with_a_map_of_unknown_size_is_not_decided(self) -> None:
+        spec = chip({"kind": "neurons", "max": 10, "scope": "chip"}, hierarchy={"chips": 1})
+        assert rules(checked(spec, network({"tensor": "w", "kind": "conv"}), w=torch.zeros(4, 1, 3))) == ["neurons"]
+
+    def test_the_fullest_processor_is_that_of_all_layers(self) -> None:
+        """Fewer kernels can take more, where bytes are not full: so the fullest processor of each is another one."""
+        memory = {"kind": "synapse_memory", "max": 80, "scope": "chip", "packing": "per_processor", "processors": 3}
+        spec = chip({**memory, "word_bits": 8, "synapse_bits": 2}, hierarchy={"chips": 1})
+        layers = {"a": (6, 3), "b": (5, 6), "c": (4, 5), "d": (1, 11)}
+        (row,) = checked(spec, **{name: torch.zeros(shape) for name, shape in layers.items()}).network
+        assert (row.kind, row.value, row.max) == ("synapse_memory", 80, 80)
+
+
+class TestUnknownRoles:
+    def test_outputs_that_may_be_too_many_are_not_decided(self) -> None:
+        spec = chip({"kind": "neurons", "max": 4, "scope": "chip", "of": "output"}, hierarchy={"chips": 1})
+        report = checked(spec, a=torch.zeros(5, 1))
+        assert (report.is_compliant, rules(report)) == (True, ["neurons"])
+        assert rules(checked(spec, a=torch.zeros(4, 1))) == []
+
+    def test_matrices_of_unknown_role_beside_known_ones(self) -> None:
+        """Recurrent for certain are 4 + 1 synapses, and 11 if all are."""
+        spec = chip({"kind": "synapses", "max": 9, "scope": "chip", "of": "recurrent"}, hierarchy={"chips": 1})
+        stated = network(
+            *({"tensor": name, "population": name[0]} for name in ("p_in", "q_in")),
+            *({"tensor": name, "population": name[0], "role": "recurrent"} for name in ("p_rec", "q_rec")),
+        )
+        shapes = {"p_in": (2, 2), "q_in": (1, 2), "p_rec": (2, 2), "q_rec": (1, 1)}
+        report = checked(spec, stated, **{name: torch.ones(shape) for name, shape in shapes.items()})
+        assert (report.is_compliant, rules(report)) == (True, ["synapses"])
+
+    def test_what_is_of_no_other_limit_may_be_anything(self) -> None:
+        """Neurons that are no inputs need not be outputs: recurrent ones have no limit here."""
+        limits = [{"kind": "neurons", "max": 5, "scope": "chip", "of": role} for role in ("input", "output")]
+        report = checked(
+            chip(*limits, hierarchy={"chips": 1}), a=torch.zeros(5, 1), b=torch.zeros(5, 1), c=torch.zeros(5, 1)
+        )
+        assert report.is_compliant
+        assert set(rules(report)) == {"neurons"}
+
+
 class TestAxons:
     def test_a_neuron_has_no_more_sources_than_a_core_has_axons(self) -> None:
         w = torch.zeros(2, 300)
@@ -176,6 +292,49 @@ class TestSources:
         unstated = checked(spec, w_rec=w_rec, w_out=w_out)
         assert unstated.is_compliant
         assert rules(unstated) == ["fan_out"]
+
+    def test_neurons_of_a_map_are_sources_through_flattening(self) -> None:
+        spec = chip({"kind": "fan_out", "max": 3, "counts": "targets"})
+        conv = {"tensor": "w", "kind": "conv", "map": [1, 4]}
+        layers = ({"tensor": "a", "fed_by": "w"}, {"tensor": "b", "fed_by": "w"})
+        w, a, b = torch.ones(2, 1, 3), torch.zeros(2, 4), torch.zeros(2, 4)
+        a[:, 3] = b[:, 3] = 1.0
+        report = checked(spec, network({**conv, "role": "input"}, *layers), w=w, a=a, b=b)
+        assert [(row.where, row.value) for row in report.violations] == [("'w', neuron (1, 1) as a source", 4)]
+        assert rules(report) == []
+        found = project(spec, {"w": w, "a": a, "b": b}, network=network({**conv, "role": "input"}, *layers))
+        kept = {name: found[name].weights[name] for name in ("w", "a", "b")}
+        assert checked(spec, network({**conv, "role": "input"}, *layers), **kept).is_compliant
+        # Without the map, or pooled, no column is known to be one neuron.
+        del conv["map"]
+        assert rules(checked(spec, network({**conv, "role": "input"}, *layers), w=w, a=a, b=b)) == ["fan_out"]
+
+    def test_two_flattened_maps_stand_side_by_side(self) -> None:
+        maps = ({"tensor": "u", "kind": "conv", "map": [1, 5]}, {"tensor": "v", "kind": "conv", "map": [1, 4]})
+        stated = network(*maps, {"tensor": "a", "fed_by": ["u", "v"]}, signs={"v": [1, -1, 0]})
+        spec, u, v = chip({"kind": "fan_in", "max": 20}), torch.ones(2, 1, 2), torch.ones(3, 1, 2)
+        report = checked(spec, stated, u=u, v=v, a=torch.ones(1, 2 * 4 + 3 * 3))
+        assert [(row.kind, row.where, row.value) for row in report.violations] == [("signs", "'a'[0, 11]", 3)]
+        for one in maps:
+            del one["map"]
+        unknown = network(*maps, {"tensor": "a", "fed_by": ["u", "v"]})
+        assert checked(spec, unknown, u=u, v=v, a=torch.ones(1, 17)).is_compliant
+        both = network(*maps, {"tensor": "a", "fed_by": ["u", "v"]}, signs={"v": [1, -1, 0]})
+        with pytest.raises(ShapeError, match="'u' and 'v' can be flattened in several ways; needed 'map' of each"):
+            compile_plan(spec, {"u": u.shape, "v": v.shape, "a": (1, 17)}, network=both)
+
+    def test_sources_of_groups_without_a_weight_0(self) -> None:
+        """Each of three filters reads a channel of its own, so each source has one target."""
+        spec = chip({"kind": "fan_out", "max": 2}, weights={"kind": "grid", "bits": 1, "zero": False})
+        stated = network(
+            {"tensor": "w", "kind": "conv", "groups": 3, "role": "input", "map": [3, 2]},
+            {"tensor": "a", "fed_by": "w", "population": "p"},
+            {"tensor": "r", "kind": "one_to_one", "fed_by": "p", "population": "p", "role": "recurrent"},
+        )
+        w, a, r = torch.ones(3, 1, 1), torch.ones(2, 6), torch.ones(2)
+        report = checked(spec, stated, w=w, a=a, r=r)
+        assert report.is_compliant
+        assert max(row.value for row in report.rows if row.kind == "fan_out") == 2
 
     def test_sign_per_source_is_of_all_matrices_that_a_neuron_feeds(self) -> None:
         spec = chip(weights={"kind": "real", "sign": "per_source"})
@@ -242,6 +401,44 @@ class TestProjection:
         again = {n: w for p in project(spec, projected, network=stated).values() for n, w in p.weights.items()}
         assert all(torch.equal(again[n], projected[n]) for n in "abc")
 
+    def test_copies_are_divided_as_copies(self) -> None:
+        """What fits stays: 3 synapses and 3, where 6 are allowed, though they are four weights."""
+        weights = {"kind": "codebook", "values": [-1, 1], "zero": True, "composition": {"max_synapses": 2}}
+        spec = chip({"kind": "fan_out", "max": 6, "counts": "synapses"}, weights=weights)
+        stated = network(
+            {"tensor": "a", "role": "input"}, {"tensor": "b", "fed_by": "a"}, {"tensor": "c", "fed_by": "a"}
+        )
+        tensors = {"a": torch.ones(1, 1), "b": torch.tensor([[1.0], [2.0]]), "c": torch.tensor([[2.0], [1.0]])}
+        found = project(spec, tensors, network=stated)
+        assert all(torch.equal(found[name].weights[name], w) for name, w in tensors.items())
+
+    def test_memories_of_different_cores_are_divided_by_their_sum(self) -> None:
+        memory = {"kind": "synapse_memory", "zeros": "free", "synapse_bits": 1, "max": 8, "per_core": [8, 2]}
+        spec = chip(memory, hierarchy={"cores_per_chip": 2, "chips": 1})
+        tensors = {"a": torch.ones(1, 8), "b": torch.ones(1, 8)}
+        kept = {name: one.weights[name] for name, one in project(spec, tensors).items()}
+        assert sum(int((w != 0).sum()) for w in kept.values()) == 10
+        assert checked(spec, **kept).is_compliant
+
+    def test_narrow_layers_have_room(self) -> None:
+        """Of 8 bits they would take 96: of 2, as their rules say, they take 24."""
+        memory = {"kind": "synapse_memory", "max": 50, "scope": "chip"}
+        spec = chip(memory, weights={"kind": "grid", "bits": 8, "offers": [2, 8]}, hierarchy={"chips": 1})
+        stated = network(*({"tensor": name, "rules": {"bits": 2}} for name in "ab"))
+        tensors = {"a": torch.ones(2, 3), "b": torch.ones(2, 3)}
+        found = project(spec, tensors, network=stated)
+        assert checked(spec, stated, **{name: found[name].weights[name] for name in "ab"}).is_compliant
+
+    def test_given_signs_without_a_weight_0_are_refused(self) -> None:
+        spec = chip(weights={"kind": "grid", "bits": 1, "zero": False, "scale": {"kind": "fixed", "value": 1.0}})
+        stated = network({"tensor": "a", "role": "input"}, {"tensor": "b", "fed_by": "a"}, signs={"a": [1]})
+        with pytest.raises(
+            NoSolverError, match=r"its source has a sign, .* and weights of the other one \(1\); no solver holds that"
+        ):
+            project(spec, {"a": torch.ones(1, 1), "b": -torch.ones(1, 1)}, network=stated)
+        kept = project(spec, {"a": torch.ones(1, 1), "b": torch.ones(1, 1)}, network=stated)
+        assert kept["b"].weights["b"].tolist() == [[1.0]]
+
     def test_given_signs(self) -> None:
         stated = network({"tensor": "a"}, {"tensor": "b", "fed_by": "a"}, signs={"a": [1, -1, 0]})
         b = torch.tensor([[1.0, 2.0, -3.0], [-1.0, -2.0, 3.0]])
@@ -255,11 +452,12 @@ class TestProjection:
             "'b'[0, 1] is 2; the sign of its source is -1 (inhibitory); 2 weights have the other sign"
         )
 
-    def test_given_signs_need_a_zero(self) -> None:
+    def test_training_under_given_signs_needs_a_zero(self) -> None:
         spec = chip(weights={"kind": "grid", "bits": 1, "zero": False})
-        stated = network({"tensor": "a"}, {"tensor": "b", "fed_by": "a"}, signs={"a": [1, -1, 0]})
-        with pytest.raises(NoSolverError, match="'b': given signs need a weight of 0, which c does not have"):
-            compile_plan(spec, {"a": (3, 2), "b": (2, 3)}, network=stated)
+        stated = network({"tensor": "0.weight"}, {"tensor": "1.weight", "fed_by": "0.weight"}, signs={"0.weight": [1]})
+        model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(1, 2, bias=False))
+        with pytest.raises(NoSolverError, match=r"'1\.weight': its sources have signs, .* which c does not have"):
+            Projector(spec, model, network=stated)
 
     def test_groups_of_a_convolution_have_sources_of_their_own(self) -> None:
         """Two groups of one filter each: each source of a group has one target, and a sign of its own."""

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan
-from qrsolve.errors import ModelError, QRSolveError
+from qrsolve.errors import ModelError, NoSolverError, QRSolveError
 from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
 from qrsolve.project import Projection, projection_of
@@ -124,6 +124,7 @@ class Projector:
         self._whole = description.compiled(spec)
         require_room(self._whole)
         self.plan: Plan = allotted(self._whole, weights)
+        _require_zero_for_signs(self.plan)
         self.description = description
         self.left_out: Mapping[str, str] = description.left_out
         self.method = StraightThrough() if method is None else method
@@ -457,3 +458,13 @@ def attach(
             more = f" and {len(said) - _NAMED} others" if len(said) > _NAMED else ""
             warnings.warn(f"not projected: {'; '.join(said[:_NAMED])}{more}", stacklevel=2)
     return projector
+
+
+def _require_zero_for_signs(plan: Plan) -> None:
+    """Refuse signs that sources have where a weight cannot be 0: a latent weight of the other sign has no value."""
+    for population in plan.populations:
+        if population.signs and population.family is not None and not population.family.has_zero:
+            raise NoSolverError(
+                f"'{population.name}': its sources have signs, given or those of their other matrices; to train "
+                f"under them a weight of 0 is needed, which {plan.spec.name} does not have"
+            )
