@@ -130,6 +130,13 @@ class TestAxes:
         assert "groups" not in layers(found)["d.weight"]
         assert layers(found)["d.weight"]["fed_by"] == ("a.weight",)
 
+    @pytest.mark.parametrize("layer", [nn.ConvTranspose2d(8, 4, 4, groups=2), nn.ConvTranspose2d(8, 8, 3, groups=2)])
+    def test_grouped_transposed_convolutions(self, layer: nn.Module) -> None:
+        """The bias is as long as the kernel is wide, or as there are channels: another reading fits too."""
+        found = qrsolve.describe(nn.ModuleDict({"up": layer}).state_dict())
+        assert (layers(found)["up.weight"]["kind"], layers(found)["up.weight"]["groups"]) == ("conv_transpose", 2)
+        assert [guess.rule for guess in found.guesses] == ["kinds"]
+
     def test_depthwise_by_the_map_before(self) -> None:
         found = of(a__weight=(8, 3, 3, 3), a__bias=(8,), b__weight=(8, 1, 3, 3), b__bias=(8,))
         assert layers(found)["b.weight"]["groups"] == 8
