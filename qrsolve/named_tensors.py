@@ -391,7 +391,7 @@ def _feeds(found: Sequence[_Found]) -> list[Guess]:
             n, is_map = before.rows()[0], bool(before.rows()[2:])
             guesses += _groups(one, n if is_map else 0)
             sources = layout_of(one.layer(), one.shape).n_sources if rows[2:] else prod(rows[1:])
-            fits = sources == n or (is_map and not rows[2:] and sources % n == 0)
+            fits = sources == n or (is_map and n > 0 and not rows[2:] and sources % n == 0)
             if fits and n:
                 one.stated["fed_by"] = before.stated.get("population", before.name)
                 guesses.append(Guess("feeds", one.name, f"fed by '{one.stated['fed_by']}', by order and size"))

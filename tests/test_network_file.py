@@ -137,6 +137,9 @@ class TestAxes:
         assert (layers(found)["up.weight"]["kind"], layers(found)["up.weight"]["groups"]) == ("conv_transpose", 2)
         assert [guess.rule for guess in found.guesses] == ["kinds"]
 
+    def test_maps_of_nothing(self) -> None:
+        assert [guess.rule for guess in of(a=(0, 3, 3, 3), b=(4, 0)).guesses] == ["kinds", "axes"]
+
     def test_depthwise_by_the_map_before(self) -> None:
         found = of(a__weight=(8, 3, 3, 3), a__bias=(8,), b__weight=(8, 1, 3, 3), b__bias=(8,))
         assert layers(found)["b.weight"]["groups"] == 8
