@@ -191,6 +191,14 @@ class TestPopulations:
         }
         assert found["lif2.V"]["population"] == found["fc2.weight"]["population"]
 
+    def test_a_guess_stays_one_in_what_project_writes(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        torch.save({"w_in": torch.ones(4, 3), "w_rec": torch.ones(4, 4), "out": torch.ones(2, 4)}, "model.pt")
+        assert run(capsys, "project", "chip.yaml", "model.pt", "-o", "out.pt")[0] == 0
+        assert "not decided: populations" in run(capsys, "check", "chip.yaml", "out.pt")[1]
+        said = ("--group", "w_in,w_rec")
+        assert run(capsys, "project", "chip.yaml", "model.pt", "-o", "said.pt", *said)[0] == 0
+        assert "not decided: populations" not in run(capsys, "check", "chip.yaml", "said.pt")[1]
+
     def test_gates_that_a_user_writes(self) -> None:
         found = layers(of(w_ih=(48, 16), w_hh=(48, 12)))
         assert found["w_ih"]["population"] == found["w_hh"]["population"]
