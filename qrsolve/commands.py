@@ -79,7 +79,8 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
     parameters = {n: p.parameters for n, p in projections.items() if p.parameters is not None}
     report = check(plan, projected, parameters)
     stated = opened.description.network if opened.description.is_stated else None
-    write_weights(out, projected, provenance(plan, projections, stated), force=force, source=opened.file)
+    guessed = {guess.tensor for guess in opened.description.guesses if guess.rule == "populations"}
+    write_weights(out, projected, provenance(plan, projections, stated, guessed), force=force, source=opened.file)
     if as_json:
         layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
         verdict = {key: report.to_dict()[key] for key in ("compliant", "not_decided")}

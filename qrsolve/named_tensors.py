@@ -176,20 +176,25 @@ def _convolution_by_bias(one: _Found) -> None:
     if one.bias is None:
         return
     first, second, last = one.shape[0], one.shape[1], one.shape[-1]
+    groups, rest = divmod(one.bias, max(1, second))
+    is_transposed = groups > 0 and not rest and first % groups == 0
     if one.leaf in _KERAS and one.bias == last:
         one.stated["neurons_axis"], one.is_sure = len(one.shape) - 1, True
     elif one.bias == first:
-        one.is_sure = first != second
-    elif one.bias == last and last != second:
+        one.is_sure = first != second and not (is_transposed and _TRANSPOSED.search(one.prefix))
+    elif one.bias == last and not is_transposed:
         one.stated["neurons_axis"], one.is_sure = len(one.shape) - 1, True
-    elif second and one.bias % second == 0 and first % max(1, one.bias // second) == 0:
-        one.stated.update(kind="conv_transpose", groups=one.bias // second)
-        one.is_sure = True
+    elif is_transposed:
+        one.stated.update(kind="conv_transpose", groups=groups)
+        one.is_sure = one.bias != last or groups == 1
 
 
 def _guessed_convolution(one: _Found) -> Guess:
+    if one.stated["kind"] == "conv_transpose":
+        return Guess("kinds", one.name, "taken as a transposed convolution, which its bias fits")
     if _TRANSPOSED.search(one.prefix):
-        one.stated["kind"] = "conv_transpose"
+        groups = max(1, (one.bias or 0) // max(1, one.shape[1]))
+        one.stated.update(kind="conv_transpose", groups=groups if one.shape[0] % groups == 0 else 1)
         return Guess("kinds", one.name, "taken as a transposed convolution by its name")
     if one.leaf in _KERAS:
         one.stated["neurons_axis"] = len(one.shape) - 1
@@ -386,7 +391,7 @@ def _feeds(found: Sequence[_Found]) -> list[Guess]:
             n, is_map = before.rows()[0], bool(before.rows()[2:])
             guesses += _groups(one, n if is_map else 0)
             sources = layout_of(one.layer(), one.shape).n_sources if rows[2:] else prod(rows[1:])
-            fits = sources == n or (is_map and not rows[2:] and sources % n == 0)
+            fits = sources == n or (is_map and n > 0 and not rows[2:] and sources % n == 0)
             if fits and n:
                 one.stated["fed_by"] = before.stated.get("population", before.name)
                 guesses.append(Guess("feeds", one.name, f"fed by '{one.stated['fed_by']}', by order and size"))

@@ -17,10 +17,16 @@ from qrsolve.spec.network import NetworkSpec
 _PROOF = ("solver", "status", "objective", "bound", "gap", "types")
 
 
-def provenance(plan: Plan, projections: Mapping[str, Projection], network: NetworkSpec | None = None) -> dict[str, Any]:
+def provenance(
+    plan: Plan,
+    projections: Mapping[str, Projection],
+    network: NetworkSpec | None = None,
+    guessed: Collection[str] = (),
+) -> dict[str, Any]:
     """Return the JSON values that go into a model file: the chip, and per population its values and its proof.
 
-    A network that somebody stated is recorded too; one that was guessed is not, and is guessed again.
+    A network that somebody stated is recorded too; what was guessed of the tensors ``guessed`` is not, and is guessed
+    again: it must stay undecided.
     """
     layers = {}
     for name, projection in projections.items():
@@ -28,6 +34,7 @@ def provenance(plan: Plan, projections: Mapping[str, Projection], network: Netwo
         layers[name] = {
             "names": list(projection.population.names),
             "roles": list(projection.population.roles),
+            **({"guessed": True} if set(projection.population.names) & set(guessed) else {}),
             "parameter_names": [] if family is None else list(family.names),
             "parameters": None if parameters is None else parameters.tolist(),
             **{key: value for key, value in projection.to_dict().items() if key in _PROOF},
@@ -65,6 +72,8 @@ def recorded_groups(metadata: Mapping[str, Any], names: Collection[str]) -> list
     taken: set[str] = set()
     for layer in _layers(metadata).values():
         group = layer.get("names")
+        if layer.get("guessed"):
+            continue
         if not isinstance(group, list) or len(group) < 2 or not all(isinstance(name, str) for name in group):
             continue
         if set(group) <= set(names) - taken and len(set(group)) == len(group):
@@ -78,7 +87,7 @@ def recorded_roles(metadata: Mapping[str, Any], names: Collection[str]) -> dict[
     found: dict[str, str] = {}
     for layer in _layers(metadata).values():
         own, roles = layer.get("names"), layer.get("roles")
-        if isinstance(own, list) and isinstance(roles, list) and len(own) == len(roles):
+        if isinstance(own, list) and isinstance(roles, list) and len(own) == len(roles) and not layer.get("guessed"):
             found |= {n: r for n, r in zip(own, roles, strict=True) if isinstance(n, str) and r in ROLES}
     return {name: role for name, role in found.items() if name in names}
 

@@ -131,6 +131,16 @@ class TestAxes:
         assert "groups" not in layers(found)["d.weight"]
         assert layers(found)["d.weight"]["fed_by"] == ("a.weight",)
 
+    @pytest.mark.parametrize("layer", [nn.ConvTranspose2d(8, 4, 4, groups=2), nn.ConvTranspose2d(8, 8, 3, groups=2)])
+    def test_grouped_transposed_convolutions(self, layer: nn.Module) -> None:
+        """The bias is as long as the kernel is wide, or as there are channels: another reading fits too."""
+        found = qrsolve.describe(nn.ModuleDict({"up": layer}).state_dict())
+        assert (layers(found)["up.weight"]["kind"], layers(found)["up.weight"]["groups"]) == ("conv_transpose", 2)
+        assert [guess.rule for guess in found.guesses] == ["kinds"]
+
+    def test_maps_of_nothing(self) -> None:
+        assert [guess.rule for guess in of(a=(0, 3, 3, 3), b=(4, 0)).guesses] == ["kinds", "axes"]
+
     def test_depthwise_by_the_map_before(self) -> None:
         found = of(a__weight=(8, 3, 3, 3), a__bias=(8,), b__weight=(8, 1, 3, 3), b__bias=(8,))
         assert layers(found)["b.weight"]["groups"] == 8
@@ -181,6 +191,14 @@ class TestPopulations:
             "population": "",
         }
         assert found["lif2.V"]["population"] == found["fc2.weight"]["population"]
+
+    def test_a_guess_stays_one_in_what_project_writes(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        torch.save({"w_in": torch.ones(4, 3), "w_rec": torch.ones(4, 4), "out": torch.ones(2, 4)}, "model.pt")
+        assert run(capsys, "project", "chip.yaml", "model.pt", "-o", "out.pt")[0] == 0
+        assert "not decided: populations" in run(capsys, "check", "chip.yaml", "out.pt")[1]
+        said = ("--group", "w_in,w_rec")
+        assert run(capsys, "project", "chip.yaml", "model.pt", "-o", "said.pt", *said)[0] == 0
+        assert "not decided: populations" not in run(capsys, "check", "chip.yaml", "said.pt")[1]
 
     def test_gates_that_a_user_writes(self) -> None:
         found = layers(of(w_ih=(48, 16), w_hh=(48, 12)))
@@ -394,7 +412,6 @@ class TestSaidOnce:
         plan = compile_plan(chip, {name: w.shape for name, w in weights.items()}, network=network)
         (rule,) = check(plan, weights).not_decided
         assert rule.reason == (
-            "'f': counted alone, since a neuron of a map feeds several places of a convolution; 'g': nothing says "
-            "which neurons feed it, so it is counted alone (in a network file: 'fed_by', or 'role: input' for what "
-            "comes from outside)"
+            "'g': nothing says which neurons feed it, so it is counted alone (in a network file: 'fed_by', or "
+            "'role: input' for what comes from outside)"
         )
