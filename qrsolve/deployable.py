@@ -21,8 +21,6 @@ UNCHANGED = "unchanged"
 """What stands for the solver where weights are handed out as they came in."""
 _SAMPLE = 4096
 """Entries that tell most matrices which are not deployable by their number of distinct values."""
-_QUICK_OPTIONS = 128
-"""Options up to which the search for several magnitudes is quick where there is something to find."""
 _QUICK_TABLE = 1500
 """Distinct values times options up to which that search is begun even where no value repeats."""
 _MOST_SYSTEMS, _MOST_PIVOTS, _MOST_VERIFIED = 1 << 14, 6, 64
@@ -206,9 +204,8 @@ def _is_worth_a_search(family: AlphabetFamily, values: Tensor, frequency: Tensor
     n_values, n_weights = int((values != 0).sum()), int(frequency[values != 0].sum())
     if n_values <= family.n_parameters or n_values * n_options <= _QUICK_TABLE:
         return True
-    if n_options <= _QUICK_OPTIONS and torch.finfo(dtype).bits >= 32:
-        return n_values < n_weights
-    return n_values <= n_weights // 2
+    # Numbers of 32 bits hardly repeat by chance.
+    return n_values < n_weights if torch.finfo(dtype).bits >= 32 else n_values <= n_weights // 2
 
 
 def _options(values: Tensor, family: AlphabetFamily, parameters: Tensor, dtype: torch.dtype) -> Tensor:

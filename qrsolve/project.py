@@ -211,8 +211,10 @@ def project_population(
         if h is not None:
             _require_magnitude("importance", h, 0.5)
         is_learned = population.family is not None and population.family.is_learned
-        if is_learned and (kept := _unchanged(population, w, h, began, claimed)) is not None:
-            return kept
+        claims = () if not is_learned else (None,) if claimed is None else (claimed, None)
+        for known in claims:
+            if (kept := _unchanged(population, w, h, began, known)) is not None:
+                return kept
         try:
             parameters, solution, proof = _solve(population, w, h, solver)
         except InfeasibleError:
@@ -236,7 +238,7 @@ def project_population(
                 f"{wrong.where}: its source has a sign, given or that of its other matrices, and weights of the other "
                 f"one ({int(wrong.value):,}); no solver holds that where a chip has no weight 0"
             )
-        kept = None if is_learned or _has_moved_far(found, w) else _unchanged(population, w, h, began)
+        kept = None if _has_moved_far(found, w) else _unchanged(population, w, h, began, parameters)
         return found if kept is None else kept
     except QRSolveError as error:
         raise type(error)(f"'{population.name}': {error}") from error
@@ -328,18 +330,20 @@ def _unchanged(
 ) -> Projection | None:
     """Return the weights as they came in, with their proof, where the chip can hold them; else ``None``."""
     if (standing := as_it_stands(population, w, h, claimed)) is None:
-        return None if claimed is None else _unchanged(population, w, h, began)
+        return None
     held, parameters, solution = standing
     found = projection_of(held, w, held.choice(w, parameters, h), solution, parameters, began)
-    if claimed is not None and not found.certificate.is_compliant:
-        return _unchanged(population, w, h, began)
+    if not found.certificate.is_compliant:
+        return None
     return replace(found, weights={name: part.clone() for name, part in held.split(w).items()})
 
 
 def _has_moved_far(projection: Projection, w: Tensor) -> bool:
-    """Whether a projection onto given values cannot be one of deployable weights: it is proved best, and costs much."""
+    """Whether a projection tells nothing of deployable weights: it costs much, with values of its own or as proved."""
+    family = projection.population.family
+    is_telling = (family is not None and family.is_learned) or projection.status is Status.OPTIMAL
     size = float(torch.linalg.vector_norm(w, dtype=torch.float64))
-    return projection.status is Status.OPTIMAL and projection.certificate.objective > _ROUNDING_COST * size**2
+    return is_telling and projection.certificate.objective > _ROUNDING_COST * size**2
 
 
 def _searched(problem: ChoiceProblem, solution: Solution, solver: Solver | str | None) -> Solution:

@@ -113,6 +113,14 @@ class TestDeployableStays:
         for wrong in (claimed * 1.1, claimed[:, :3], claimed * torch.nan):
             assert project_population(population, w, claimed=wrong).certificate.is_compliant
 
+    def test_few_weights_of_many_options_stay(self) -> None:
+        """Of 495 sums, 128 weights take some 80: few of them repeat, and nothing else tells the four values."""
+        torch.manual_seed(100)
+        first = project("dynap_se", {"w": torch.randn(8, 16)})["w"]
+        again = project("dynap_se", first.weights)["w"]
+        assert again.solution.solver == UNCHANGED
+        assert torch.equal(again.weights["w"], first.weights["w"])
+
     def test_weights_that_are_not_deployable_are_told_by_their_distinct_values(self) -> None:
         torch.manual_seed(0)
         w = torch.randn(3, 5)
