@@ -75,7 +75,7 @@ def describe_module(
     wires = wiring(known, {id(cell.module): cell.recurrent for cell in neurons})
     found = recurrences(known, neurons, wires.drivers)
     populations, pairs, guesses = _populations(known, taken, declared, found, wires)
-    loops = [recurrence.cell.recurrent for recurrence in found] + [pair[1] for pair in paired_layers(known)]
+    loops = [recurrence.cell.recurrent for recurrence in found] + [pair[1] for pair in (*paired_layers(known), *pairs)]
     role_of = {name: role for name, role in found_roles(known, loops).items() if name in taken}
     given = {known.others.get(name, name): role for name, role in (roles or {}).items()}
     role_of |= known_roles([name for name in known.held if name in taken], given)
