@@ -64,6 +64,7 @@ def as_it_stands(
     if w.numel() == 0 or not torch.equal(population.targets(w), w):
         return None
     own = w.detach().cpu()
+    claimed = None if claimed is None else claimed.detach().cpu()
     found = _choice(population, own, claimed) if claimed is None or _fits(claimed, population, own) else None
     if found is None:
         return None
