@@ -392,8 +392,7 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     names, own = tuple(matrix.name for matrix in matrices), tuple(matrix.layer.role for matrix in matrices)
     by_source = bool(signs) or spec.weights.group() is not None
     by_source = by_source or any((group := limit.group()) and group.kind == "column" for limit in spec.limits)
-    has_zero = family is None or family.has_zero
-    is_apart = by_source and has_zero
+    is_apart = by_source and (family is None or family.has_zero)
     layouts = tuple(replace(m.layout, apart=is_apart and m.layout.groups > 1) for m in matrices)
     layer = layer_shape(spec, layouts, common_map([matrix.outputs for matrix in matrices]))
     asked = ((i, group_among(limit, layer, own)) for i, limit in enumerate(spec.limits))
@@ -411,7 +410,7 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
         (*empty_regions(spec.limits, layer, own), *_between_groups(layouts)),
         tuple(matrix.feeds for matrix in matrices),
         tuple(matrix.outputs for matrix in matrices),
-        signs,
+        signs if is_apart or all(layout.groups == 1 for layout in layouts) else (),
     )
     _require_possible(spec, population, layer)
     remarks = []
