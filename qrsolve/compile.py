@@ -223,6 +223,26 @@ class Population:
         lost = w.double().square() - self.targets(w).double().square()
         return (lost if h is None else lost * h).sum(dim=1)
 
+    def require_own_columns(self) -> None:
+        """Refuse limits of sources where a column stands for those of several groups, since no weight can be 0.
+
+        The column's sign or its copies would be one for all of them: too strict for some weights, too wide for others.
+
+        Raises
+        ------
+        NoSolverError
+            With the limit in the message.
+        """
+        if self.family is None or all(layout.apart or layout.groups == 1 for layout in self.layouts):
+            return
+        has_copies = self.family.max_use > self.family.min_use
+        for group in self.groups:
+            if group.kind == "sign" or (group.kind == "column" and group.counts == "synapses" and has_copies):
+                raise NoSolverError(
+                    f"'{self.name}': {group.limit} is not projected for layers in groups where a chip has no weight 0; "
+                    "check counts it"
+                )
+
     def choice(self, w: Tensor, parameters: Tensor | None, h: Tensor | None = None) -> ChoiceProblem:
         """Return the choice problem for a (neurons, sources) matrix and given values."""
         alphabet = None

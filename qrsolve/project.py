@@ -206,6 +206,7 @@ def project_population(
     began = time.perf_counter()
     w = population.matrix(weights)
     h = population.importance(weights, importance)
+    population.require_own_columns()
     try:
         _require_magnitude("weight", w, 1.0)
         if h is not None:

@@ -452,6 +452,22 @@ class TestProjection:
             "'b'[0, 1] is 2; the sign of its source is -1 (inhibitory); 2 weights have the other sign"
         )
 
+    @pytest.mark.parametrize(
+        "weights",
+        [
+            {"kind": "grid", "bits": 1, "zero": False, "sign": "per_source"},
+            {"kind": "codebook", "values": [1.0, 2.5], "composition": {"max_synapses": 2}},
+        ],
+    )
+    def test_sources_of_groups_without_a_weight_0_are_refused(self, weights: dict[str, object]) -> None:
+        """One column for two sources: a sign of both is too strict, and a sum of their copies too wide."""
+        spec = chip({"kind": "fan_out", "max": 3, "counts": "synapses"}, weights=weights)
+        stated = network({"tensor": "a", "kind": "conv", "groups": 2})
+        with pytest.raises(NoSolverError, match=r"'a': .* is not projected for layers in groups"):
+            project(spec, {"a": torch.tensor([2.0, 2, -2, -2]).reshape(4, 1, 1, 1)}, network=stated)
+        kept = project(spec, {"a": torch.ones(3, 1, 1, 1)}, network=network({"tensor": "a", "kind": "conv"}))
+        assert kept["a"].certificate.is_compliant
+
     def test_training_under_given_signs_needs_a_zero(self) -> None:
         spec = chip(weights={"kind": "grid", "bits": 1, "zero": False})
         stated = network({"tensor": "0.weight"}, {"tensor": "1.weight", "fed_by": "0.weight"}, signs={"0.weight": [1]})

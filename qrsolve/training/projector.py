@@ -124,7 +124,7 @@ class Projector:
         self._whole = description.compiled(spec)
         require_room(self._whole)
         self.plan: Plan = allotted(self._whole, weights)
-        _require_zero_for_signs(self.plan)
+        _require_zero_for_sources(self.plan)
         self.description = description
         self.left_out: Mapping[str, str] = description.left_out
         self.method = StraightThrough() if method is None else method
@@ -460,9 +460,10 @@ def attach(
     return projector
 
 
-def _require_zero_for_signs(plan: Plan) -> None:
-    """Refuse signs that sources have where a weight cannot be 0: a latent weight of the other sign has no value."""
+def _require_zero_for_sources(plan: Plan) -> None:
+    """Refuse what sources have of their own where a weight cannot be 0: a latent one of the other sign has no value."""
     for population in plan.populations:
+        population.require_own_columns()
         if population.signs and population.family is not None and not population.family.has_zero:
             raise NoSolverError(
                 f"'{population.name}': its sources have signs, given or those of their other matrices; to train "
