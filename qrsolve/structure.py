@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ChoiceStructure(Protocol):
-    """What a solver's refusal sees of a `ChoiceProblem`, which is one; `ChoiceOutline` is one without tensors."""
+class MatrixStructure(Protocol):
+    """The shape of a matrix of weights."""
 
     @property
     def n_rows(self) -> int:
@@ -31,6 +31,10 @@ class ChoiceStructure(Protocol):
     @property
     def n_entries(self) -> int:
         """Number of connections."""
+
+
+class ChoiceStructure(MatrixStructure, Protocol):
+    """What a solver's refusal sees of a `ChoiceProblem`, which is one; `ChoiceOutline` is one without tensors."""
 
     @property
     def options(self) -> Options | None:
@@ -130,20 +134,8 @@ class ChoiceOutline:
         return Targets(w, None, None if self.scope is None else self.scope[list(rows)])
 
 
-class LevelsStructure(Protocol):
+class LevelsStructure(MatrixStructure, Protocol):
     """What a method's refusal sees of a `LevelsProblem`, which is one; `LevelsOutline` is one without tensors."""
-
-    @property
-    def n_rows(self) -> int:
-        """Number of neurons."""
-
-    @property
-    def n_columns(self) -> int:
-        """Number of sources."""
-
-    @property
-    def n_entries(self) -> int:
-        """Number of connections."""
 
     @property
     def family(self) -> AlphabetFamily:

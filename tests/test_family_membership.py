@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -67,7 +68,7 @@ def test_honest_projections_have_values_of_the_family(kind: str, dtype: torch.dt
         assert again.certificate.is_compliant, again.certificate.violations
 
 
-CORRUPTIONS: dict[str, list[tuple[str, object]]] = {
+CORRUPTIONS: dict[str, list[tuple[str, Callable[[Tensor], Tensor]]]] = {
     "free grid": [("numbers above 0", lambda p: -p), ("finite", lambda p: p * torch.nan)],
     "power grid": [
         ("powers of two", lambda p: 1.5 * p),
@@ -111,7 +112,7 @@ def test_corrupted_values_are_refused(kind: str) -> None:
     (population,) = compile_plan(spec, {"w": (5, 6)}).populations
     assert honest.parameters is not None
     for allowed, corrupt in CORRUPTIONS[kind]:
-        parameters = corrupt(honest.parameters)  # type: ignore[operator]
+        parameters = corrupt(honest.parameters)
         (found, *_) = value_violations(family_of(KINDS[kind]), parameters, torch.float64)
         assert (found.kind, found.max) == ("values", 0.0)
         assert found.excess >= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -163,11 +164,11 @@ def read_network(seed: int, folder: Path) -> str:
     return "checked"
 
 
-def outcomes(read: object, folder: Path, seeds: range) -> Counter[str]:
+def outcomes(read: Callable[[int, Path], str], folder: Path, seeds: range) -> Counter[str]:
     """Return how often what became of a file; warnings are errors, but for those of damaged pickles."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return Counter(read(seed, folder) for seed in seeds)  # type: ignore[operator]
+        return Counter(read(seed, folder) for seed in seeds)
 
 
 def test_mutated_chips(tmp_path: Path) -> None:

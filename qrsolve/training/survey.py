@@ -121,15 +121,16 @@ def survey(model: nn.Module) -> Survey:
         own = claims(module)
         lost = {claim.attribute: weight for claim in own if (weight := _computed(path, module, claim.attribute))}
         computed += lost.values()
-        for claim in own:
-            tensor = {**module._buffers, **module._parameters}.get(claim.attribute)
+        for one in own:
+            tensor = {**module._buffers, **module._parameters}.get(one.attribute)
             if tensor is None:
                 continue
             name = name_of[id(tensor)]
-            partners = [lost[c.attribute] for c in own if c.population == claim.population and c.attribute in lost]
-            if claim.population and partners:
+            partners = [lost[c.attribute] for c in own if c.population == one.population and c.attribute in lost]
+            claim = one
+            if one.population and partners:
                 why = f"its neurons have other weights that are computed: {partners[0].said()}"
-                claim = Claim(claim.attribute, claim.facts, left_out=why)  # noqa: PLW2901
+                claim = Claim(one.attribute, one.facts, left_out=why)
             # Of a tensor that two modules share, the one that takes it as a matrix decides.
             if name not in found or (found[name].left_out and not claim.left_out):
                 found[name] = claim
