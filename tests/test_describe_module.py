@@ -726,6 +726,7 @@ class TestGuesses:
         }
         assert fan_ins(model, found) == {f"w_in.weight+{name}.weight": 22, "out.weight": 16}
         assert fed_by(found) == {f"{name}.weight": (f"w_in.weight+{name}.weight",)}
+        assert [layer.role for layer in found.network.layers] == [None, "recurrent", None]
 
     def test_layers_of_each_module_go_together(self) -> None:
         model = nn.ModuleList(Attributes(enc=nn.Linear(7, 6), rec=nn.Linear(6, 6)) for _ in range(2))

@@ -113,9 +113,10 @@ class TestDeployableStays:
         for wrong in (claimed * 1.1, claimed[:, :3], claimed * torch.nan):
             assert project_population(population, w, claimed=wrong).certificate.is_compliant
 
-    def test_few_weights_of_many_options_stay(self) -> None:
-        """Of 495 sums, 128 weights take some 80: few of them repeat, and nothing else tells the four values."""
-        torch.manual_seed(100)
+    @pytest.mark.parametrize("seed", [2, 107])
+    def test_few_weights_of_many_options_stay(self, seed: int) -> None:
+        """Of 495 sums, 128 weights take some 80: the search finds the four values of one, the solver of the other."""
+        torch.manual_seed(seed)
         first = project("dynap_se", {"w": torch.randn(8, 16)})["w"]
         again = project("dynap_se", first.weights)["w"]
         assert again.solution.solver == UNCHANGED

@@ -82,6 +82,7 @@ IN: list[dict[str, Tensor]] = [
     {"alpha": z(4, 6), "beta": z(4, 4), "scale.weight": z(1, 4), "value": z(4, 6)},
     {"fc.weight": z(1, 4), "embed.weight": z(4, 6), "fc.value": z(2, 4)},
     {"": z(4, 6), "int8": torch.ones(4, 6, dtype=torch.int8)},
+    {"fc.weight": z(4, 6), "cell.v": z(7, 7)},  # no layer has 7 neurons; its own rows are none
     {"fc.weight": z(4, 6), "fc.index_int": torch.zeros(4, 6, dtype=torch.int64)},
 ]
 

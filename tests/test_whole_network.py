@@ -109,6 +109,7 @@ class TestMemory:
         report = checked("max78000", **layers)
         (row,) = (row for row in report.network if row.kind == "synapse_memory")
         assert (row.value, row.excess) == (760 * 72, 0)
+        assert [row.value for row in report.layers["a"].rows if row.kind == "synapse_memory"] == [700 * 72]
         assert not checked("max78000", **{**layers, "c": torch.zeros(9, 1, 3, 3)}).is_compliant
 
     def test_memory_of_cores(self) -> None:
