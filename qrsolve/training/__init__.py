@@ -1,5 +1,6 @@
 """Training under a chip: latent weights, schedules, methods."""
 
+from qrsolve.training.attach import attach
 from qrsolve.training.methods import (
     METHODS,
     Cat,
@@ -11,7 +12,7 @@ from qrsolve.training.methods import (
     Step,
     StraightThrough,
 )
-from qrsolve.training.projector import Projector, attach
+from qrsolve.training.projector import Projector
 from qrsolve.training.schedule import Schedule, Stage
 
 __all__ = [

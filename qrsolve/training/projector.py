@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +19,27 @@ from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, NoSolverError, QRSolveError
 from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
-from qrsolve.project import Projection, projection_of
+from qrsolve.project import projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
-from qrsolve.spec.load_network import load_network
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.centring import Centring
-from qrsolve.training.describe import describe_module
-from qrsolve.training.exchange import Exchange, is_within_step
-from qrsolve.training.held import owner
+from qrsolve.training.exchange import is_within_step
+from qrsolve.training.finalized import Finalized, share_moved
+from qrsolve.training.frozen import describe_trained
 from qrsolve.training.input_spread import InputSpread
-from qrsolve.training.methods import Method, StraightThrough
+from qrsolve.training.methods import Method, named_method
+from qrsolve.training.parameters import ProjectedParameters, almost_equal
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
-from qrsolve.training.stated_network import describe_with
+from qrsolve.training.succession import forget, predecessor_of, register
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
 _NAMED = 5
-"""Parameters that a warning names."""
+"""Parameters or populations that one message names."""
+_FINAL = Stage(0.0, is_snapped=True, is_frozen=False)
+_STATE_KEYS = ("spec_hash", "n_steps", "seed", "populations", "generator", "shares", "means", "spread")
 
 
 class Projector:
@@ -53,8 +55,10 @@ class Projector:
         The chip, its bundled name, or its file.
     model : nn.Module
         Any model; its afferent matrices are found (`describe_module`) or selected.
+    optimizer : Optimizer, sequence of Optimizer, or None
+        What trains it, see `attach`; weights that these do not have count as frozen.
     select : sequence of str or module types, or None
-        Parameter names, ``:regex``, or module types; ``None`` takes all known layers.
+        Parameter names, ``:regex``, or module types; ``None`` takes all known layers that are not frozen.
     exclude : sequence of str or module types, or None
         What is left out of these.
     groups : sequence of sequences of str
@@ -63,8 +67,8 @@ class Projector:
         What parameters are, as in `compile_plan`, beside those that are certain.
     network : NetworkSpec, path or None
         A network, or its file, instead of these four: what it names is taken, as it says.
-    method : Method or None
-        How latent weights move; `StraightThrough` by default.
+    method : Method, str or None
+        How latent weights move, or its name; `StraightThrough` by default.
     compliant : {"always", "at_end"}
         Whether every forward pass is deployable, or only the result.
     total_steps : int or None
@@ -90,7 +94,21 @@ class Projector:
 
     Notes
     -----
-    The model is projected at once when the projector is made.
+    The model is projected at once when the projector is made. A second projector of the same parameters takes over the
+    latent weights of the first one, which is of no use from then on.
+
+    **Weights that somebody else writes** (another optimizer, ``load_state_dict``, an average, an edit, also through
+    ``.data``) are noticed at the next step, and in `project`, `check`, `finalize` and `state_dict`: they become the
+    latent weights of their tensor, with wiring and values found anew, and a warning says so once. Differences that are
+    mere rounding, such as a perturbation that was taken off again, leave the latent weights.
+
+    **Frozen weights** (``requires_grad`` is False, or no attached optimizer has them) are left out, unless they are
+    selected or share neurons with trained ones: then they are projected once, and stay.
+
+    **A step that raises** leaves latent weights in the parameters until the next call of the projector or step; one
+    whose closure raises leaves deployable ones.
+
+    Copies and pickles of a projector take model and optimizers along, and are attached to those.
     """
 
     def __init__(
@@ -98,12 +116,13 @@ class Projector:
         spec: HardwareSpec | str | PathLike[str],
         model: nn.Module,
         *,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
         select: Sequence[Selector] | None = None,
         exclude: Sequence[Selector] | None = None,
         groups: Sequence[Sequence[str]] = (),
         roles: Mapping[str, str] | None = None,
         network: NetworkSpec | str | PathLike[str] | None = None,
-        method: Method | None = None,
+        method: Method | str | None = None,
         compliant: Compliant = "always",
         total_steps: int | None = None,
         schedule: Schedule | None = None,
@@ -111,129 +130,163 @@ class Projector:
         weigh_inputs: bool = False,
         seed: int = 0,
     ) -> None:
-        spec = spec if isinstance(spec, HardwareSpec) else load_spec(spec)
-        if network is None:
-            description = describe_module(model, select=select, exclude=exclude, groups=groups, roles=roles)
-        elif select is not None or exclude is not None or groups or roles:
-            raise ModelError("'network' beside select, exclude, groups or roles; the network says all of these")
-        else:
-            description = describe_with(model, load_network(network))
+        chip = load_spec(spec)
+        optimizers = _listed(optimizer)
+        description = describe_trained(
+            model, optimizers, select=select, exclude=exclude, groups=groups, roles=roles, network=network
+        )
         self.model = model
-        self._owners = {name: owner(model, name) for name in description.names}
-        weights = {name: self._parameter(name) for name in description.names}
-        self._whole = description.compiled(spec)
+        self.parameters = ProjectedParameters(model, description.names)
+        predecessor = predecessor_of([self.parameters[name] for name in description.names])
+        latents = self._first_latents(predecessor)
+        self._whole = description.compiled(chip)
         require_room(self._whole)
-        self.plan: Plan = allotted(self._whole, weights)
+        self.plan: Plan = allotted(self._whole, latents)
         _require_zero_for_sources(self.plan)
         self.description = description
         self.left_out: Mapping[str, str] = description.left_out
-        self.method = StraightThrough() if method is None else method
+        self.method = named_method(method)
         self.schedule = Schedule(compliant, total_steps) if schedule is None else schedule
         self.n_steps = 0
-        self._handles: list[RemovableHandle] = []
+        self._counts: list[int] = []
         self._attached: list[Optimizer] = []
-        self._exchange, self._n_within = Exchange(), 0
+        self._handles: list[RemovableHandle] = []
+        self._stepping: list[tuple[PopulationState, tuple[str, ...]]] = []
+        self._n_within = 0
         self._generator = torch.Generator().manual_seed(seed)
         self._states = [
             PopulationState(
-                population,
-                self.method,
-                self._generator,
-                {name: weights[name].detach().clone() for name in population.names},
+                population, self.method, self._generator, {name: latents[name] for name in population.names}
             )
             for population in self.plan.populations
         ]
         self._seed_exploration(seed)
         self._centring = Centring(model, self.plan.names) if centre else None
         self._spread = InputSpread.of(model, self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
-        self._is_final = False
-        self.project()
+        self._has_said_written = self._is_retired = False
+        self._finalized: Finalized | None = None
+        for each in optimizers:
+            self._hook(each)
+        self._project()
+        if predecessor is not None:
+            predecessor.retire()
+        register(self)
 
     def __repr__(self) -> str:
         """Say chip, populations and progress in one line."""
         total = self.schedule.total_steps
         steps = f"{self.n_steps}" if total is None else f"{self.n_steps}/{total}"
-        names = ", ".join(population.name for population in self.plan.populations)
-        return f"Projector({self.plan.spec.name}: {names}; {self.schedule.compliant}, step {steps})"
+        names = [population.name for population in self.plan.populations]
+        listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        return f"Projector({self.plan.spec.name}: {listed}; {self.schedule.compliant}, step {steps})"
 
     @property
     def stage(self) -> Stage:
         """What holds at the current step."""
         return self.schedule.stage(self.n_steps)
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the training was finalized."""
+        return self._finalized is not None
+
     def attach(self, optimizer: Optimizer) -> None:
-        """Attach the projector to an optimizer that owns some of the projected parameters.
+        """Attach the projector to an optimizer that has some of the projected parameters.
+
+        Several may be attached, each with parameters of its own; `n_steps` counts the steps of the busiest one.
 
         Raises
         ------
         ModelError
-            The optimizer is attached already, or owns none of the parameters.
+            The optimizer is attached already, or has none of the parameters.
         """
-        if any(optimizer is other for other in self._attached):
-            raise ModelError("this optimizer is attached already")
-        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not any(id(self.model.get_parameter(name)) in owned for name in self.plan.names):
-            raise ModelError(f"the optimizer owns none of the projected parameters: {', '.join(self.plan.names)}")
         self._require_open()
-        self._attached.append(optimizer)
-        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        self._hook(optimizer)
+        register(self)
 
     def project(self) -> None:
         """Write the projection of the latent weights into the model."""
+        self._require_open()
         self._recover()
-        stage = self.stage
-        for state in self._states:
-            self._write(self._synchronised(state).project(stage))
+        self._notice(self._states)
+        self._project()
 
-    def finalize(self) -> dict[str, Projection]:
+    def finalize(self) -> Finalized:
         """Project onto the chip a last time, drop the latent weights and the hooks, and certify.
+
+        Once more, it returns the same; the first step of an optimizer after it warns that weights leave the chip.
 
         Returns
         -------
-        dict of str to Projection
-            By population; each with its certificate, relative to the last latent weights.
+        Finalized
+            A dict of population to `Projection`, each with its certificate relative to the last latent weights; with
+            the step of how many at which the training ended, and what the last projection moved.
+
+        Warns
+        -----
+        UserWarning
+            The last projection moved the weights of the model by more than 5 % of their norm: the training ended
+            before its schedule, or somebody else wrote them.
         """
+        if self._finalized is not None:
+            return self._finalized_before(self._finalized)
         self._require_open()
-        self._require_own_modules()
+        self.parameters.require_own()
         self._recover()
-        final = Stage(0.0, is_snapped=True, is_frozen=False)
-        projections = {}
+        self._notice(self._states)
+        projections, moved = {}, {}
         for state in self._states:
-            self._synchronised(state)
-            if not self.stage.is_deployable or self.stage.temperature > 0 or state.solution is None:
-                state.project(final)
+            if not state.is_deployable:
+                state.pinned = {}
+                state.project(_FINAL)
             matrix = state.matrix()
             assert state.solution is not None
             projection = projection_of(
                 state.population, matrix, state.problem(matrix), state.solution, state.parameters
             )
-            self._write(projection.weights)
+            moved[state.population.name] = share_moved(self.parameters.now(state.latent), projection.weights)
+            self.parameters.write(projection.weights)
             projections[state.population.name] = projection
-        self.detach()
-        self._is_final = True
-        return projections
+        attached = list(self._attached)
+        self._unhook()
+        self._finalized = Finalized(projections, self.schedule, self.n_steps, moved)
+        self._handles = [optimizer.register_step_post_hook(self._after_last) for optimizer in attached]
+        self._states = []
+        if self._finalized.is_worth_a_warning:
+            warnings.warn(self._finalized.said(), stacklevel=2)
+        return self._finalized
 
     def detach(self) -> None:
-        """Remove the hooks; the model keeps its projected weights."""
+        """Remove the hooks and watch the parameters no longer; the model keeps its projected weights."""
         self._recover()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._attached.clear()
-        if self._centring is not None:
-            self._centring.detach()
-        if self._spread is not None:
-            self._spread.detach()
+        self._unhook()
+        forget(self)
+
+    def retire(self) -> None:
+        """Leave the parameters to a later projector; nothing can be done with this one any more."""
+        self.detach()
+        self._is_retired = True
 
     def check(self) -> Report:
         """Recompute every limit from the model's raw weights, without any solver."""
-        weights = {name: self.model.get_parameter(name).detach() for name in self.plan.names}
-        parameters = {s.population.name: s.parameters for s in self._states if s.parameters is not None}
-        return check(self.plan, weights, parameters)
+        if self._finalized is None and not self._is_retired:
+            self.parameters.require_own()
+            self._recover()
+            self._notice(self._states)
+        weights = {name: self.parameters[name].detach() for name in self.plan.names}
+        known = (
+            {s.population.name: s.parameters for s in self._states}
+            if self._finalized is None
+            else {name: projection.parameters for name, projection in self._finalized.items()}
+        )
+        return check(self.plan, weights, {name: values for name, values in known.items() if values is not None})
 
     def state_dict(self) -> dict[str, Any]:
         """Return latent weights, values, prices and progress; save it beside the model's and the optimizer's."""
+        self._require_open()
+        self.parameters.require_own()
+        if not self.parameters.is_lending:
+            self._notice(self._states)
         return {
             "spec_hash": spec_hash(self.plan.spec),
             "n_steps": self.n_steps,
@@ -245,15 +298,19 @@ class Projector:
             "spread": None if self._spread is None else self._spread.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state and write the projected weights that belong to it into the model.
 
         Raises
         ------
         ModelError, ShapeError
-            The state is of another chip or other parameters.
+            It is no state of a projector, or of another chip or other parameters.
         """
-        if state.get("spec_hash") != spec_hash(self.plan.spec):
+        self._require_open()
+        missing = [key for key in _STATE_KEYS if key not in state]
+        if missing:
+            raise ModelError(f"this is no state of a projector (state_dict() returns one): '{missing[0]}' is missing")
+        if state["spec_hash"] != spec_hash(self.plan.spec):
             raise ModelError(f"the saved state is of another chip than this {self.plan.spec.name}")
         saved = state["populations"]
         names = [s.population.name for s in self._states]
@@ -261,6 +318,7 @@ class Projector:
             raise ModelError(f"the saved state has {', '.join(saved)}; this projector has {', '.join(names)}")
         self._recover()
         self.n_steps = int(state["n_steps"])
+        self._counts = [self.n_steps] * len(self._counts)
         self._seed_exploration(int(state["seed"]))
         self._generator.set_state(state["generator"].cpu())
         if self._centring is not None:
@@ -272,27 +330,107 @@ class Projector:
             own.population = own.population.with_capacities(shares)
         for own in self._states:
             own.load_state_dict(saved[own.population.name])
-            self._synchronised(own)
-            self._write(own.project(self.stage) if own.solution is None else own.restored(self.stage))
+            self._followed(own)
+            self.parameters.write(own.project(self.stage) if own.solution is None else own.restored(self.stage))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles have: all but the hooks."""
+        if self.parameters.is_lending:
+            raise QRSolveError("a projector cannot be copied while an optimizer works; copy it between two steps")
+        return {**self.__dict__, "_handles": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Attach a copy to its own copies of the optimizers."""
+        self.__dict__.update(state)
+        attached, self._attached, counts = self._attached, [], self._counts
+        for optimizer in attached:
+            self._hook(optimizer)
+        self._counts = counts
+        if not self._is_retired:
+            register(self)
+
+    def __copy__(self) -> NoReturn:
+        """Refuse a copy that would train the same parameters."""
+        raise QRSolveError("copy.copy of a projector shares its parameters; use copy.deepcopy((model, optimizer, it))")
+
+    def _first_latents(self, predecessor: Projector | None) -> dict[str, Tensor]:
+        """Return what latent weights start from: those of a projector that this one takes over from, or the weights."""
+        latents = {name: self.parameters[name].detach().clone() for name in self.parameters.names}
+        if predecessor is not None and not predecessor.is_final:
+            known = predecessor.latents()
+            latents = {
+                name: known[id(self.parameters[name])].clone() if id(self.parameters[name]) in known else own
+                for name, own in latents.items()
+            }
+        return latents
+
+    def latents(self) -> dict[int, Tensor]:
+        """Return the latent weights as a successor takes them over, by the ``id`` of their parameters."""
+        self._recover()
+        present = self.parameters.present()
+        states = [state for state in self._states if present.keys() >= state.latent.keys()]
+        self._notice(states)
+        return {
+            id(present[name]): latent
+            for state in states
+            for name, latent in state.population.split(state.matrix()).items()
+        }
+
+    def _hook(self, optimizer: Optimizer) -> None:
+        """Register the hooks of an optimizer, after checks."""
+        if any(optimizer is other for other in self._attached):
+            raise ModelError("this optimizer is attached already")
+        if not self._moved_by(optimizer):
+            listed = ", ".join(self.plan.names)
+            raise ModelError(f"the optimizer owns none of the projected parameters: {listed}")
+        self._attached.append(optimizer)
+        self._counts.append(self.n_steps)
+        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._attached.clear()
+        self._counts.clear()
+        if self._centring is not None:
+            self._centring.detach()
+        if self._spread is not None:
+            self._spread.detach()
+
+    def _moved_by(self, optimizer: Optimizer) -> set[str]:
+        """Return the parameters that an optimizer has."""
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return {name for name in self.plan.names if id(self.parameters[name]) in own}
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._exchange.is_lending and is_within_step(self._attached):
+        if self.parameters.is_lending and is_within_step(self._attached):
             self._n_within += 1
             return None
         self._n_within = 0  # where something is lent, a step came to no end
+        self._recover()
+        moved = self._require_moved(optimizer)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        self._notice([state for state in self._states if not moved.isdisjoint(state.latent)])
         if self._centring is not None and closure is None:
             # A closure makes its gradients within the step, where biases have to be the plain ones.
             self._centring.centre()
+        self._stepping = []
         for state in self._states:
+            names = tuple(name for name in state.latent if name in moved and self.parameters[name].requires_grad)
+            if not names:
+                continue
+            self._pin(state)
+            self._stepping.append((state, names))
             if self.method.alters_gradient and closure is None:
-                gradients = self._gradients(state)
+                gradients = self._gradients(state, names)
                 if gradients is not None:
-                    deployed = {name: self._parameter(name).detach() for name in state.latent}
-                    state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, state))
-            self._lend(self._synchronised(state))
+                    deployed = {name: self.parameters[name].detach() for name in state.latent}
+                    state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, names))
+            self._lend(state, names)
         if closure is None:
             return None
         wrapped = self._at_projection(closure)
@@ -304,31 +442,124 @@ class Projector:
         if self._n_within:
             self._n_within -= 1
             return
-        self.n_steps += 1
+        position = next(i for i, other in enumerate(self._attached) if other is optimizer)
+        self._counts[position] += 1
+        is_new_step = self._counts[position] > self.n_steps
+        self.n_steps = max(self._counts)
         stage = self.stage
-        if self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
+        if is_new_step and self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
             self._allot()
         if self._spread is not None and not stage.is_frozen:
             self._spread.update()
             self._states[0].importance = self._spread.importance()
-        for state in self._states:
-            moved, deployed = self._take_back(state)
+        for state, names in self._stepping:
+            moved, deployed = self._take_back(state, names)
             if self.method.reads_gradient or self.method.moves_values:
-                state.advance(moved, deployed, self._gradients(state), self._learning_rate(optimizer, state), stage)
+                gradients = self._gradients(state, names)
+                state.advance(moved, deployed, gradients, self._learning_rate(optimizer, names), stage)
             else:
                 state.advance(moved, deployed, None, 0.0, stage)
+            for name in state.latent:
+                self.parameters.note(name)
+        self._stepping = []
         if self._centring is not None:
             self._centring.settle()
 
-    def _gradients(self, state: PopulationState) -> dict[str, Tensor] | None:
-        """Return the gradients of a population's parameters; ``None`` where some are missing or sparse."""
-        gradients = {name: self._parameter(name).grad for name in state.latent}
-        found = {name: g for name, g in gradients.items() if g is not None and g.layout == torch.strided}
-        return found if len(found) == len(gradients) else None
+    def _after_last(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Warn of the first step after the training was finalized."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        warnings.warn(
+            "a step after finalize(): the weights are deployable no longer, and nothing projects them; attach again to "
+            "train on",
+            stacklevel=3,
+        )
 
-    def _learning_rate(self, optimizer: Optimizer, state: PopulationState) -> float:
-        """Return the learning rate that the optimizer has for a population; 0 where it does not own it."""
-        first = self.model.get_parameter(next(iter(state.latent)))
+    def _require_moved(self, optimizer: Optimizer) -> set[str]:
+        """Return the parameters that an optimizer moves, if these are still those of the model."""
+        self.parameters.require_own()
+        moved = self._moved_by(optimizer)
+        for name in self.parameters.replaced():
+            if not any(name in self._moved_by(other) for other in self._attached):
+                raise ModelError(
+                    f"'{name}': the model has another parameter there than the optimizer (load_state_dict with "
+                    "assign=True, or a new nn.Parameter), so training it would be lost; make the optimizer anew and "
+                    "attach it"
+                )
+            self.parameters.follow(name)
+        return moved
+
+    def _notice(self, states: Iterable[PopulationState]) -> None:
+        """Take weights that somebody else wrote since the last projection as the latent ones, and say so once."""
+        written = []
+        for state in states:
+            if not self._followed(state):
+                names = [name for name in state.latent if self.parameters.may_be_written(name)]
+                written += self._taken_over(state, names) if names else []
+        if written and not self._has_said_written:
+            self._has_said_written = True
+            listed = ", ".join(f"'{name}'" for name in written[:_NAMED])
+            more = f" and {len(written) - _NAMED} more" if len(written) > _NAMED else ""
+            warnings.warn(
+                f"step {self.n_steps:,}: somebody else wrote {listed}{more} (another optimizer, load_state_dict, an "
+                "average, an edit); what was written are the latent weights now",
+                stacklevel=3,
+            )
+
+    def _taken_over(self, state: PopulationState, names: Sequence[str]) -> list[str]:
+        """Return which parameters of a population somebody wrote in fact; these are its latent weights now."""
+        last, written = state.restored(), {}
+        for name in names:
+            now, latent = self.parameters[name].detach(), state.latent[name]
+            if not almost_equal(now, last[name]):
+                written[name] = now
+            elif not torch.equal(now, last[name]):
+                latent.copy_(torch.where(latent == last[name], now, latent))
+        if written:
+            state.take_over(written)
+        for name in names:
+            self.parameters.note(name)
+        return list(written)
+
+    def _project(self) -> None:
+        stage = self.stage
+        for state in self._states:
+            frozen = self._frozen(state)
+            if state.is_new and frozen:
+                # Frozen weights are projected once, onto the chip itself, whatever the schedule allows the others.
+                projected = state.project(_FINAL)
+                self.parameters.write({name: projected[name] for name in frozen})
+            self._pin(state)
+            if len(frozen) < len(state.latent):
+                self._write(state, state.project(stage))
+
+    def _frozen(self, state: PopulationState) -> set[str]:
+        """Return the parameters of a population that nothing trains."""
+        moved = set(state.latent)
+        if self._attached:
+            moved = set().union(*(self._moved_by(optimizer) for optimizer in self._attached))
+        return {name for name in state.latent if name not in moved or not self.parameters[name].requires_grad}
+
+    def _pin(self, state: PopulationState) -> None:
+        """Hold frozen weights where they are, unless they were never projected."""
+        if not state.is_new:
+            frozen = self._frozen(state)
+            state.pin({name: self.parameters[name].detach() for name in frozen})
+
+    def _gradients(self, state: PopulationState, names: Sequence[str]) -> dict[str, Tensor] | None:
+        """Return the gradients of a population, 0 for weights that no step moves; ``None`` where some are missing."""
+        gradients = {}
+        for name, latent in state.latent.items():
+            gradient = self.parameters[name].grad if name in names else torch.zeros_like(latent)
+            if gradient is None or gradient.layout != torch.strided:
+                return None
+            gradients[name] = gradient
+        return gradients
+
+    def _learning_rate(self, optimizer: Optimizer, names: Sequence[str]) -> float:
+        """Return the learning rate that an optimizer has for a population."""
+        first = self.parameters[names[0]]
         for group in optimizer.param_groups:
             if any(p is first for p in group["params"]):
                 return float(group.get("lr", 0.0))
@@ -353,62 +584,55 @@ class Projector:
     def _projected(self) -> Iterator[None]:
         stage = self.stage
         self._recover()
-        for state in self._states:
-            self._write(state.project(stage))
-        try:
-            yield
-        finally:
-            for state in self._states:
-                self._lend(state)
+        for state, _ in self._stepping:
+            self._write(state, state.project(stage))
+        yield  # where the closure raises, deployable weights stay
+        for state, names in self._stepping:
+            self._lend(state, names)
 
-    def _lend(self, state: PopulationState) -> None:
-        """Let the parameters hold the latent weights of a population while an optimizer works on them."""
-        for name, latent in state.latent.items():
+    def _lend(self, state: PopulationState, names: Sequence[str]) -> None:
+        """Let parameters hold their latent weights while an optimizer works on them."""
+        for name in names:
+            latent = state.latent[name]
             # What a method wants to compare with must not move.
-            working = latent.clone() if self.method.reads_latent else latent
-            self._exchange.lend(name, self._parameter(name), working)
+            self.parameters.lend(name, latent.clone() if self.method.reads_latent else latent)
 
-    def _take_back(self, state: PopulationState) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _take_back(self, state: PopulationState, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return what an optimizer made of the latent weights, and the parameters' own memory, which they have again.
 
         There is still the projection in it at which the gradients were taken.
         """
         moved, deployed = {}, {}
-        for name in state.latent:
-            moved[name], deployed[name] = self._exchange.take_back(name, self._parameter(name))
+        for name, latent in state.latent.items():
+            if name in names:
+                moved[name], deployed[name] = self.parameters.take_back(name)
+            else:
+                moved[name], deployed[name] = latent, self.parameters[name].data
         return moved, deployed
 
     def _recover(self) -> None:
         """Take back what is lent within a step, or since one that came to no end, and what became of it."""
-        if self._exchange.is_lending:
-            for state in self._states:
-                moved, _ = self._take_back(state)
+        if self.parameters.is_lending:
+            for state, names in self._stepping:
+                moved, _ = self._take_back(state, names)
                 for name, latent in state.latent.items():
                     latent.copy_(moved[name])
+                    self.parameters.note(name)
 
-    def _write(self, weights: dict[str, Tensor]) -> None:
-        for name, tensor in weights.items():
-            self._parameter(name).detach().copy_(tensor)
+    def _write(self, state: PopulationState, weights: Mapping[str, Tensor]) -> None:
+        """Write a projection into the model, but for what is pinned."""
+        self.parameters.write({name: tensor for name, tensor in weights.items() if name not in state.pinned})
 
-    def _parameter(self, name: str) -> Tensor:
-        """Return a projected parameter as the model has it now."""
-        module, attribute = self._owners[name]
-        parameter = module._parameters.get(attribute)
-        if parameter is None:
-            raise ModelError(
-                f"'{name}' is a parameter of the model no longer, so projections would be lost; prune or parametrize a "
-                "model before a projector is made, or after it is finalized"
-            )
-        return parameter
-
-    def _synchronised(self, state: PopulationState) -> PopulationState:
-        """Follow parameters that were moved to another device or dtype."""
+    def _followed(self, state: PopulationState) -> bool:
+        """Follow parameters that were moved to another device or dtype; return whether they were."""
         for name, latent in state.latent.items():
-            parameter = self._parameter(name)
+            parameter = self.parameters[name]
             if latent.device != parameter.device or latent.dtype != parameter.dtype:
                 state.move_to(parameter.detach())
-                break
-        return state
+                for each in state.latent:
+                    self.parameters.note(each)
+                return True
+        return False
 
     def _is_alone(self, position: int) -> bool:
         return len(self._states[position].latent) == 1
@@ -418,46 +642,35 @@ class Projector:
         for i, state in enumerate(self._states):
             state.seed = seed * len(self._states) + i if i and self.method.explores else None
 
-    def _require_own_modules(self) -> None:
-        """Refuse to finalize weights of modules that are in the model no longer."""
-        for name, (module, _) in self._owners.items():
-            try:
-                is_same = owner(self.model, name)[0] is module
-            except KeyError:
-                is_same = False
-            if not is_same:
-                raise ModelError(f"'{name}': its layer was replaced after the projector was made; make a new one")
+    def _finalized_before(self, finalized: Finalized) -> Finalized:
+        """Return what `finalize` returned before, if the weights are still those."""
+        if any(
+            not torch.equal(self.parameters[name].detach(), weights)
+            for projection in finalized.values()
+            for name, weights in projection.weights.items()
+        ):
+            raise QRSolveError(
+                f"{finalized.said().partition(';')[0]}, and the weights were changed since; attach again to train on"
+            )
+        return finalized
 
     def _require_open(self) -> None:
-        if self._is_final:
+        if self._is_retired:
+            raise QRSolveError("a later projector of the same parameters took over from this one; use that one")
+        if self._finalized is not None:
             raise QRSolveError("this projector was finalized; make a new one to train on")
+
+
+def _listed(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
+    """Return one or several optimizers as a list."""
+    if optimizer is None:
+        return []
+    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
 
 
 def _saved(capacity: int | IntArray | Tensor) -> int | Tensor:
     """Return a capacity as files of tensors take it."""
     return capacity if isinstance(capacity, int) else torch.as_tensor(capacity)
-
-
-def attach(
-    spec: HardwareSpec | str | PathLike[str],
-    model: nn.Module,
-    optimizer: Optimizer,
-    **options: Any,  # noqa: ANN401
-) -> Projector:
-    """Make a `Projector` and attach it to an optimizer; ``options`` are those of `Projector`.
-
-    Parameters that no class takes for connections are named in a warning, unless ``select`` or ``network`` say what is
-    taken.
-    """
-    projector = Projector(spec, model, **options)
-    projector.attach(optimizer)
-    if options.get("select") is None and options.get("network") is None:
-        trained = {name for name, _ in model.named_parameters()}
-        said = [f"'{n}' ({why})" for n, why in projector.left_out.items() if n in trained and why != "excluded"]
-        if said:
-            more = f" and {len(said) - _NAMED} others" if len(said) > _NAMED else ""
-            warnings.warn(f"not projected: {'; '.join(said[:_NAMED])}{more}", stacklevel=2)
-    return projector
 
 
 def _require_zero_for_sources(plan: Plan) -> None:

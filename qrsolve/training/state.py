@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from qrsolve.alphabet import Alphabet
 from qrsolve.compile import Population
+from qrsolve.deployable import as_it_stands
 from qrsolve.errors import ModelError, QRSolveError, ShapeError
 from qrsolve.problem import ChoiceProblem, Group
 from qrsolve.project import solve_choice
@@ -28,6 +30,8 @@ _FIRST_ROUNDS = 6
 """Alternations for the first values; training goes on with them."""
 RELAXED = "relaxed"
 """Marks a solution of a stage that is wider than the chip."""
+_PINNED = 1e12
+"""Importance of weights that must stay: more than any others can weigh."""
 _VALUES = "moved_values"
 """Where the memory of a method has the values that it moves, before they are ones of the chip."""
 
@@ -61,6 +65,10 @@ class PopulationState:
     importance : Tensor or None
         > 0, shape (n_sources,): weight of each source's squared errors while the wiring is chosen; ``None`` is 1. The
         learned values are fitted without it.
+    pinned : dict of str to Tensor
+        Deployed weights of parameters that are frozen: projections leave them and all learned values as they are.
+    is_new : bool
+        Whether the latent weights were never projected, or written by somebody else since.
     """
 
     population: Population
@@ -74,8 +82,11 @@ class PopulationState:
     memory: dict[str, Tensor] = field(init=False)
     seed: int | None = None
     importance: Tensor | None = None
+    pinned: dict[str, Tensor] = field(default_factory=dict)
     _alphabet: Alphabet | None = field(default=None, repr=False)
     _repeated: Repeated | None = field(default=None, repr=False)
+    is_new: bool = field(default=True, repr=False)
+    _stage: Stage | None = field(default=None, repr=False)
 
     _only_drifts: bool = field(init=False, repr=False)
 
@@ -97,13 +108,37 @@ class PopulationState:
         self.wiring = None if self.wiring is None else self.wiring.to(device)
         self.memory = {name: tensor.to(device) for name, tensor in self.memory.items()}
         self.solution = None if self.solution is None else self.solution.to(device)
+        self.pinned = {name: tensor.to(like) for name, tensor in self.pinned.items()}
         self._alphabet = None
         self._repeated = None
+
+    def take_over(self, weights: Mapping[str, Tensor]) -> None:
+        """Make weights that somebody else wrote the latent ones; wiring, choice and values are found anew for them."""
+        for name, tensor in weights.items():
+            self.latent[name].copy_(tensor)
+        latent = self.population.matrix(self.latent)
+        self.method.take_over(latent, self.memory, self.generator)
+        self.memory.pop(_VALUES, None)
+        self._set_latent(latent)
+        self.parameters = self.wiring = self.solution = self._alphabet = self._repeated = None
+        self.n_projections, self.pinned, self.is_new = 0, {}, True
+
+    def pin(self, deployed: Mapping[str, Tensor]) -> None:
+        """Leave these parameters as they are deployed in all projections to come; the others move around them."""
+        if set(deployed) != set(self.pinned):
+            self.pinned = {name: tensor.clone() for name, tensor in deployed.items()}
 
     def matrix(self) -> Tensor:
         """Return what is projected as one (neurons, sources) matrix, zero where the wiring has nothing."""
         matrix = self.method.target(self.population.matrix(self.latent), self.memory)
-        return matrix if self.wiring is None else matrix * self.wiring
+        matrix = matrix if self.wiring is None else matrix * self.wiring
+        return self._with_pinned(matrix)
+
+    def _with_pinned(self, matrix: Tensor) -> Tensor:
+        """Return a matrix that has the pinned weights where they belong."""
+        if not self.pinned:
+            return matrix
+        return self.population.matrix({**self.population.split(matrix), **self.pinned})
 
     def alter_gradient(self, deployed: dict[str, Tensor], gradients: dict[str, Tensor], learning_rate: float) -> None:
         """Let the method change the gradients at deployable weights before the optimizer's step, in place."""
@@ -129,12 +164,15 @@ class PopulationState:
 
     def _write_projection(self, deployed: dict[str, Tensor], stage: Stage) -> None:
         for name, tensor in self.project(stage).items():
-            deployed[name].copy_(tensor)
+            if name not in self.pinned:
+                deployed[name].copy_(tensor)
 
     def _advance_again(self, moved: dict[str, Tensor], deployed: dict[str, Tensor], stage: Stage) -> bool:
         """Do the same as in the step before with next to no other work, if nothing but the weights is new."""
         known = self._repeated
         if known is None or known.prepared is None or not self._only_drifts or not stage.is_snapped or stage.is_frozen:
+            return False
+        if self.pinned:
             return False
         if self._explores(stage) or self._is_due():
             return False
@@ -153,7 +191,7 @@ class PopulationState:
             known.prepared = None
             self._write_projection(deployed, stage)
         else:
-            self.solution = solution
+            self.solution, self._stage = solution, stage
             self.n_projections += 1
         return True
 
@@ -173,7 +211,7 @@ class PopulationState:
             gradient = None if gradients is None else self.population.matrix(gradients)
             self.method.update(self._step(latent, self.population.matrix(moved), deployed, gradient, learning_rate))
             self._set_latent(latent)
-        if self.method.moves_values and gradients is not None:
+        if self.method.moves_values and gradients is not None and not self.pinned:
             self._move_values(self.population.matrix(gradients), learning_rate)
 
     def _step(
@@ -236,7 +274,7 @@ class PopulationState:
 
     def project(self, stage: Stage) -> dict[str, Tensor]:
         """Return the projection of the latent weights at a stage, by parameter name."""
-        matrix = self._explored(stage)
+        matrix, self._stage, self.is_new = self._explored(stage), stage, False
         if stage.is_frozen and self.wiring is None:
             matrix = self._freeze(matrix, stage)
         try:
@@ -244,6 +282,17 @@ class PopulationState:
         except QRSolveError as error:
             raise type(error)(f"'{self.population.name}': {error}") from error
         return self.population.split(values)
+
+    @property
+    def is_deployable(self) -> bool:
+        """Whether the last projection was one of the latent weights themselves onto the chip, and is still that."""
+        stage, solution = self._stage, self.solution
+        if self.is_new or stage is None or solution is None or not stage.is_deployable or stage.temperature > 0:
+            return False
+        if solution.solver == RELAXED:
+            return False
+        # What was frozen while the chip did not hold yet may be no value of it.
+        return not self.pinned or all(torch.equal(self.restored()[n], w) for n, w in self.pinned.items())
 
     def _explores(self, stage: Stage) -> bool:
         return self.seed is not None and stage.temperature > 0 and self.method.explores
@@ -255,7 +304,7 @@ class PopulationState:
         # A large prime keeps the noise of neighbouring seeds apart at all steps.
         seed = self.seed * 2_147_483_647 + stage.step
         noisy = explored(self.matrix(), self.population.groups, stage.temperature, seed)
-        return self.population.targets(noisy)
+        return self.population.targets(self._with_pinned(noisy))
 
     def problem(self, matrix: Tensor) -> ChoiceProblem:
         """Return the choice problem of a matrix for the current values."""
@@ -265,16 +314,33 @@ class PopulationState:
         if family is None:
             return ChoiceProblem(matrix, None, self.population.groups, h, empty, signs)
         if self.parameters is None:
-            levels = solve_levels(self.population.levels(matrix), _choose, max_rounds=_FIRST_ROUNDS)
-            self.parameters, self.solution, self._alphabet = levels.parameters, levels.solution, None
+            self.parameters = self._first_values(matrix)
         if self._alphabet is None:
+            assert self.parameters is not None
             self._alphabet = family.alphabet(self.parameters, self.population.scope(matrix.device))
         return ChoiceProblem(matrix, self._alphabet, self.population.groups, h, empty, signs)
 
+    def _first_values(self, matrix: Tensor) -> Tensor | None:
+        """Return the first values, and keep the choice: what weights are made of where they are deployable already."""
+        self._alphabet = None
+        if self.population.family is not None and self.population.family.is_learned:
+            standing = as_it_stands(self.population, matrix)
+            if standing is not None and standing[1] is not None:
+                _, parameters, self.solution = standing
+                return parameters
+        levels = solve_levels(self.population.levels(matrix), _choose, max_rounds=_FIRST_ROUNDS)
+        self.solution = levels.solution
+        return levels.parameters
+
     def _importance(self, matrix: Tensor) -> Tensor | None:
-        if self.importance is None or self.wiring is not None:
-            return None
-        return self.importance.to(matrix).expand(matrix.shape)
+        h = None
+        if self.importance is not None and self.wiring is None:
+            h = self.importance.to(matrix).expand(matrix.shape)
+        if not self.pinned:
+            return h
+        weighed = torch.ones_like(matrix) if h is None else h
+        fixed = {name: torch.full_like(part, _PINNED) for name, part in self.pinned.items()}
+        return self.population.matrix({**self.population.split(weighed), **fixed})
 
     def _snapped(self, matrix: Tensor) -> Tensor:
         """Project onto the chip's values and limits, exactly; every so often the values move first."""
@@ -303,7 +369,7 @@ class PopulationState:
     def _is_due(self) -> bool:
         """Whether learned values are fitted anew before the next projection."""
         family, every = self.population.family, self.method.resolve_every
-        if family is None or not family.is_learned or self.solution is None:
+        if family is None or not family.is_learned or self.solution is None or self.pinned:
             return False
         return self.n_projections % every == every - 1
 
@@ -396,16 +462,27 @@ class PopulationState:
                 tuple(price.to(device, copy=True) for price in packed["prices"]),
             )
 
-    def restored(self, stage: Stage) -> dict[str, Tensor]:
-        """Return the projected weights that belong to the latents and the last choice, made at this stage."""
-        assert self.solution is not None
-        assert self.solution.choice is not None
-        matrix = self._explored(stage)
-        if self.solution.solver == RELAXED:
+    def restored(self, stage: Stage | None = None) -> dict[str, Tensor]:
+        """Return the projected weights that belong to the latents and the last choice, made at this stage.
+
+        Without a stage: at that of the last projection.
+        """
+        self._stage = self._stage if stage is None else stage
+        assert self._stage is not None
+        self.is_new = self.is_new and stage is None
+        matrix = self._explored(self._stage)
+        if self.solution is None:
+            values = matrix  # a stage that leaves nothing out
+        elif self.solution.solver == RELAXED:
+            assert self.solution.choice is not None
             values = matrix * self.solution.choice
         else:
             values = self.solution.values(self.problem(matrix))
         return self.population.split(values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made again: a prepared solver has addresses of this process."""
+        return {**self.__dict__, "_alphabet": None, "_repeated": None}
 
 
 def _choose(problem: ChoiceProblem, start: Solution | None) -> Solution:

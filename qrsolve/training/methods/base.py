@@ -87,6 +87,13 @@ class Method(ABC):
         """
         return {}
 
+    def take_over(self, latent: Tensor, memory: dict[str, Tensor], generator: torch.Generator) -> None:
+        """Adapt what the method keeps to weights that somebody else wrote, which are the latents now; in place.
+
+        Arguments as in `start`, and what that returned. A method without memory has nothing to adapt.
+        """
+        del latent, memory, generator
+
     def target(self, latent: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Return what is projected: the latents themselves, unless the method reads them in another way."""
         return latent

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qrsolve.errors import QRSolveError
 from qrsolve.training.methods.base import Method, Step
-from qrsolve.training.methods.signed import random_signs
+from qrsolve.training.methods.signed import random_signs, signs_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,13 @@ class DeepR(Method):
         sign = random_signs(latent, generator)
         latent.mul_(active)
         return {"sign": sign, "active": active}
+
+    def take_over(self, latent: Tensor, memory: dict[str, Tensor], generator: torch.Generator) -> None:
+        """Let the largest of the new weights be the active connections, as many as before; random ones if too few."""
+        memory["sign"] = signs_of(latent, memory["sign"])
+        keys = torch.where(latent != 0, -latent.abs(), torch.rand(latent.shape, generator=generator).to(latent))
+        memory["active"] = _smallest(keys, memory["active"].sum(dim=1))
+        latent.mul_(memory["active"])
 
     def update(self, step: Step) -> None:
         """Move active connections, retire those below 0, wake as many."""

@@ -12,6 +12,11 @@ def random_signs(latent: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(latent == 0, coin, latent.sign())
 
 
+def signs_of(latent: Tensor, otherwise: Tensor) -> Tensor:
+    """Return the signs of weights, and those given where a weight is exactly 0."""
+    return torch.where(latent == 0, otherwise, latent.sign())
+
+
 def positive_part(latent: Tensor, sign: Tensor) -> Tensor:
     """Return ``s max(theta, 0)`` for the latent ``s theta``."""
     return (latent * sign).clamp_(min=0).mul_(sign)

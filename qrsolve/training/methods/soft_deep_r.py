@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qrsolve.errors import QRSolveError
 from qrsolve.training.methods.base import Method, Step
-from qrsolve.training.methods.signed import positive_part, random_signs
+from qrsolve.training.methods.signed import positive_part, random_signs, signs_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class SoftDeepR(Method):
     def start(self, latent: Tensor, capacity: Tensor | None, generator: torch.Generator) -> dict[str, Tensor]:
         """Draw signs; all connections start active."""
         return {"sign": random_signs(latent, generator)}
+
+    def take_over(self, latent: Tensor, memory: dict[str, Tensor], generator: torch.Generator) -> None:
+        """Take the signs of the new weights where they are not 0."""
+        memory["sign"] = signs_of(latent, memory["sign"])
 
     def target(self, latent: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Return ``s max(theta, 0)``."""

@@ -1,0 +1,53 @@
+"""The sum of the bits of weights, which tells whether somebody has written them, and costs one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qrsolve.intervals import has_numba
+
+_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class BitSum:
+    """Sums of the bits of one parameter after another, each a number of 64 bits that wraps around.
+
+    An edit of any single weight changes the sum, through ``.data`` as well; an exchange of two weights does not. The
+    view of a parameter's memory is kept for the next time, as long as the parameter has that memory.
+    """
+
+    def __init__(self) -> None:
+        self._view: Callable[[], int] | None = None
+        self._address = 0
+
+    def of(self, weights: Tensor) -> int:
+        """Return the sum for weights of any shape, type and device."""
+        address = weights.data_ptr()
+        if address != self._address:
+            self._view, self._address = _view(weights), address
+        if self._view is not None:
+            return self._view()
+        bits = weights.detach().view(_OF_SIZE[weights.element_size()])
+        return int(bits.sum(dtype=torch.int64))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Keep nothing in copies: a view is of the memory of one parameter in one process."""
+        return {"_view": None, "_address": 0}
+
+
+def _view(weights: Tensor) -> Callable[[], int] | None:
+    """Return the sum of a tensor's memory as a function; ``None`` where no compiled loop can read it."""
+    n_bytes = weights.numel() * weights.element_size()
+    if not (has_numba() and weights.is_cpu and weights.is_contiguous() and n_bytes and n_bytes % 8 == 0):
+        return None
+    if weights.data_ptr() % 8:
+        return None
+    from qrsolve.training.bit_sum_loop import total
+
+    words: NDArray[np.int64] = weights.detach().view(-1).view(torch.uint8).numpy().view(np.int64)
+    return lambda: total(words)
