@@ -187,8 +187,9 @@ def test_what_follows_a_step_that_fails(then: str) -> None:
     getattr(projector, then)(*([saved] if then == "load_state_dict" else []))
     assert [parameter.data_ptr() for parameter in weights(model)] == [view.data_ptr() for view in views]
     assert projector.check().is_compliant
-    latents = torch.cat([latent.flatten() for state in projector._states for latent in state.latent.values()])
-    assert len(latents.unique()) > 50, "latent weights are not those that were projected"
+    if then != "finalize":
+        latents = torch.cat([latent.flatten() for state in projector._states for latent in state.latent.values()])
+        assert len(latents.unique()) > 50, "latent weights are not those that were projected"
     if then in ("detach", "load_state_dict"):
         assert all(torch.equal(view, old) for view, old in zip(views, before, strict=True))
 

@@ -94,7 +94,8 @@ def test_latent_weights_keep_no_noise() -> None:
 def test_finalize_while_exploring_projects_the_latent_weights_themselves() -> None:
     projector, _ = explore(1.0, steps=5)
     latent = projector._states[1].latent[OUTPUT].clone()
-    projection = projector.finalize()[OUTPUT]
+    with pytest.warns(UserWarning, match="finalized at step 5 of 60, before the wiring is frozen"):
+        projection = projector.finalize()[OUTPUT]
     assert projection.choice_certificate.is_optimal
     error = (latent - projection.weights[OUTPUT]).double().square().sum().item()
     assert projection.choice_certificate.objective == pytest.approx(error, rel=1e-6)

@@ -248,9 +248,11 @@ def test_at_end_tightens_freezes_and_finalizes() -> None:
         use = fewest_synapses(model.get_parameter(name).detach(), projection.parameters[0].tolist(), SYNAPSES)
         assert int(use.max()) <= FAN_IN
     steps = projector.n_steps
-    run(model, optimizer, batches(1))
+    with pytest.warns(UserWarning, match=r"a step after finalize\(\): the weights are deployable no longer"):
+        run(model, optimizer, batches(1))
     assert projector.n_steps == steps, "finalize removes the hooks"
-    with pytest.raises(QRSolveError, match="finalized"):
+    run(model, optimizer, batches(1))  # said once
+    with pytest.raises(QRSolveError, match=r"finalized at step 40 of 40, and the weights were changed since"):
         projector.finalize()
 
 
@@ -270,8 +272,12 @@ def test_finalize_in_the_middle_of_at_end_is_deployable() -> None:
     projector = attach(types_chip(FAN_IN, SYNAPSES), model, optimizer, compliant="at_end", total_steps=1000)
     run(model, optimizer, batches(3))
     assert not projector.check().is_compliant
-    projector.finalize()
+    with pytest.warns(UserWarning, match=r"finalized at step 3 of 1,000, before the wiring is frozen \(from st"):
+        finalized = projector.finalize()
     assert projector.check().is_compliant
+    assert (finalized.n_steps, finalized.total_steps, finalized.is_early) == (3, 1000, True)
+    assert max(finalized.moved.values()) > 0.3
+    assert projector.finalize() is finalized
 
 
 def test_deepcopy_of_a_model_is_a_plain_deployable_model() -> None:

@@ -207,6 +207,7 @@ class Projector:
     def project(self) -> None:
         """Write the projection of the latent weights into the model."""
         self._require_open()
+        self.parameters.require_own()
         self._recover()
         self._notice(self._states)
         self._project()
@@ -283,9 +284,10 @@ class Projector:
 
     def state_dict(self) -> dict[str, Any]:
         """Return latent weights, values, prices and progress; save it beside the model's and the optimizer's."""
-        self._require_open()
-        self.parameters.require_own()
-        if not self.parameters.is_lending:
+        if self._finalized is not None:
+            self._require_open()
+        if not self._is_retired and not self.parameters.is_lending:
+            self.parameters.require_own()
             self._notice(self._states)
         return {
             "spec_hash": spec_hash(self.plan.spec),

@@ -395,11 +395,13 @@ class PopulationState:
         if family is not None and not bool((family.use == 0).any()):
             return matrix
         self.n_projections += 1
-        if self.solution is None or self.n_projections % SELECTION_EVERY == 0:
+        is_first = self.solution is None or self.solution.solver != RELAXED
+        if is_first or self.n_projections % SELECTION_EVERY == 0:
             rows, columns = matrix.shape
             groups = tuple(_widened(group, stage.openness, rows, columns) for group in self.population.groups)
             problem = ChoiceProblem(matrix, None, groups, self._importance(matrix))
             self.solution = replace(solve_choice(problem), solver=RELAXED, prices=())
+        assert self.solution is not None
         assert self.solution.choice is not None
         return matrix * self.solution.choice
 
