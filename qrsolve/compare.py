@@ -10,10 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from qrsolve.allotment import allotted
 from qrsolve.certify import TOLERANCE, certify, status_of
-from qrsolve.compile import Population
+from qrsolve.compile import Plan, Population
 from qrsolve.errors import NoSolverError
+from qrsolve.network_usage import require_room
 from qrsolve.problem import ChoiceProblem
+from qrsolve.project import Advance as ProgressAdvance
 from qrsolve.project import project_population
 from qrsolve.solution import Certificate, Solution, Status
 from qrsolve.solvers import HEURISTICS, SOLVERS, Solver
@@ -109,6 +112,23 @@ class _Attempt:
     refused: str
     seconds: float | None = None
     proof: Certificate | None = None
+
+
+def compare_plan(
+    plan: Plan, weights: Mapping[str, Tensor], advance: ProgressAdvance | None = None
+) -> dict[str, LayerComparison]:
+    """Compare all solvers on every population of a plan; errors as `project_plan`."""
+    require_room(plan)
+    populations = allotted(plan, weights).populations
+    layers = {}
+    for i, population in enumerate(populations):
+
+        def tell(solver: str, name: str = population.name, done: int = i) -> None:
+            if advance is not None:
+                advance(f"{name}: {solver}", done, len(populations))
+
+        layers[population.name] = compare_population(population, weights, tell)
+    return layers
 
 
 def compare_population(
