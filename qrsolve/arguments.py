@@ -66,5 +66,6 @@ def _unknown(name: str, own: Signature) -> str:
 
 def _listed(own: Signature) -> str:
     return ", ".join(
-        name if parameter.kind is not Parameter.KEYWORD_ONLY else f"{name}=" for name, parameter in own.parameters.items()
+        name if parameter.kind is not Parameter.KEYWORD_ONLY else f"{name}="
+        for name, parameter in own.parameters.items()
     )

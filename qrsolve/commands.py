@@ -10,6 +10,7 @@ from qrsolve.model_source import source_of
 from qrsolve.opened import Choice, Opened, describe_source
 from qrsolve.output_file import require_writable, write_file
 from qrsolve.project import project_plan
+from qrsolve.projections import Projections
 from qrsolve.provenance import provenance
 from qrsolve.report.console import console, print_json
 from qrsolve.report.progress import progress
@@ -61,17 +62,18 @@ def require_output(out: str, *, force: bool) -> None:
 
 def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict: bool, as_json: bool) -> int:
     """Write the nearest weights that a chip can hold, and print their certificates."""
-    plan, weights = opened.plan, opened.weights
+    plan = opened.plan
     with progress() as advance:
-        projections = project_plan(
-            plan, weights, solver=None if solver == "auto" else solver, claimed=opened.source.claimed, advance=advance
+        chosen = None if solver == "auto" else solver
+        projections = Projections(
+            plan, project_plan(plan, opened.weights, None, chosen, opened.source.claimed, advance)
         )
-    projected = {n: t.to(weights[n].dtype) for p in projections.values() for n, t in p.weights.items()}
-    parameters = {n: p.parameters for n, p in projections.items() if p.parameters is not None}
-    report = check(plan, projected, parameters)
+    report = projections.report()
     stated = opened.description.network if opened.description.is_stated else None
     guessed = {guess.tensor for guess in opened.description.guesses if guess.rule == "populations"}
-    write_weights(out, projected, provenance(plan, projections, stated, guessed), force=force, source=opened.source.file)
+    write_weights(
+        out, projections.tensors, provenance(plan, projections, stated, guessed), force=force, source=opened.source.file
+    )
     if as_json:
         layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
         verdict = {key: report.to_dict()[key] for key in ("compliant", "not_decided")}

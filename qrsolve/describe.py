@@ -42,4 +42,4 @@ def describe(
     ModelError, ShapeError
         As in `describe_module`, `describe_tensors` and `read_model`.
     """
-    return describe_source(source_of(model), Choice(groups=groups, roles=dict(roles or {})), example)
+    return describe_source(source_of(model), Choice(groups=groups, roles=roles or {}), example)

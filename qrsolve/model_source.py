@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -135,20 +135,16 @@ def _tensor(name: str, value: object) -> Tensor:
 
 def _no_model(value: object) -> str:
     """Say what came instead of a model, and what is meant."""
-    came = f"{_a(value)} as the model"
-    if isinstance(value, Tensor | np.ndarray):
-        return f"{came}; reports name weights, so needed a mapping: {{'weight': tensor}}"
-    if hasattr(value, "param_groups"):
-        return f"{came}; needed the module that it trains, or its state dict"
-    if isinstance(value, type):
-        return f"{came}; needed an instance of it"
-    if hasattr(value, "limits") or hasattr(value, "populations"):
-        return f"{came}; the chip comes first and the model second"
-    if hasattr(value, "plan") and hasattr(value, "model"):
-        return f"{came}; needed the module: its .model"
-    if hasattr(value, "__iter__") and not isinstance(value, bytes):
-        return f"{came}; needed names too: the module itself, or dict(model.named_parameters())"
-    return f"{came}; {NEEDED}"
+    cases = (
+        (isinstance(value, Tensor | np.ndarray), "reports name weights, so needed a mapping: {'weight': tensor}"),
+        (isinstance(value, type), "needed an instance of it"),
+        (hasattr(value, "param_groups"), "needed the module that it trains, or its state dict"),
+        (hasattr(value, "plan") and hasattr(value, "model"), "needed the module: its .model"),
+        (hasattr(value, "limits") or hasattr(value, "populations"), "the chip comes first and the model second"),
+        (isinstance(value, Iterable), "needed names too: the module itself, or dict(model.named_parameters())"),
+    )
+    meant = next((text for is_so, text in cases if is_so), NEEDED)
+    return f"{_a(value)} as the model; {meant}"
 
 
 def _a(value: object) -> str:

@@ -8,10 +8,11 @@ import torch
 
 from qrsolve.compile import Plan, layer_shape
 from qrsolve.core_usage import CORES, WHOLE, neurons_of_cores, own_cores, whole_layers
-from qrsolve.counted import TOGETHER, Counted, Findings, least_of, n_of
+from qrsolve.counted import TOGETHER, Counted, Findings, least_of
 from qrsolve.errors import InfeasibleError
 from qrsolve.limit_row import LimitRow
 from qrsolve.roles import possible_matrices
+from qrsolve.shown import n_of
 from qrsolve.source_usage import sent_by_source, signs_by_source
 from qrsolve.spec import ROLES, LimitKind
 from qrsolve.undecided import Undecided

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qrsolve.compile import Plan
 from qrsolve.description import FOLDING, Description
-from qrsolve.errors import ModelError, ShapeError
+from qrsolve.errors import ArgumentError, ModelError, ShapeError
 from qrsolve.model_file import ModelFile
 from qrsolve.model_source import Model, ModelSource, require_dense, source_of
 from qrsolve.named_tensors import describe_tensors
@@ -23,6 +23,8 @@ from qrsolve.spec.network import Layer, NetworkSpec
 from qrsolve.training.describe import describe_module
 from qrsolve.training.selection import Selector
 from qrsolve.training.stated_network import describe_with
+
+_GROUPS = "needed a list of groups of names, as in [('w_in', 'w_rec')]"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Choice:
         A network, or its file, instead of all of these.
     entry : str or None
         The entry of a checkpoint that holds the weights.
+
+    Raises
+    ------
+    ArgumentError
+        One of these is of another kind.
     """
 
     select: Sequence[Selector] = ()
@@ -49,6 +56,22 @@ class Choice:
     roles: Mapping[str, str] = field(default_factory=dict)
     network: NetworkSpec | str | os.PathLike[str] | None = None
     entry: str | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("select", "exclude"):
+            selectors = getattr(self, option)
+            if isinstance(selectors, str | type) or not isinstance(selectors, Sequence):
+                raise ArgumentError(f"'{option}' is {selectors!r:.60}; needed a list, as in ['fc.weight', ':conv']")
+            for one in selectors:
+                if not isinstance(one, str | type):
+                    raise ArgumentError(f"'{option}' has {one!r:.60}; needed names, or types of modules")
+        if isinstance(self.groups, str) or not isinstance(self.groups, Sequence):
+            raise ArgumentError(f"'groups' is {self.groups!r:.60}; {_GROUPS}")
+        for group in self.groups:
+            if isinstance(group, str) or not isinstance(group, Sequence) or not all(isinstance(n, str) for n in group):
+                raise ArgumentError(f"'groups' has {group!r:.60}; {_GROUPS}")
+        if not isinstance(self.roles, Mapping):
+            raise ArgumentError(f"'roles' is {self.roles!r:.60}; needed a mapping, as in {{'w_in': 'input'}}")
 
     @property
     def is_open(self) -> bool:

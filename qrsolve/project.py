@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from qrsolve.family_membership import claim_violations
 from qrsolve.memory_fill import filled, fitted
 from qrsolve.network_usage import require_room
 from qrsolve.problem import ChoiceProblem
+from qrsolve.shown import Shown
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, named_solver, quick_solver, select_solver, solve
 from qrsolve.solvers.levels import solve_levels
@@ -40,8 +41,8 @@ _ROUNDING_COST = 1e-6
 """Of the sum of squares: what solvers that round costs, and weights of few bits, may lose without having moved."""
 
 
-@dataclass(frozen=True)
-class Projection:
+@dataclass(frozen=True, repr=False)
+class Projection(Shown):
     """The nearest deployable weights of one population, with their proof.
 
     Parameters
@@ -63,6 +64,8 @@ class Projection:
         OPTIMAL or FEASIBLE, from ``certificate``.
     seconds : float
         Wall-clock time of solving and certifying.
+    n_rounded : int
+        Weights that are lost to rounding: they were not 0, and no value of the chip is nearer to them than 0.
     """
 
     population: Population
@@ -73,6 +76,7 @@ class Projection:
     choice_certificate: Certificate
     status: Status
     seconds: float
+    n_rounded: int = 0
 
     def named_values(self) -> dict[str, list[float]]:
         """Return the values of each parameter by its name in the chip's file, one number per scope."""
@@ -113,6 +117,11 @@ class Projection:
             "given_values": choice is proof,
             **({"types": types} if (types := self.source_types()) else {}),
         }
+
+    def _facts(self) -> str:
+        proof = self.certificate
+        cost = f"objective {proof.objective:.5g}, bound {proof.bound:.5g}, gap {proof.gap:.5g}"
+        return f"'{self.population.name}': {self.solution.solver}, {self.status.value}, {cost}"
 
 
 def project_plan(
@@ -274,9 +283,33 @@ def projection_of(
         wrong = claim_violations(population.family, parameters, problem.alphabet, scope, w.dtype)
         certificate = certificate.refused(wrong)
         overall = certificate if is_given else overall.refused(wrong)
-    weights = population.split(solution.values(problem, w.dtype))
-    seconds = time.perf_counter() - began
-    return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
+    chosen = solution.values(problem, w.dtype)
+    seconds, n_rounded = time.perf_counter() - began, _rounded(problem, chosen)
+    return Projection(
+        population,
+        population.split(chosen),
+        solution,
+        parameters,
+        overall,
+        certificate,
+        status_of(overall),
+        seconds,
+        n_rounded,
+    )
+
+
+def _rounded(problem: ChoiceProblem, chosen: Tensor) -> int:
+    """Count the weights that are 0 now and were not, though no limit took them: 0 is the nearest of all values."""
+    if problem.alphabet is None:
+        return 0
+    values = problem.alphabet.values
+    # Halfway from 0 to the nearest value above and below, in each scope; entries are compared line by line.
+    above = values.masked_fill(values <= 0, inf).amin(dim=1, keepdim=True) / 2
+    below = values.masked_fill(values >= 0, -inf).amax(dim=1, keepdim=True) / 2
+    if problem.alphabet.scope is not None:
+        above, below = above[problem.alphabet.scope], below[problem.alphabet.scope]
+    is_lost = (chosen == 0) & (problem.w != 0)
+    return int((is_lost & (problem.w < above) & (problem.w > below)).sum())
 
 
 def _require_magnitude(what: str, matrix: Tensor, share: float) -> None:

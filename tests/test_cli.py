@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,7 @@ def test_compare_names_a_bound_that_is_only_a_solvers_word(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = (qrsolve.solvers.named_solver("cp_sat"), qrsolve.solvers.named_solver("milp"))
-    monkeypatch.setattr(qrsolve.compare, "SOLVERS", word)
+    monkeypatch.setattr(import_module("qrsolve.compare"), "SOLVERS", word)
     monkeypatch.setattr(qrsolve.compare, "HEURISTICS", ())
     arguments = ("compare", "mychip.yaml", "dense.npz", "--layer", "fc2")
     code, content = run_json(capsys, *arguments)
@@ -376,7 +377,7 @@ def test_bad_outputs_before_any_work(
     def outputs(out: str, *more: str) -> str:
         return complaint(capsys, "project", "mychip.yaml", "dense.npz", "-o", out, *more)
 
-    monkeypatch.setattr(qrsolve.commands, "project_population", None)
+    monkeypatch.setattr(qrsolve.commands, "project_plan", None)
     assert outputs("old.npz") == "old.npz: exists already; give --force to replace it, or another name"
     assert outputs("no/out.npz") == "no/out.npz: no folder no; make it first"
     assert outputs("out.txt") == f"out.txt: ends in '.txt'; needed one of {KNOWN}"
@@ -405,7 +406,7 @@ def test_an_interrupt(folder: Path, capsys: pytest.CaptureFixture[str], monkeypa
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(qrsolve.commands, "project_population", interrupt)
+    monkeypatch.setattr(qrsolve.commands, "project_plan", interrupt)
     before = sorted(folder.iterdir())
     assert run(capsys, "project", "mychip.yaml", "dense.npz", "-o", "out.npz") == (130, "", "qrsolve: interrupted\n")
     assert sorted(folder.iterdir()) == before
