@@ -121,7 +121,7 @@ def _silent_neurons(usages: Sequence[Usage]) -> tuple[str, ...]:
     n, total = sum(len(rows) for _, rows in found), sum(len(usage.matrix) for usage in usages)
     listed = some([f"'{name}' {_first(rows.tolist())}" for name, rows in found])
     have = "has" if n == 1 else "have"
-    return (f"{n:,} of {n_of(total, 'neuron')} {have} no synapses, whatever comes in: {listed}",)
+    return (f"{n:,} of {n_of(total, 'neuron')} {have} no synapses: {listed}",)
 
 
 def _first(numbers: Sequence[int]) -> str:

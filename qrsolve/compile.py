@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_LISTED = 20
+"""The most layers that one error names."""
+
+
 @dataclass(frozen=True)
 class RoundedMemory:
     """A memory whose lists are rounded up, so that no number of synapses tells exactly what fits.
@@ -381,7 +385,8 @@ def compile_plan(
         populations.append(replace(population, chip=own))
         remarks += [(population.name, text) for text in said]
     if impossible:
-        raise InfeasibleError("; ".join(impossible))
+        more = f"; and {len(impossible) - _LISTED:,} more layers" if len(impossible) > _LISTED else ""
+        raise InfeasibleError("; ".join(impossible[:_LISTED]) + more)
     names = [name for population in populations for name in population.names]
     known = {
         n for population in populations for n, role in zip(population.names, population.roles, strict=True) if role

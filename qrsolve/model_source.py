@@ -82,15 +82,17 @@ def source_of(model: Model, entry: str | None = None) -> ModelSource:
         return ModelSource({name: tensor.detach() for name, tensor in named}, module=model)
     if isinstance(model, str | os.PathLike):
         file = read_model(model, entry)
+        require_dense(file.tensors)
         return ModelSource(file.tensors, file)
     if not isinstance(model, Mapping):
         raise ModelError(_no_model(model))
     for name in model:
         if not isinstance(name, str):
-            raise ModelError(f"{IN_MEMORY}: a name is {name!r}, a {type(name).__name__}; needed a text")
+            raise ModelError(f"{IN_MEMORY}: a name is {name!r}, {_a(name)}; needed a text")
     require_printable(model, IN_MEMORY)
     named_values = {name: value for name, value in model.items() if not _is_extra(name, value)}
     tensors = {name: _tensor(name, value) for name, value in named_values.items()}
+    require_dense(tensors)
     file = ModelFile(IN_MEMORY, tensors, {}, Content("torch", tensors), {name: name for name in tensors})
     arrays = frozenset(name for name, value in model.items() if isinstance(value, np.ndarray))
     return ModelSource(tensors, file, arrays=arrays)
@@ -153,7 +155,7 @@ def _a(value: object) -> str:
         return "None"
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    word = type(value).__name__
+    word = "numpy array" if isinstance(value, np.ndarray) else type(value).__name__
     return f"{'an' if word[0] in 'AEIOUaeiou' else 'a'} {word}"
 
 

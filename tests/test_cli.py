@@ -269,8 +269,9 @@ def test_compare_names_a_bound_that_is_only_a_solvers_word(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = (qrsolve.solvers.named_solver("cp_sat"), qrsolve.solvers.named_solver("milp"))
-    monkeypatch.setattr(import_module("qrsolve.compare"), "SOLVERS", word)
-    monkeypatch.setattr(qrsolve.compare, "HEURISTICS", ())
+    module = import_module("qrsolve.compare")
+    monkeypatch.setattr(module, "SOLVERS", word)
+    monkeypatch.setattr(module, "HEURISTICS", ())
     arguments = ("compare", "mychip.yaml", "dense.npz", "--layer", "fc2")
     code, content = run_json(capsys, *arguments)
     assert code == 0
@@ -295,6 +296,8 @@ def test_infeasible_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     Path("full.yaml").write_text(CHIP.replace("zero: true", "zero: false"))
     said = (
         "'fc1': 12 connections x at least 1 synapse each = 12 synapses; fan_in allows 4 (8 too many), "
+        "and mychip has no weight 0; "
+        "'fc2': 6 connections x at least 1 synapse each = 6 synapses; fan_in allows 4 (2 too many), "
         "and mychip has no weight 0"
     )
     for command in (("check", "full.yaml", "dense.npz"), ("project", "full.yaml", "dense.npz", "-o", "out.npz")):

@@ -87,7 +87,7 @@ def _table(*columns: str) -> Table:
 
 
 def _facts(**facts: object) -> Table:
-    page = _table("", " ")
+    page = _table("fact", "value")
     for name, value in facts.items():
         page.add_row(name.replace("_", " "), f"{value:.7g}" if isinstance(value, float) else f"{value}")
     return page
