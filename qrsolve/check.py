@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
@@ -19,12 +19,12 @@ from qrsolve.network_usage import network_usage
 from qrsolve.problem import Group
 from qrsolve.reach_usage import reach_row
 from qrsolve.roles import possible_matrices
-from qrsolve.shown import n_of, some
+from qrsolve.shown import n_of
 from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
 from qrsolve.spec.layout import unravel
 from qrsolve.type_usage import TypeUsage
 from qrsolve.undecided import Undecided, gathered
-from qrsolve.usage import Usage, usage_of, with_copies
+from qrsolve.usage import Usage, silent_neurons, usage_of, with_copies
 
 _LISTED = 4
 """The most values or clashes that one text lists."""
@@ -98,7 +98,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             population.described(),
         )
     undecided += [Undecided(kind, text) for kind, found in not_counted.items() for text in gathered(found)]
-    remarks = (*plan.remarks, *_silent_neurons(usages))
+    remarks = (*plan.remarks, *silent_neurons(usages))
     network, open_rules = network_usage(plan, counted)
     undecided = [*open_rules, *undecided]
     return Report(
@@ -110,22 +110,6 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
         tuple(undecided),
         dict(plan.left_out),
     )
-
-
-def _silent_neurons(usages: Sequence[Usage]) -> tuple[str, ...]:
-    """Say which neurons have no synapses, of all populations in one sentence; nothing where each has some."""
-    silent = [(usage.population.name, (usage.matrix == 0).all(dim=1).nonzero().flatten()) for usage in usages]
-    found = [(name, rows) for name, rows in silent if len(rows)]
-    if not found:
-        return ()
-    n, total = sum(len(rows) for _, rows in found), sum(len(usage.matrix) for usage in usages)
-    listed = some([f"'{name}' {_first(rows.tolist())}" for name, rows in found])
-    have = "has" if n == 1 else "have"
-    return (f"{n:,} of {n_of(total, 'neuron')} {have} no synapses: {listed}",)
-
-
-def _first(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")
 
 
 def _whatever_roles(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.arguments import explicit
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError, SpecError
 from qrsolve.lazy import torch
 from qrsolve.places import placed
@@ -319,6 +320,7 @@ class Plan(Shown):
         return f"{self.spec.name}: {some(layers)}"
 
 
+@explicit
 def compile_plan(
     spec: HardwareSpec | str | PathLike[str],
     shapes: Mapping[str, Sequence[int]],

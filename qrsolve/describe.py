@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from qrsolve.arguments import explicit
 from qrsolve.description import Description
 from qrsolve.model_source import Model, source_of
 from qrsolve.opened import Choice, describe_source
 
 
+@explicit
 def describe(
     model: Model,
     *,

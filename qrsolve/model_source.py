@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qrsolve.errors import ModelError
 from qrsolve.formats.content import Content, quoted, require_printable
+from qrsolve.held import named_tensors
 from qrsolve.model_file import ModelFile, read_model
 from qrsolve.provenance import claimed_parameters
 
@@ -78,8 +79,7 @@ def source_of(model: Model, entry: str | None = None) -> ModelSource:
         It is none of these; a value of a mapping is no dense tensor or array; or as in `read_model`.
     """
     if isinstance(model, nn.Module):
-        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-        return ModelSource({name: tensor.detach() for name, tensor in named}, module=model)
+        return ModelSource({name: tensor.detach() for name, tensor in named_tensors(model).items()}, module=model)
     if isinstance(model, str | os.PathLike):
         file = read_model(model, entry)
         require_dense(file.tensors)

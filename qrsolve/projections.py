@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qrsolve.check import check
 from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, ShapeError
+from qrsolve.held import named_tensors
 from qrsolve.limit_report import Report
 from qrsolve.project import Projection
 from qrsolve.shown import Shown, some
@@ -94,8 +95,7 @@ class Projections(Shown, Mapping[str, Projection]):
         """
         if not isinstance(model, nn.Module):
             raise ModelError(f"load_into: a value of type {type(model).__name__}; needed the module to write into")
-        own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-        targets = _targets(list(self.tensors), own)
+        targets = _targets(list(self.tensors), named_tensors(model))
         for name, tensor in self.tensors.items():
             target = targets[name]
             if target.shape != tensor.shape:

@@ -13,7 +13,7 @@ _ORDER = [
     {"errors", "lazy", "compiled", "instructions"},
     {"shapes", "shown"},
     {"limit_row"},
-    {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
+    {"held", "output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals", "options"},
     {"scatter_loop"},
     {"savings"},

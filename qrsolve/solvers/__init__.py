@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from qrsolve.errors import InfeasibleError, NoSolverError
+from qrsolve.errors import ArgumentError, InfeasibleError, NoSolverError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Prepared, Solver
@@ -124,6 +124,8 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
 
     Raises
     ------
+    ArgumentError
+        It is no problem.
     NoSolverError
         There is no solver of that name, the given one refuses, all do, or the limit of work ran out before anything
         was found.
@@ -134,6 +136,9 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
     -----
     Ties and cost are those of the solver that is taken.
     """
+    if not isinstance(problem, ChoiceProblem):
+        word = type(problem).__name__
+        raise ArgumentError(f"solve(): a value of type {word}; needed a ChoiceProblem (project() takes models)")
     if solver is None and start is not None and start.solver == Prices.name and not _PRICES.refusal(problem):
         solver = _PRICES
     elif solver is None:

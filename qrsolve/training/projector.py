@@ -17,6 +17,7 @@ from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, NoSolverError, QRSolveError
+from qrsolve.held import owner
 from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
 from qrsolve.project import Projection, projection_of
@@ -26,7 +27,6 @@ from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.centring import Centring
 from qrsolve.training.describe import describe_module
 from qrsolve.training.exchange import Exchange, is_within_step
-from qrsolve.training.held import owner
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage

@@ -74,6 +74,13 @@ def held_tensors(model: nn.Module) -> tuple[list[Held], dict[str, str]]:
     return list(found.values()), others
 
 
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model by all their names; those of several names are there under each."""
+    held, others = held_tensors(model)
+    tensors = {one.name: one.tensor for one in held}
+    return tensors | {name: tensors[first] for name, first in others.items()}
+
+
 def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Return the module that has a parameter, and how it calls it."""
     path, _, attribute = name.rpartition(".")
