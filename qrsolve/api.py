@@ -5,7 +5,7 @@ What needs torch is imported where it is used: `explain` needs none for shapes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +17,7 @@ from qrsolve.shapes import are_shapes
 from qrsolve.spec import HardwareSpec, load_spec
 from qrsolve.spec.document import did_you_mean
 from qrsolve.spec.network import NetworkSpec
+from qrsolve.user_choice import Choice
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from qrsolve.compile import Plan
     from qrsolve.limit_report import Report
     from qrsolve.model_source import Model, ModelSource
-    from qrsolve.opened import Choice
     from qrsolve.projections import Projections
     from qrsolve.solvers import Solver
 
@@ -41,7 +41,7 @@ Selectors: TypeAlias = "Sequence[str | type[nn.Module]]"
 def check(
     chip: Plan | Chip,
     model: Model,
-    parameters: Mapping[str, Tensor] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     *,
     select: Selectors = (),
     exclude: Selectors = (),
@@ -59,7 +59,7 @@ def check(
     model : nn.Module, mapping of str to Tensor or array, str or path
         A module; a state dict, or any mapping of names to tensors or numpy arrays; or a model's file. Biases, running
         statistics and other tensors that are no afferent matrices are left out; the report names matrices among them.
-    parameters : mapping of str to Tensor or None
+    parameters : mapping of str to Tensor or array, or None
         Values by population, shape (n_scopes, n_parameters) each, such as a projection claims them. They are verified
         against the weights; where they are missing or do not fit, values are recovered from the weights. A model's file
         can have its own.
@@ -100,9 +100,8 @@ def check(
     from qrsolve.check import check as check_plan
 
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
-    if parameters is not None and not isinstance(parameters, Mapping):
-        raise ArgumentError(_kind("parameters", parameters, "a mapping of populations to tensors"))
-    return check_plan(plan, weights, source.claimed if parameters is None else parameters)
+    known = source.claimed if parameters is None else _parameters(parameters, plan)
+    return check_plan(plan, weights, known)
 
 
 @explicit
@@ -237,17 +236,16 @@ def explain(
     ArgumentError, SpecError, ModelError, ShapeError
         As in `check`.
     """
-    spec = load_spec(chip)
+    spec, choice = load_spec(chip), _choice(select, exclude, groups, roles, network)
     if model is None or are_shapes(model):
-        if select or exclude:
-            option = "select" if select else "exclude"
+        if choice.select or choice.exclude:
+            option = "select" if choice.select else "exclude"
             raise ArgumentError(f"'{option}' beside shapes; needed only the shapes of the layers to explain")
-        stated = _choice((), (), groups, roles, network)
-        return explain_shapes(spec, model, stated.groups, stated.roles, stated.network)
+        return explain_shapes(spec, model, choice.groups, choice.roles, choice.network)
     from qrsolve.model_source import source_of
     from qrsolve.opened import describe_source
 
-    description = describe_source(source_of(model), _choice(select, exclude, groups, roles, network))
+    description = describe_source(source_of(model), choice)
     return explain_plan(spec, lambda: description.compiled(spec))
 
 
@@ -262,20 +260,20 @@ def _opened(
 ) -> tuple[Plan, dict[str, Tensor], ModelSource]:
     """Return a chip compiled for a model, and the model's weights."""
     from qrsolve.compile import Plan
-    from qrsolve.model_source import require_dense, source_of
+    from qrsolve.model_source import require_weights, source_of
     from qrsolve.opened import open_model
 
     if not isinstance(chip, Plan):
         spec = load_spec(chip)
         opened = open_model(spec, model, _choice(select, exclude, groups, roles, network))
         return opened.plan, opened.weights, opened.source
-    given = {"select": select, "exclude": exclude, "groups": groups, "roles": roles, "network": network}
-    for option, value in given.items():
-        if value is not None and value not in ((), [], {}):
-            raise ShapeError(f"'{option}' beside a plan, {_OF_PLANS[option]}")
+    choice = _choice(select, exclude, groups, roles, network)
+    for option, why in _OF_PLANS.items():
+        if getattr(choice, option):
+            raise ShapeError(f"'{option}' beside a plan, {why}")
     source = source_of(model)
     weights = {name: source.tensors[name] for name in chip.names if name in source.tensors}
-    require_dense(weights)
+    require_weights(weights)
     return chip, weights, source
 
 
@@ -295,17 +293,29 @@ def _choice(
     roles: Mapping[str, str] | None,
     network: Network | None,
 ) -> Choice:
-    from qrsolve.opened import Choice
-
-    choice = Choice(select or (), exclude or (), groups or (), roles or {}, network)
+    given = (() if value is None else value for value in (select, exclude, groups))
+    choice = Choice(*given, {} if roles is None else roles, network)
     if network is not None and not choice.is_open:
         raise ArgumentError("'network' beside select, exclude, groups or roles; the network says all of these")
     return choice
 
 
+def _parameters(parameters: object, plan: Plan) -> dict[str, Tensor]:
+    """Return the values of some populations."""
+    from qrsolve.model_source import source_of
+
+    if not isinstance(parameters, Mapping):
+        raise ArgumentError(_kind("parameters", parameters, "a mapping of populations to tensors"))
+    populations = [population.name for population in plan.populations]
+    for name in parameters:
+        if name not in populations:
+            hint = did_you_mean(name, populations) or f"; there is {_listed(populations)}"
+            raise ModelError(f"parameters: no population '{name}'{hint}")
+    return source_of(parameters).tensors
+
+
 def _importance(importance: object, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the importance of some weights, on their devices."""
-    from qrsolve.formats.content import listed, quoted
     from qrsolve.model_source import source_of
 
     if not isinstance(importance, Mapping):
@@ -313,14 +323,20 @@ def _importance(importance: object, weights: Mapping[str, Tensor]) -> dict[str, 
     found = source_of(importance).tensors
     for name, tensor in found.items():
         if name not in weights:
-            hint = did_you_mean(name, weights) or f"; there is {listed([quoted(n) for n in weights])}"
-            raise ModelError(f"importance: no weight {quoted(name)}{hint}")
+            hint = did_you_mean(name, weights) or f"; there is {_listed(weights)}"
+            raise ModelError(f"importance: no weight '{name}'{hint}")
         if tensor.shape != weights[name].shape:
             shapes = f"shape {tuple(tensor.shape)}; the weights have {tuple(weights[name].shape)}"
-            raise ShapeError(f"importance: {quoted(name)} has {shapes}")
+            raise ShapeError(f"importance: '{name}' has {shapes}")
         if not tensor.is_floating_point():
-            raise ModelError(f"importance: {quoted(name)} is {tensor.dtype}; needed floats")
+            raise ModelError(f"importance: '{name}' is {tensor.dtype}; needed floats")
     return {name: tensor.to(weights[name].device) for name, tensor in found.items()}
+
+
+def _listed(names: Iterable[str]) -> str:
+    from qrsolve.formats.content import listed, quoted
+
+    return listed([quoted(name) for name in names])
 
 
 def _kind(option: str, value: object, needed: str) -> str:

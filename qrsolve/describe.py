@@ -9,7 +9,8 @@ from torch import Tensor
 from qrsolve.arguments import explicit
 from qrsolve.description import Description
 from qrsolve.model_source import Model, source_of
-from qrsolve.opened import Choice, describe_source
+from qrsolve.opened import describe_source
+from qrsolve.user_choice import Choice
 
 
 @explicit

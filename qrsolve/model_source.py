@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qrsolve.errors import ModelError
 from qrsolve.formats.content import Content, quoted, require_printable
 from qrsolve.held import named_tensors
-from qrsolve.model_file import ModelFile, read_model
+from qrsolve.model_file import FLOATS, ModelFile, float_words, read_model
 from qrsolve.provenance import claimed_parameters
 
 Model: TypeAlias = "nn.Module | Mapping[str, Any] | str | os.PathLike[str]"
@@ -109,6 +109,14 @@ def require_dense(weights: Mapping[str, Tensor]) -> None:
             raise ModelError(f"{quoted(name)} is {_word(tensor.layout)}; needed a dense tensor: .to_dense()")
         if hasattr(tensor, "full_tensor"):
             raise ModelError(f"{quoted(name)} is spread over devices; needed a plain tensor: .full_tensor()")
+
+
+def require_weights(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no dense tensors of floats."""
+    require_dense(weights)
+    for name, tensor in weights.items():
+        if tensor.dtype not in FLOATS:
+            raise ModelError(f"{quoted(name)} is {tensor.dtype}; needed one of {float_words()}")
 
 
 def _is_extra(name: str, value: object) -> bool:

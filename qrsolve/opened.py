@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from qrsolve.compile import Plan
 from qrsolve.description import FOLDING, Description
-from qrsolve.errors import ArgumentError, ModelError, ShapeError
+from qrsolve.errors import ModelError, ShapeError
 from qrsolve.model_file import ModelFile
-from qrsolve.model_source import Model, ModelSource, require_dense, source_of
+from qrsolve.model_source import Model, ModelSource, require_weights, source_of
 from qrsolve.named_tensors import describe_tensors
 from qrsolve.provenance import recorded_groups, recorded_network, recorded_roles
 from qrsolve.spec import HardwareSpec
@@ -23,60 +22,7 @@ from qrsolve.spec.network import Layer, NetworkSpec
 from qrsolve.training.describe import describe_module
 from qrsolve.training.selection import Selector
 from qrsolve.training.stated_network import describe_with
-
-_GROUPS = "needed a list of groups of names, as in [('w_in', 'w_rec')]"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the user says of a model's tensors.
-
-    Parameters
-    ----------
-    select, exclude : sequence of str or module types
-        Names, or ``:regex``, of the arrays to take and of those to leave out; of a module, types of modules too.
-    groups : sequence of sequences of str
-        Matrices that share a population.
-    roles : mapping of str to str
-        What matrices are.
-    network : NetworkSpec, str, path or None
-        A network, or its file, instead of all of these.
-    entry : str or None
-        The entry of a checkpoint that holds the weights.
-
-    Raises
-    ------
-    ArgumentError
-        One of these is of another kind.
-    """
-
-    select: Sequence[Selector] = ()
-    exclude: Sequence[Selector] = ()
-    groups: Sequence[Sequence[str]] = ()
-    roles: Mapping[str, str] = field(default_factory=dict)
-    network: NetworkSpec | str | os.PathLike[str] | None = None
-    entry: str | None = None
-
-    def __post_init__(self) -> None:
-        for option in ("select", "exclude"):
-            selectors = getattr(self, option)
-            if isinstance(selectors, str | type) or not isinstance(selectors, Sequence):
-                raise ArgumentError(f"'{option}' is {selectors!r:.60}; needed a list, as in ['fc.weight', ':conv']")
-            for one in selectors:
-                if not isinstance(one, str | type):
-                    raise ArgumentError(f"'{option}' has {one!r:.60}; needed names, or types of modules")
-        if isinstance(self.groups, str) or not isinstance(self.groups, Sequence):
-            raise ArgumentError(f"'groups' is {self.groups!r:.60}; {_GROUPS}")
-        for group in self.groups:
-            if isinstance(group, str) or not isinstance(group, Sequence) or not all(isinstance(n, str) for n in group):
-                raise ArgumentError(f"'groups' has {group!r:.60}; {_GROUPS}")
-        if not isinstance(self.roles, Mapping):
-            raise ArgumentError(f"'roles' is {self.roles!r:.60}; needed a mapping, as in {{'w_in': 'input'}}")
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing is said of which tensors are taken, and what they are."""
-        return not (self.select or self.exclude or self.groups or self.roles)
+from qrsolve.user_choice import Choice
 
 
 @dataclass(frozen=True)
@@ -98,7 +44,7 @@ def open_model(chip: HardwareSpec, model: Model, choice: Choice) -> Opened:
     source = source_of(model, choice.entry)
     description = describe_source(source, choice)
     weights = {name: source.tensors[name] for name in description.shapes}
-    require_dense(weights)
+    require_weights(weights)
     return Opened(source, weights, description, description.compiled(chip))
 
 
@@ -215,3 +161,6 @@ def _signs(file: ModelFile, network: NetworkSpec, name: str) -> tuple[int, ...]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+__all__ = ["Choice", "Opened", "describe_source", "open_model"]

@@ -23,7 +23,7 @@ _ORDER = [
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
-    {"arguments"},
+    {"arguments", "user_choice"},
     {"family_membership"},
     {"roles", "undecided", "wiring"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
