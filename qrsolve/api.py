@@ -293,8 +293,13 @@ def _choice(
     roles: Mapping[str, str] | None,
     network: Network | None,
 ) -> Choice:
-    given = (() if value is None else value for value in (select, exclude, groups))
-    choice = Choice(*given, {} if roles is None else roles, network)
+    choice = Choice(
+        () if select is None else select,
+        () if exclude is None else exclude,
+        () if groups is None else groups,
+        {} if roles is None else roles,
+        network,
+    )
     if network is not None and not choice.is_open:
         raise ArgumentError("'network' beside select, exclude, groups or roles; the network says all of these")
     return choice
