@@ -81,6 +81,12 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return tensors | {name: tensors[first] for name, first in others.items()}
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Return whether a tensor is more than a shape: one on the device 'meta' has no memory."""
+    # Classes of other libraries' tensors can call their device so, and have values elsewhere.
+    return not tensor.is_meta or type(tensor) not in (Tensor, nn.Parameter)
+
+
 def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Return the module that has a parameter, and how it calls it."""
     path, _, attribute = name.rpartition(".")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qrsolve.errors import ModelError
 from qrsolve.formats.content import Content, quoted, require_printable
-from qrsolve.held import named_tensors
+from qrsolve.held import has_values, named_tensors
 from qrsolve.model_file import FLOATS, ModelFile, float_words, read_model
 from qrsolve.provenance import claimed_parameters
 
@@ -101,7 +101,7 @@ def source_of(model: Model, entry: str | None = None) -> ModelSource:
 def require_dense(weights: Mapping[str, Tensor]) -> None:
     """Refuse weights that have no numbers to read one by one; `ModelError` says what makes them such."""
     for name, tensor in weights.items():
-        if tensor.is_meta:
+        if not has_values(tensor):
             raise ModelError(f"{quoted(name)} is on the device 'meta', where it has no values; load the weights first")
         if tensor.is_quantized:
             raise ModelError(f"{quoted(name)} is {tensor.dtype}; needed plain floats: .dequantize()")

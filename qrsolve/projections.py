@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qrsolve.check import check
 from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, ShapeError
-from qrsolve.held import named_tensors
+from qrsolve.held import has_values, named_tensors
 from qrsolve.limit_report import Report
 from qrsolve.project import Projection
 from qrsolve.shown import Shown, some
@@ -103,7 +103,7 @@ class Projections(Shown, Mapping[str, Projection]):
                     f"load_into: '{name}' has shape {tuple(target.shape)} in the model; the projected weights have "
                     f"{tuple(tensor.shape)}"
                 )
-            if target.is_meta:
+            if not has_values(target):
                 raise ModelError(f"load_into: '{name}' is on the device 'meta' in the model; move it with .to_empty()")
         with torch.no_grad():
             for name, tensor in self.tensors.items():
