@@ -61,7 +61,9 @@ def _unknown(name: str, own: Signature) -> str:
     meant = _MEANT.get(name)
     if meant in own.parameters:
         return f"no argument '{name}'. Did you mean '{meant}'?"
-    return f"no argument '{name}'{did_you_mean(name, own.parameters) or f'; it takes {_listed(own)}'}"
+    # What other functions take is no slip of the pen for something that is only spelled like it.
+    hint = "" if name in _MEANT.values() else did_you_mean(name, own.parameters)
+    return f"no argument '{name}'{hint or f'; it takes {_listed(own)}'}"
 
 
 def _listed(own: Signature) -> str:

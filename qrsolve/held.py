@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,13 @@ def held_tensors(model: nn.Module) -> tuple[list[Held], dict[str, str]]:
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of a model by all their names; those of several names are there under each."""
+    """Return the tensors of a model by all their names; those of several names are there under each.
+
+    Parameters that get a shape with the first forward pass are passed over.
+    """
     held, others = held_tensors(model)
-    tensors = {one.name: one.tensor for one in held}
-    return tensors | {name: tensors[first] for name, first in others.items()}
+    tensors = {one.name: one.tensor for one in held if not is_lazy(one.tensor)}
+    return tensors | {name: tensors[first] for name, first in others.items() if first in tensors}
 
 
 def has_values(tensor: Tensor) -> bool:

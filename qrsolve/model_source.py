@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from qrsolve.errors import ModelError
 from qrsolve.formats.content import Content, quoted, require_printable
@@ -125,6 +126,8 @@ def _is_extra(name: str, value: object) -> bool:
 
 def _tensor(name: str, value: object) -> Tensor:
     if isinstance(value, Tensor):
+        if is_lazy(value):
+            raise ModelError(f"{quoted(name)} has no shape yet; run one forward pass of the module first")
         return value.detach()
     if isinstance(value, np.ndarray):
         try:

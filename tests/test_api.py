@@ -270,6 +270,8 @@ WRONG_MODELS: dict[str, tuple[Callable[[], object], str]] = {
     "sparse": (lambda: {"w": torch.eye(4).to_sparse()}, r"'w' is sparse_coo; needed a dense tensor: \.to_dense\(\)"),
     "meta": (lambda: nn.Linear(3, 4, device="meta"), "on the device 'meta'"),
     "no matrices": (nn.ReLU, "has no nn.Linear"),
+    "lazy module": (lambda: nn.LazyLinear(4), "'weight' has no shape yet; run one forward pass"),
+    "lazy state dict": (lambda: nn.LazyLinear(4).state_dict(), "'weight' has no shape yet; run one forward pass"),
     "narrow floats": (
         lambda: nn.Linear(3, 4, dtype=torch.float8_e5m2, device="meta").to_empty(device="cpu"),
         "'weight' is torch.float8_e5m2; needed one of float32, float64, bfloat16, float16",
@@ -279,7 +281,7 @@ WRONG_MODELS: dict[str, tuple[Callable[[], object], str]] = {
         r"'w'(?: has|: weights:) nan at \[0, 0\]",
     ),
 }
-OF_CHIPS = ("int arrays", "no matrices", "meta", "narrow floats")
+OF_CHIPS = ("lazy module", "int arrays", "no matrices", "meta", "narrow floats")
 """What is said of these where there is no plan with names that are missing then."""
 FUNCTIONS: dict[str, Callable[..., object]] = {
     "check": qrsolve.check,
@@ -307,11 +309,8 @@ class TestWrongArguments:
         if function == "explain" and kind in ("meta", "narrow floats"):
             return  # their shapes are known
         make, said = WRONG_MODELS[kind]
-        for chip in (SPEC, qrsolve.compile_plan(SPEC, {"w": (3, 4)})):
-            if (
-                function == "explain" or kind in ("int arrays", "no matrices", "meta", "narrow floats")
-            ) and chip is not SPEC:
-                continue
+        plans = [] if function == "explain" or kind in OF_CHIPS else [qrsolve.compile_plan(SPEC, {"w": (3, 4)})]
+        for chip in (SPEC, *plans):
             with pytest.raises(QRSolveError, match=said) as caught:
                 FUNCTIONS[function](chip, make())
             assert "\n" not in str(caught.value)
@@ -428,6 +427,8 @@ class TestWrongArguments:
         ):
             with pytest.raises(ShapeError, match=said):
                 qrsolve.compile_plan(SPEC, shapes)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="no argument 'select'; it takes spec, shapes"):
+            qrsolve.compile_plan(SPEC, {"w": (3, 4)}, select=["w"])  # type: ignore[call-arg]
         with pytest.raises(SpecError, match="the chip comes first"):
             qrsolve.compile_plan(network(), {"w": (3, 4)})  # type: ignore[arg-type]
 
