@@ -9,14 +9,20 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qrsolve.alphabet import Alphabet as Alphabet
     from qrsolve.alphabet import AlphabetFamily as AlphabetFamily
+    from qrsolve.api import check as check
+    from qrsolve.api import compare as compare
+    from qrsolve.api import explain as explain
+    from qrsolve.api import project as project
     from qrsolve.certify import certify as certify
-    from qrsolve.check import Report as Report
-    from qrsolve.check import check as check
+    from qrsolve.compare import Comparison as Comparison
+    from qrsolve.compare import Comparisons as Comparisons
+    from qrsolve.compare import LayerComparison as LayerComparison
     from qrsolve.compile import Plan as Plan
     from qrsolve.compile import Population as Population
     from qrsolve.compile import compile_plan as compile_plan
     from qrsolve.describe import describe as describe
     from qrsolve.description import Description as Description
+    from qrsolve.errors import ArgumentError as ArgumentError
     from qrsolve.errors import InfeasibleError as InfeasibleError
     from qrsolve.errors import ModelError as ModelError
     from qrsolve.errors import NoSolverError as NoSolverError
@@ -24,12 +30,15 @@ if TYPE_CHECKING:
     from qrsolve.errors import ShapeError as ShapeError
     from qrsolve.errors import SpecError as SpecError
     from qrsolve.explain import Explanation as Explanation
-    from qrsolve.explain import explain as explain
+    from qrsolve.explain import LayerExplanation as LayerExplanation
     from qrsolve.group import Group as Group
+    from qrsolve.limit_report import LayerReport as LayerReport
+    from qrsolve.limit_report import Report as Report
+    from qrsolve.limit_row import LimitRow as LimitRow
     from qrsolve.problem import ChoiceProblem as ChoiceProblem
     from qrsolve.problem import LevelsProblem as LevelsProblem
     from qrsolve.project import Projection as Projection
-    from qrsolve.project import project as project
+    from qrsolve.projections import Projections as Projections
     from qrsolve.solution import Certificate as Certificate
     from qrsolve.solution import Solution as Solution
     from qrsolve.solution import Status as Status
@@ -48,17 +57,29 @@ else:
     LazyPackage.serve(
         __name__,
         {
+            "api": ("check", "compare", "explain", "project"),
             "alphabet": ("Alphabet", "AlphabetFamily"),
             "certify": ("certify",),
-            "check": ("Report", "check"),
+            "compare": ("Comparison", "Comparisons", "LayerComparison"),
             "compile": ("Plan", "Population", "compile_plan"),
             "describe": ("describe",),
             "description": ("Description",),
-            "errors": ("InfeasibleError", "ModelError", "NoSolverError", "QRSolveError", "ShapeError", "SpecError"),
-            "explain": ("Explanation", "explain"),
+            "errors": (
+                "ArgumentError",
+                "InfeasibleError",
+                "ModelError",
+                "NoSolverError",
+                "QRSolveError",
+                "ShapeError",
+                "SpecError",
+            ),
+            "explain": ("Explanation", "LayerExplanation"),
             "group": ("Group",),
+            "limit_report": ("LayerReport", "Report"),
+            "limit_row": ("LimitRow",),
             "problem": ("ChoiceProblem", "LevelsProblem"),
-            "project": ("Projection", "project"),
+            "project": ("Projection",),
+            "projections": ("Projections",),
             "solution": ("Certificate", "Solution", "Status", "Violation"),
             "solvers": ("solve",),
             "spec": ("HardwareSpec", "bundled_specs", "load_spec"),

@@ -13,6 +13,7 @@ from qrsolve.errors import InfeasibleError, ShapeError
 from qrsolve.lazy import torch
 from qrsolve.options import BoolArray, FloatArray, IntArray, Options
 from qrsolve.savings import SavingsTable
+from qrsolve.shown import Brief, n_of, some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +24,8 @@ _CANCELLED = 1e-12
 """Relative to the sum of its magnitudes: a sum up to this is 0."""
 
 
-@dataclass(frozen=True)
-class Alphabet:
+@dataclass(frozen=True, repr=False)
+class Alphabet(Brief):
     """The finite set of options of one connection: option ``k`` is ``values[s, k]`` for ``use[k]`` synapses.
 
     Parameters
@@ -289,6 +290,10 @@ class Alphabet:
         index = torch.tensor(sorted(kept), device=values.device)
         return Alphabet(values[:, index], use[index], self.scope)
 
+    def _facts(self) -> str:
+        scopes = f" in each of {n_of(self.n_scopes, 'scope')}" if self.n_scopes > 1 else ""
+        return f"{n_of(self.n_options, 'option')} of up to {n_of(self.max_use, 'synapse')}{scopes}"
+
 
 def _distinct(values: Tensor, tiny: float) -> Tensor:
     """Return ascending values without those within ``tiny`` of a smaller one; values of both signs stay mirrored."""
@@ -352,8 +357,8 @@ def _order_by_use_and_value(values: Tensor, use: Tensor) -> Tensor:
     return by_value.gather(1, by_use)
 
 
-@dataclass(frozen=True)
-class AlphabetFamily:
+@dataclass(frozen=True, repr=False)
+class AlphabetFamily(Brief):
     """All alphabets that a weight kind allows, before its free values are known.
 
     The value of option ``k`` is linear in the parameters of a scope: ``counts[k] @ parameters``. A codebook has one
@@ -485,3 +490,8 @@ class AlphabetFamily:
         values = parameters @ counts.T
         room = _CANCELLED * (parameters.abs() @ counts.abs().T)
         return Alphabet(torch.where(values.abs() <= room, 0.0, values), self.use.to(parameters.device), scope)
+
+    def _facts(self) -> str:
+        n_learned = int(np.isnan(self.given_array).sum())
+        of = f"{n_of(self.n_parameters, 'value')} per {self.scope}, {n_learned:,} of them learned"
+        return f"{n_of(self.n_options, 'option')} of up to {n_of(self.max_use, 'synapse')}, of {of}: {some(self.names)}"

@@ -8,7 +8,7 @@ import torch
 
 from qrsolve.claim import Claim
 from qrsolve.class_bound import classes_per_column, one_class_bound
-from qrsolve.errors import ShapeError
+from qrsolve.errors import ArgumentError, ShapeError
 from qrsolve.option_class import class_group
 from qrsolve.price_bound import checked_prices, price_bound
 from qrsolve.problem import ChoiceProblem
@@ -44,6 +44,8 @@ def certify(
 
     Raises
     ------
+    ArgumentError
+        One of these is of another kind.
     ShapeError
         The claim does not have the shape of the problem, names an option or a column that does not exist, prices that
         are negative or not finite, or a bound that is not finite or above the objective of its own choice; or ``known``
@@ -56,6 +58,9 @@ def certify(
     All sums in float64. O(entries) plus (open entries x options that can matter); the table works only on rows whose
     price bound does not meet their objective.
     """
+    if not isinstance(problem, ChoiceProblem) or not isinstance(solution, Solution):
+        came = f"{type(problem).__name__} and {type(solution).__name__}"
+        raise ArgumentError(f"certify(): {came}; needed a ChoiceProblem, then a Solution of it")
     claim = Claim.of(problem, solution)
     violations = _violations(problem, claim, solution)
     spread, slack = claim.row_objective, claim.slack(tolerance)

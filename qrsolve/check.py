@@ -19,11 +19,12 @@ from qrsolve.network_usage import network_usage
 from qrsolve.problem import Group
 from qrsolve.reach_usage import reach_row
 from qrsolve.roles import possible_matrices
+from qrsolve.shown import n_of
 from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
 from qrsolve.spec.layout import unravel
 from qrsolve.type_usage import TypeUsage
 from qrsolve.undecided import Undecided, gathered
-from qrsolve.usage import Usage, usage_of, with_copies
+from qrsolve.usage import Usage, silent_neurons, usage_of, with_copies
 
 _LISTED = 4
 """The most values or clashes that one text lists."""
@@ -97,13 +98,14 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             population.described(),
         )
     undecided += [Undecided(kind, text) for kind, found in not_counted.items() for text in gathered(found)]
+    remarks = (*plan.remarks, *silent_neurons(usages))
     network, open_rules = network_usage(plan, counted)
     undecided = [*open_rules, *undecided]
     return Report(
         layers,
         tuple(network),
         plan.not_enforced,
-        plan.remarks,
+        remarks,
         memory_energy(plan, usages),
         tuple(undecided),
         dict(plan.left_out),
@@ -193,7 +195,7 @@ def _places(usage: Usage, synapses: Tensor) -> str:
     """Say how many places weights take where a zero has one: ``32 weights + 64 synapses beside the first``."""
     at_least = "at least " if bool(usage.unreached.any()) else ""
     beside = int((synapses - 1).clamp(min=0).sum())
-    return f"{at_least}{_n(synapses.numel(), 'weight')} + {_n(beside, 'synapse')} beside the first"
+    return f"{at_least}{n_of(synapses.numel(), 'weight')} + {n_of(beside, 'synapse')} beside the first"
 
 
 def _whole_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tensor) -> LimitRow | None:
@@ -216,9 +218,9 @@ def _whole_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tens
         if limit.kind not in ("neurons", "neuron_memory"):
             counted += f" x {columns:,} sources = {value:,}"
     elif limit.usage_of(layer) is None:
-        counted = _n(int(synapses.sum()), "synapse")
+        counted = n_of(int(synapses.sum()), "synapse")
     else:
-        counted = _n(columns * rows, "weight")
+        counted = n_of(columns * rows, "weight")
     packed = "" if bits is None else f", {bits:,} bits packed"
     return LimitRow(limit.kind, where, value, limit.capacity, f"{where}: {counted}{packed}{_allowed(limit, value)}")
 
@@ -227,13 +229,13 @@ def _sum_of(uses: Tensor, group: Group) -> str:
     """Say how a count came about: ``22 sources x 3 synapses = 66 synapses``."""
     end = "target" if group.kind == "column" else "source"
     if group.counts == "sources":
-        return _n(int((uses != 0).sum()), end)
+        return n_of(int((uses != 0).sum()), end)
     multiplicity, n_sources = torch.unique(uses[uses > 0], return_counts=True)
-    total = _n(int(uses.sum()), "synapse")
+    total = n_of(int(uses.sum()), "synapse")
     if len(multiplicity) == 0 or group.kind == "all":
         return total
     terms = [
-        f"{_n(n, end)} x {_n(m, 'synapse')}" for m, n in zip(multiplicity.tolist(), n_sources.tolist(), strict=True)
+        f"{n_of(n, end)} x {n_of(m, 'synapse')}" for m, n in zip(multiplicity.tolist(), n_sources.tolist(), strict=True)
     ]
     return f"{' + '.join(terms)} = {total}"
 
@@ -282,8 +284,8 @@ def _sign_row(usage: Usage) -> LimitRow:
         return LimitRow("sign", name, value, 1, f"{name}: each source has weights of one sign")
     worst = int(less.argmax())
     where = f"{name}, source {worst}"
-    counts = f"{_n(int(n_positive[worst]), 'positive weight')} and {_n(int(n_negative[worst]), 'negative weight')}"
-    text = f"{where}: {counts}; sign per_source allows one sign; so with {_n(mixed, 'source')}"
+    counts = f"{n_of(int(n_positive[worst]), 'positive weight')} and {n_of(int(n_negative[worst]), 'negative weight')}"
+    text = f"{where}: {counts}; sign per_source allows one sign; so with {n_of(mixed, 'source')}"
     return LimitRow("sign", where, 2, 1, text)
 
 
@@ -325,11 +327,11 @@ def _type_row(usage: Usage, by_type: TypeUsage, kind: str) -> LimitRow:
     family = usage.population.family
     assert family is not None  # types have values
     n_types = family.n_parameters
-    allowed = f"{kind} allows {_n(n_types, 'type')}"
+    allowed = f"{kind} allows {n_of(n_types, 'type')}"
     if found.types is not None:
         sizes = torch.bincount(found.types[(usage.matrix != 0).any(dim=0)], minlength=n_types)
         used = sizes[sizes > 0].tolist()
-        text = f"{name}: each source has one type for all neurons; {_n(len(used), 'type')} in use"
+        text = f"{name}: each source has one type for all neurons; {n_of(len(used), 'type')} in use"
         return LimitRow(kind, name, len(used), n_types, text)
     n_values = (by_type.values != 0).sum(dim=1)
     if int(n_values.max()) > n_types:
@@ -352,7 +354,9 @@ def _type_row(usage: Usage, by_type: TypeUsage, kind: str) -> LimitRow:
     more = "; ..." if len(against) > _LISTED else ""
     why = f"no type is left for it: {'; '.join(against[:_LISTED])}{more}" if against else "no type was found for it"
     end = (
-        "no grouping of the sources fits" if found.is_proved else f"types not found within {_n(found.n_steps, 'step')}"
+        "no grouping of the sources fits"
+        if found.is_proved
+        else f"types not found within {n_of(found.n_steps, 'step')}"
     )
     return LimitRow(kind, where, n_types + 1, n_types, f"{where}: {why}; {allowed}; {end}")
 
@@ -360,7 +364,7 @@ def _type_row(usage: Usage, by_type: TypeUsage, kind: str) -> LimitRow:
 def _values_row(usage: Usage) -> LimitRow:
     """Say whether all weights are values that the chip has, or which one is not."""
     name, n_bad = f"'{usage.population.name}'", int(usage.unreached.sum())
-    distinct = _n(len(torch.unique(usage.matrix)), "distinct value")
+    distinct = n_of(len(torch.unique(usage.matrix)), "distinct value")
     if n_bad == 0:
         known = _listed(usage)
         return LimitRow("values", name, 0, 0, f"{name}: {distinct}, all of them reachable{known}")
@@ -380,10 +384,6 @@ def _listed(usage: Usage) -> str:
         return ""
     listed = [f"{name} = {numbers[0]:.6g}" for name, numbers in values.items()]
     return f" ({', '.join(listed[:8])}{', ...' if len(listed) > 8 else ''})"
-
-
-def _n(count: int, word: str) -> str:
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
 
 
 __all__ = ["LayerReport", "LimitRow", "Report", "check"]

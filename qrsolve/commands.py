@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from qrsolve.allotment import allotted
 from qrsolve.check import check
-from qrsolve.compare import compare_population
+from qrsolve.compare import compare_plan
 from qrsolve.limit_report import Report
 from qrsolve.model_file import require_ending, write_weights
-from qrsolve.network_usage import require_room
-from qrsolve.opened import Choice, Opened, describe_file
+from qrsolve.model_source import source_of
+from qrsolve.opened import Choice, Opened, describe_source
 from qrsolve.output_file import require_writable, write_file
-from qrsolve.project import Projection, project_population
-from qrsolve.provenance import claimed_parameters, provenance
+from qrsolve.project import project_plan
+from qrsolve.projections import Projections
+from qrsolve.provenance import provenance
 from qrsolve.report.console import console, print_json
 from qrsolve.report.progress import progress
 from qrsolve.report.tables import comparison_page, projections_page, report_page, training_page
-from qrsolve.solvers import named_solver
 from qrsolve.train import TrainOptions, run_training
 
 DONE, VIOLATED = 0, 1
@@ -29,7 +28,7 @@ def _verdict(report: Report, *, strict: bool) -> int:
 
 def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, as_json: bool) -> int:
     """Write the network that a model's file makes up, with a comment on everything that was guessed."""
-    _, description = describe_file(model, choice)
+    description = describe_source(source_of(model, choice.entry), choice)
     text = description.to_yaml()
     if out is not None:
         write_file(out, text.encode(), force=force)
@@ -47,9 +46,9 @@ def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, 
 
 def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
     """Print what weights use of each limit."""
-    report = check(opened.plan, opened.weights, claimed_parameters(opened.file.metadata))
+    report = check(opened.plan, opened.weights, opened.source.claimed)
     if as_json:
-        print_json({"spec": opened.plan.spec.name, "model": opened.file.path, **report.to_dict()})
+        print_json({"spec": opened.plan.spec.name, "model": opened.source.shown, **report.to_dict()})
     else:
         console().print(report_page(report), soft_wrap=True)
     return _verdict(report, strict=strict)
@@ -63,24 +62,18 @@ def require_output(out: str, *, force: bool) -> None:
 
 def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict: bool, as_json: bool) -> int:
     """Write the nearest weights that a chip can hold, and print their certificates."""
-    plan, weights = opened.plan, opened.weights
-    chosen = None if solver == "auto" else named_solver(solver)
-    projections: dict[str, Projection] = {}
-    claimed = claimed_parameters(opened.file.metadata)
-    require_room(plan)
-    divided = allotted(plan, weights)
+    plan = opened.plan
     with progress() as advance:
-        for i, population in enumerate(divided.populations):
-            advance(population.name, i, len(plan.populations))
-            projections[population.name] = project_population(
-                population, weights, solver=chosen, claimed=claimed.get(population.name)
-            )
-    projected = {n: t.to(weights[n].dtype) for p in projections.values() for n, t in p.weights.items()}
-    parameters = {n: p.parameters for n, p in projections.items() if p.parameters is not None}
-    report = check(plan, projected, parameters)
+        chosen = None if solver == "auto" else solver
+        projections = Projections(
+            plan, project_plan(plan, opened.weights, None, chosen, opened.source.claimed, advance)
+        )
+    report = projections.report()
     stated = opened.description.network if opened.description.is_stated else None
     guessed = {guess.tensor for guess in opened.description.guesses if guess.rule == "populations"}
-    write_weights(out, projected, provenance(plan, projections, stated, guessed), force=force, source=opened.file)
+    write_weights(
+        out, projections.tensors, provenance(plan, projections, stated, guessed), force=force, source=opened.source.file
+    )
     if as_json:
         layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
         verdict = {key: report.to_dict()[key] for key in ("compliant", "not_decided")}
@@ -94,15 +87,9 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
 
 def compare_model(opened: Opened, *, as_json: bool) -> int:
     """Print what every solver and heuristic makes of each layer."""
-    plan = allotted(opened.plan, opened.weights)
-    layers = {}
+    plan = opened.plan
     with progress() as advance:
-        for i, population in enumerate(plan.populations):
-
-            def tell(solver: str, name: str = population.name, done: int = i) -> None:
-                advance(f"{name}: {solver}", done, len(plan.populations))
-
-            layers[population.name] = compare_population(population, opened.weights, tell)
+        layers = compare_plan(plan, opened.weights, advance)
     if as_json:
         print_json(
             {

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
 from torch import Tensor
 
+from qrsolve.allotment import allotted
 from qrsolve.certify import TOLERANCE, certify, status_of
-from qrsolve.compile import Population
+from qrsolve.compile import Plan, Population
 from qrsolve.errors import NoSolverError
+from qrsolve.network_usage import require_room
 from qrsolve.problem import ChoiceProblem
+from qrsolve.project import Advance as ProgressAdvance
 from qrsolve.project import project_population
+from qrsolve.shown import Brief, Shown, n_of, some
 from qrsolve.solution import Certificate, Solution, Status
 from qrsolve.solvers import HEURISTICS, SOLVERS, Solver
 
@@ -24,8 +28,8 @@ _ROUNDING = 1e-9
 """Relative difference below which two bounds are the same, and a solver keeps its own."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """What one solver made of a problem; ``objective`` is ``None`` where it refused or found nothing, and why is said.
 
     Parameters
@@ -80,9 +84,14 @@ class Comparison:
             "refused": self.refused,
         }
 
+    def _facts(self) -> str:
+        if self.refused or self.objective is None or self.status is None:
+            return f"{self.solver} refuses: {self.refused}"
+        return f"{self.solver}: {self.status.value}, objective {self.objective:.5g}, gap {self.gap or 0.0:.5g}"
 
-@dataclass(frozen=True)
-class LayerComparison:
+
+@dataclass(frozen=True, repr=False)
+class LayerComparison(Shown):
     """All solvers on one population, for the same values.
 
     Parameters
@@ -99,6 +108,31 @@ class LayerComparison:
     is_learned: bool
     results: tuple[Comparison, ...]
 
+    def _facts(self) -> str:
+        found = [result for result in self.results if result.objective is not None]
+        best = min(found, key=lambda result: result.objective or 0.0, default=None)
+        said = "" if best is None else f"; best: {best.solver}, objective {best.objective:.5g}"
+        return f"{len(found)} of {n_of(len(self.results), 'solver')} accept{said}"
+
+
+class Comparisons(Shown, Mapping[str, LayerComparison]):
+    """What every solver makes of each population: a mapping of names to `LayerComparison`, in the order of the plan."""
+
+    def __init__(self, layers: Mapping[str, LayerComparison]) -> None:
+        self._layers = dict(layers)
+
+    def __getitem__(self, name: str) -> LayerComparison:
+        return self._layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def _facts(self) -> str:
+        return f"{n_of(len(self), 'layer')}: {some(list(self))}"
+
 
 @dataclass(frozen=True)
 class _Attempt:
@@ -109,6 +143,21 @@ class _Attempt:
     refused: str
     seconds: float | None = None
     proof: Certificate | None = None
+
+
+def compare_plan(plan: Plan, weights: Mapping[str, Tensor], advance: ProgressAdvance | None = None) -> Comparisons:
+    """Compare all solvers on every population of a plan; errors as `project_plan`."""
+    require_room(plan)
+    populations = allotted(plan, weights).populations
+    layers = {}
+    for i, population in enumerate(populations):
+
+        def tell(solver: str, name: str = population.name, done: int = i) -> None:
+            if advance is not None:
+                advance(f"{name}: {solver}", done, len(populations))
+
+        layers[population.name] = compare_population(population, weights, tell)
+    return Comparisons(layers)
 
 
 def compare_population(

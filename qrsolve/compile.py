@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from qrsolve.alphabet import AlphabetFamily
+from qrsolve.arguments import explicit
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError, SpecError
 from qrsolve.lazy import torch
 from qrsolve.places import placed
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
 from qrsolve.region import Region, emptied
 from qrsolve.roles import empty_regions, group_among, held_matrices, known_roles, unknown_roles
+from qrsolve.shapes import require_shapes
+from qrsolve.shown import Shown, n_of, some
 from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
 from qrsolve.spec.layout import Layout
 from qrsolve.spec.load_network import load_network
@@ -29,6 +32,10 @@ from qrsolve.wiring import Matrix, Wiring, common_map, given_signs, wire
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_LISTED = 20
+"""The most layers that one error names."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,8 @@ class RoundedMemory:
         return rule.room(synapses)
 
 
-@dataclass(frozen=True)
-class Population:
+@dataclass(frozen=True, repr=False)
+class Population(Shown):
     """Neurons with all their afferent matrices: one row of the problem holds everything that one neuron receives.
 
     Parameters
@@ -267,9 +274,14 @@ class Population:
             return None
         return torch.arange(self.n_rows, device=device)
 
+    def _facts(self) -> str:
+        options = "real values" if self.family is None else n_of(self.family.n_options, "option")
+        limits = some([group.limit or group.kind for group in self.groups]) or "no limits"
+        return f"'{self.name}': {self.n_rows:,} neurons x {self.n_columns:,} sources, {options}; {limits}"
 
-@dataclass(frozen=True)
-class Plan:
+
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """A chip compiled for the shapes of a network.
 
     Parameters
@@ -303,7 +315,12 @@ class Plan:
         """The names of all weights."""
         return tuple(name for population in self.populations for name in population.names)
 
+    def _facts(self) -> str:
+        layers = [f"'{p.name}' {p.n_rows:,} x {p.n_columns:,}" for p in self.populations]
+        return f"{self.spec.name}: {some(layers)}"
 
+
+@explicit
 def compile_plan(
     spec: HardwareSpec | str | PathLike[str],
     shapes: Mapping[str, Sequence[int]],
@@ -345,6 +362,7 @@ def compile_plan(
         Shapes alone break a limit; the message has the arithmetic.
     """
     spec = load_spec(spec)
+    require_shapes(shapes)
     network = None if network is None else load_network(network)
     if network is None:
         for name, shape in shapes.items():
@@ -358,11 +376,19 @@ def compile_plan(
     wiring = wire(network, shapes)
     populations: list[Population] = []
     remarks: list[tuple[str, str]] = []
+    impossible: list[str] = []
     for matrices in wiring.populations:
         own = _own_chip(spec, matrices)
-        population, said = _compiled(own or spec, matrices, given_signs(wiring, matrices))
+        try:
+            population, said = _compiled(own or spec, matrices, given_signs(wiring, matrices))
+        except InfeasibleError as error:
+            impossible.append(str(error))
+            continue
         populations.append(replace(population, chip=own))
         remarks += [(population.name, text) for text in said]
+    if impossible:
+        more = f"; and {len(impossible) - _LISTED:,} more layers" if len(impossible) > _LISTED else ""
+        raise InfeasibleError("; ".join(impossible[:_LISTED]) + more)
     names = [name for population in populations for name in population.names]
     known = {
         n for population in populations for n, role in zip(population.names, population.roles, strict=True) if role

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qrsolve.compile import Plan
-from qrsolve.counted import TOGETHER, Counted, Findings, n_of
+from qrsolve.counted import TOGETHER, Counted, Findings
 from qrsolve.limit_row import LimitRow
+from qrsolve.shown import n_of
 from qrsolve.undecided import Undecided
 
 IntArray = NDArray[np.int64]

@@ -66,8 +66,3 @@ def least_of(limit: LimitKind, layer: LayerShape, held: Sequence[int]) -> int:
         return 0
     part = layer.only(held)
     return limit.spread_usage(part) or limit.least_usage(part) or 0
-
-
-def n_of(count: int, word: str) -> str:
-    """Return a number with its word: ``1 layer``, ``2 layers``."""
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

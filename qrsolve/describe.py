@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from qrsolve.arguments import explicit
 from qrsolve.description import Description
-from qrsolve.errors import ModelError
-from qrsolve.left_out import left_out_reasons
-from qrsolve.named_tensors import describe_tensors
-from qrsolve.norms import norms_after
-from qrsolve.opened import Choice, describe_file
-from qrsolve.training.describe import describe_module
+from qrsolve.model_source import Model, source_of
+from qrsolve.opened import describe_source
+from qrsolve.user_choice import Choice
 
 
+@explicit
 def describe(
-    model: nn.Module | Mapping[str, Any] | str | os.PathLike[str],
+    model: Model,
     *,
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
@@ -50,32 +45,4 @@ def describe(
     ModelError, ShapeError
         As in `describe_module`, `describe_tensors` and `read_model`.
     """
-    if isinstance(model, nn.Module):
-        return describe_module(model, groups=groups, roles=roles, example=example)
-    if example is not None:
-        raise ModelError("'example' is for modules; names and shapes tell no maps")
-    if isinstance(model, str | os.PathLike):
-        return describe_file(os.fspath(model), Choice(groups=groups, roles=dict(roles or {})))[1]
-    if not isinstance(model, Mapping):
-        raise ModelError(f"a {type(model).__name__}; needed a module, a mapping of names to arrays, or a file's name")
-    tensors = {name: _tensor(name, value) for name, value in model.items()}
-    reasons = left_out_reasons(tensors)
-    matrices = {name: t for name, t in tensors.items() if t.ndim >= 2}
-    weights = {name: t for name, t in matrices.items() if name not in reasons and t.is_floating_point()}
-    left_out = {name: reasons.get(name, f"{t.dtype}, not float") for name, t in matrices.items() if name not in weights}
-    return describe_tensors(
-        {name: tuple(tensor.shape) for name, tensor in weights.items()},
-        {name: tensor.numel() for name, tensor in tensors.items() if tensor.ndim < 2},
-        left_out,
-        groups,
-        roles,
-        normed=norms_after({name: tuple(tensor.shape) for name, tensor in tensors.items()}, weights),
-    )
-
-
-def _tensor(name: str, value: object) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    raise ModelError(f"'{name}' is a {type(value).__name__}; needed a tensor or an array")
+    return describe_source(source_of(model), Choice(groups=groups, roles=roles or {}), example)

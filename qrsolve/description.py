@@ -10,6 +10,7 @@ from typing import Any
 
 from qrsolve.compile import Plan, compile_plan
 from qrsolve.errors import ModelError
+from qrsolve.shown import Shown, some
 from qrsolve.spec import HardwareSpec, load_spec
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.network import Layer, NetworkSpec
@@ -39,8 +40,8 @@ class Guess:
     text: str
 
 
-@dataclass(frozen=True)
-class Description:
+@dataclass(frozen=True, repr=False)
+class Description(Shown):
     """A network as it was found in a module or file.
 
     Parameters
@@ -123,6 +124,13 @@ class Description:
             for name, signs in self.network.signs.items():
                 lines.append(f"  {_scalar(name)}: {_scalar(signs) if isinstance(signs, str) else _scalar(list(signs))}")
         return "\n".join(lines) + "\n"
+
+    def _facts(self) -> str:
+        out, guesses = len(self.left_out), len(self.guesses)
+        counts = f"{out:,} left out, {guesses:,} guess{'es' * (guesses != 1)}{', one question' * bool(self.question)}"
+        return (
+            f"{len(self.names):,} afferent matr{'ix' if len(self.names) == 1 else 'ices'}: {some(self.names)}; {counts}"
+        )
 
 
 def _undecided(guesses: Iterable[Guess]) -> list[Undecided]:

@@ -23,3 +23,7 @@ class InfeasibleError(QRSolveError):
 
 class NoSolverError(QRSolveError):
     """No solver accepts a problem; the message carries each solver's refusal."""
+
+
+class ArgumentError(QRSolveError, TypeError):
+    """An argument is not one that a function takes; the message names the one that is meant."""

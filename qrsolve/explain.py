@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import isnan, lcm, prod
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from qrsolve.alphabet import AlphabetFamily
-from qrsolve.compile import Population, compile_plan, layer_shape
+from qrsolve.compile import Plan, Population, compile_plan, layer_shape
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
 from qrsolve.group import Group
 from qrsolve.options import FloatArray, IntArray, Options
 from qrsolve.region import Region
 from qrsolve.roles import group_among
+from qrsolve.shapes import require_shapes
+from qrsolve.shown import Shown, some
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.levels import select_method
 from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
@@ -31,8 +33,8 @@ EXAMPLE = (64, 256)
 """Neurons and sources of the layer that is explained where no shape is asked for."""
 
 
-@dataclass(frozen=True)
-class LayerExplanation:
+@dataclass(frozen=True, repr=False)
+class LayerExplanation(Shown):
     """One population's problem.
 
     Parameters
@@ -71,9 +73,12 @@ class LayerExplanation:
             "refusals": self.refusals,
         }
 
+    def _facts(self) -> str:
+        return f"{self.rows:,} x {self.columns:,}: {self.solver or 'every solver refuses'}; {self.structure}"
 
-@dataclass(frozen=True)
-class Explanation:
+
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
     """A chip and what it means for some layers.
 
     Parameters
@@ -152,13 +157,17 @@ class Explanation:
             "notes": list(self.spec.notes),
         }
 
+    def _facts(self) -> str:
+        layers = [f"'{name}' by {layer.solver or 'no solver'}" for name, layer in self.layers.items()]
+        return f"{self.spec.name}: {self.problem or some(layers)}"
+
 
 def explain(
     spec: HardwareSpec | str | PathLike[str],
     shapes: Mapping[str, Sequence[int]] | None = None,
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
-    network: NetworkSpec | None = None,
+    network: NetworkSpec | str | PathLike[str] | None = None,
 ) -> Explanation:
     """Compile a chip for some shapes and ask every solver about each problem; nothing is solved.
 
@@ -172,7 +181,7 @@ def explain(
         Matrices that share a population.
     roles : mapping of str to str, or None
         What matrices are, as in `compile_plan`.
-    network : NetworkSpec or None
+    network : NetworkSpec, str, path or None
         How the layers are wired, as in `compile_plan`.
 
     Returns
@@ -192,13 +201,23 @@ def explain(
     Values that are learned are taken at typical places: solvers accept by structure, which only special values change.
     """
     spec, is_example = load_spec(spec), not shapes
+    require_shapes(shapes or {})
     for name, shape in (shapes or {}).items():
         if prod(int(n) for n in shape) > MAX_ENTRIES:
             raise ShapeError(
                 f"'{name}' has {prod(int(n) for n in shape):,} weights; at most {MAX_ENTRIES:,} are explained"
             )
+    return explain_plan(
+        spec,
+        lambda: compile_plan(spec, shapes or {"example": _example(spec)}, groups, roles, network),
+        is_example=is_example,
+    )
+
+
+def explain_plan(spec: HardwareSpec, compiled: Callable[[], Plan], *, is_example: bool = False) -> Explanation:
+    """Explain the plan that a function returns, or why it has none."""
     try:
-        plan = compile_plan(spec, shapes or {"example": _example(spec)}, groups, roles, network)
+        plan = compiled()
     except (InfeasibleError, NoSolverError) as error:
         return Explanation(spec, {}, is_example, str(error), isinstance(error, InfeasibleError))
     layers = {population.name: _layer(population.held_to(spec), population) for population in plan.populations}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from qrsolve.lazy import np, torch
+from qrsolve.shown import Brief
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 GroupKind = Literal["row", "column", "block", "all", "sign", "type"]
 
 
-@dataclass(frozen=True)
-class Group:
+@dataclass(frozen=True, repr=False)
+class Group(Brief):
     """A partition of the entries of a (rows, columns) matrix whose parts each have a capacity.
 
     Parameters
@@ -103,3 +104,8 @@ class Group:
     def scatter(self, parts: Tensor, rows: int, columns: int) -> Tensor:
         """Undo `gather`: from (n_parts, part_size) back to (rows, columns)."""
         return parts.T if self.kind == "column" or self.counts_classes else parts.reshape(rows, columns)
+
+    def _facts(self) -> str:
+        each = f"{self.kind} of {self.block}" if self.block else self.kind
+        most = f"at most {self.capacity:,}" if isinstance(self.capacity, int) else "at most a number of its own of"
+        return f"{self.limit}: {each}, {most} {self.counts}".removeprefix(": ")

@@ -68,5 +68,5 @@ class LazyPackage(ModuleType):
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        """List public names, loaded or not."""
-        return sorted({*super().__dir__(), *self._homes})
+        """List public names, loaded or not, and those of every module, such as ``__version__``."""
+        return sorted({*self._homes, *(name for name in super().__dir__() if name.startswith("__"))})

@@ -7,11 +7,12 @@ from typing import Any
 
 from qrsolve.energy import Energy
 from qrsolve.limit_row import LimitRow
+from qrsolve.shown import Shown, n_of, some
 from qrsolve.undecided import Undecided
 
 
-@dataclass(frozen=True)
-class LayerReport:
+@dataclass(frozen=True, repr=False)
+class LayerReport(Shown):
     """What one population's weights use.
 
     Parameters
@@ -52,9 +53,13 @@ class LayerReport:
             **({"types": list(self.types)} if self.types else {}),
         }
 
+    def _facts(self) -> str:
+        over = [row.kind for row in self.rows if row.excess]
+        return f"violated: {some(over)}" if over else f"compliant, {n_of(len(self.rows), 'limit')}"
 
-@dataclass(frozen=True)
-class Report:
+
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """What weights use of a chip.
 
     Parameters
@@ -113,3 +118,9 @@ class Report:
             "remarks": list(self.remarks),
             "energy": self.energy.to_dict(),
         }
+
+    def _facts(self) -> str:
+        n = len(self.violations)
+        verdict = f"{n_of(n, 'violation')}: {some([row.kind for row in self.violations])}" if n else "compliant"
+        open_rules = some(list(dict.fromkeys(rule.rule for rule in self.not_decided)))
+        return f"{verdict}; {n_of(len(self.layers), 'layer')}{f'; not decided: {open_rules}' * bool(open_rules)}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from qrsolve.shown import Brief
 
-@dataclass(frozen=True)
-class LimitRow:
+
+@dataclass(frozen=True, repr=False)
+class LimitRow(Brief):
     """One limit at its worst place.
 
     Parameters
@@ -43,3 +45,6 @@ class LimitRow:
             "excess": self.excess,
             "text": self.text,
         }
+
+    def _facts(self) -> str:
+        return f"{self.kind} at {self.where}: {self.value:,}, allowed {self.max:,}"

@@ -24,7 +24,8 @@ from qrsolve.output_file import write_file
 from qrsolve.reparametrised import reparametrised
 from qrsolve.wrappers import unwrapped
 
-_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""The types that weights can have."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,12 @@ class ModelFile:
         for name, tensor in self.tensors.items():
             if tensor.ndim < 2 or name in dropped or name in self._reasons:
                 continue
-            if tensor.dtype in _FLOATS:
+            if tensor.dtype in FLOATS:
                 found.append(name)
             elif _is_number(tensor):
                 foreign.append(self._described(name))
         if foreign:
-            raise ModelError(f"{self.path}: {listed(foreign)}; needed one of {_float_words()}")
+            raise ModelError(f"{self.path}: {listed(foreign)}; needed one of {float_words()}")
         if not found:
             there = listed([self._described(name) for name in self.tensors]) or "nothing"
             raise ModelError(
@@ -160,13 +161,12 @@ class ModelFile:
         if not selector.startswith(":"):
             name = self._named(selector)
             tensor = self.tensors[name]
-            if tensor.ndim < 2 or tensor.dtype not in _FLOATS:
+            if tensor.ndim < 2 or tensor.dtype not in FLOATS:
                 raise ModelError(
-                    f"{self.path}: {self._described(name, why=False)}; needed two or more dimensions of "
-                    f"{_float_words()}"
+                    f"{self.path}: {self._described(name, why=False)}; needed two or more dimensions of {float_words()}"
                 )
             return [name]
-        matrices = [name for name, tensor in self.tensors.items() if tensor.ndim >= 2 and tensor.dtype in _FLOATS]
+        matrices = [name for name, tensor in self.tensors.items() if tensor.ndim >= 2 and tensor.dtype in FLOATS]
         found = self._searched(selector, matrices)
         if not found:
             raise ModelError(f"{self.path}: '{selector}' is in no name of a matrix; there is {self._names(matrices)}")
@@ -343,8 +343,9 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _float_words() -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOATS)
+def float_words() -> str:
+    """Return the types that weights can have, as messages list them."""
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
 
 
 __all__ = ["ModelFile", "read_model", "read_weights", "require_ending", "require_finite", "write_weights"]

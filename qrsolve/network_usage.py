@@ -8,10 +8,11 @@ import torch
 
 from qrsolve.compile import Plan, layer_shape
 from qrsolve.core_usage import CORES, WHOLE, neurons_of_cores, own_cores, whole_layers
-from qrsolve.counted import TOGETHER, Counted, Findings, least_of, n_of
+from qrsolve.counted import TOGETHER, Counted, Findings, least_of
 from qrsolve.errors import InfeasibleError
 from qrsolve.limit_row import LimitRow
 from qrsolve.roles import possible_matrices
+from qrsolve.shown import n_of
 from qrsolve.source_usage import sent_by_source, signs_by_source
 from qrsolve.spec import ROLES, LimitKind
 from qrsolve.undecided import Undecided
@@ -69,9 +70,9 @@ def require_room(plan: Plan) -> None:
     found += [neurons_of_cores(plan, counted), whole_layers(plan, counted)]
     if not has_zero:
         found += [sent_by_source(plan, limit, counted) for limit in plan.spec.limits]
-    for row in (row for rows, _ in found for row in rows):
-        if row.excess:
-            raise InfeasibleError(f"{row.text}; {plan.spec.name} has no room for this network, whatever its weights")
+    if texts := [row.text for rows, _ in found for row in rows if row.excess]:
+        said = "; ".join(texts)
+        raise InfeasibleError(f"{said}; {plan.spec.name} has no room for this network, whatever its weights")
 
 
 def _is_settled(plan: Plan, rule: Undecided, rows: Sequence[LimitRow], undecided: Sequence[Undecided]) -> bool:

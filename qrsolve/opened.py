@@ -1,16 +1,17 @@
-"""A model's file with its afferent matrices, and a chip compiled for the network that they make up."""
+"""A model with its afferent matrices, and a chip compiled for the network that they make up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from qrsolve.compile import Plan
 from qrsolve.description import FOLDING, Description
 from qrsolve.errors import ModelError, ShapeError
-from qrsolve.model_file import ModelFile, read_model
+from qrsolve.model_file import ModelFile
+from qrsolve.model_source import Model, ModelSource, require_weights, source_of
 from qrsolve.named_tensors import describe_tensors
 from qrsolve.provenance import recorded_groups, recorded_network, recorded_roles
 from qrsolve.spec import HardwareSpec
@@ -18,69 +19,79 @@ from qrsolve.spec.document import did_you_mean
 from qrsolve.spec.layout import layout_of
 from qrsolve.spec.load_network import load_network
 from qrsolve.spec.network import Layer, NetworkSpec
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the user says of a model's tensors.
-
-    Parameters
-    ----------
-    select, exclude : sequence of str
-        Names, or ``:regex``, of the arrays to take and of those to leave out.
-    groups : sequence of sequences of str
-        Matrices that share a population.
-    roles : mapping of str to str
-        What matrices are.
-    network : str or None
-        A network's file, instead of all of these.
-    entry : str or None
-        The entry of a checkpoint that holds the weights.
-    """
-
-    select: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    groups: Sequence[Sequence[str]] = ()
-    roles: Mapping[str, str] = field(default_factory=dict)
-    network: str | None = None
-    entry: str | None = None
+from qrsolve.training.describe import describe_module
+from qrsolve.training.selection import Selector
+from qrsolve.training.stated_network import describe_with
+from qrsolve.user_choice import Choice
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A model file, its afferent matrices, the network, and the chip compiled for them."""
+    """A model, its afferent matrices, the network, and the chip compiled for them."""
 
-    file: ModelFile
+    source: ModelSource
     weights: dict[str, Tensor]
     description: Description
     plan: Plan
 
 
-def open_model(chip: HardwareSpec, model: str, choice: Choice) -> Opened:
-    """Read a model and compile a chip for it.
+def open_model(chip: HardwareSpec, model: Model, choice: Choice) -> Opened:
+    """Take a model and compile a chip for it.
 
-    The network is the one that the user's file states; else the one that the model's file records; else the one that
-    names and shapes tell, with what the user says and what the file records of populations and roles.
+    The network is the one that the user states; else the one that the model's file records; else the one that classes
+    of modules, or names and shapes, tell, with what the user says and what the file records of populations and roles.
     """
-    file, description = describe_file(model, choice)
-    weights = {name: file.tensors[name] for name in description.shapes}
-    plan = description.compiled(chip)
-    return Opened(file, weights, description, plan)
+    source = source_of(model, choice.entry)
+    description = describe_source(source, choice)
+    weights = {name: source.tensors[name] for name in description.shapes}
+    require_weights(weights)
+    return Opened(source, weights, description, description.compiled(chip))
 
 
-def describe_file(model: str, choice: Choice) -> tuple[ModelFile, Description]:
-    """Read a model's file and describe the network that its tensors make up; errors as `ModelFile.weights`."""
-    file = read_model(model, choice.entry)
-    if choice.network is not None:
-        if choice.select or choice.exclude or choice.groups or choice.roles:
-            raise ShapeError(f"{choice.network}: --layer, --exclude, --group or --role beside --network, which says it")
-        return file, _stated(file, load_network(choice.network))
-    said = choice.select or choice.exclude or choice.groups or choice.roles
-    recorded = None if said else recorded_network(file.metadata, file.tensors)
+def describe_source(
+    source: ModelSource, choice: Choice, example: Tensor | tuple[Tensor, ...] | None = None
+) -> Description:
+    """Describe the network that a model's tensors make up; errors as `describe_module` and `ModelFile.weights`.
+
+    ``example`` is an input, or several, for one pass of a copy of a module.
+    """
+    network = None if choice.network is None else load_network(choice.network)
+    if network is not None and not choice.is_open:
+        shown = f"{choice.network}: " if isinstance(choice.network, str) else ""
+        raise ShapeError(f"{shown}--layer, --exclude, --group or --role beside --network, which says it")
+    if source.file is None:
+        assert source.module is not None  # it is one or the other
+        return _of_module(source.module, choice, network, example)
+    if example is not None:
+        raise ModelError("'example' is for modules; names and shapes tell no maps")
+    return _of_file(source.file, choice, network)
+
+
+def _of_module(
+    module: nn.Module,
+    choice: Choice,
+    network: NetworkSpec | None,
+    example: Tensor | tuple[Tensor, ...] | None,
+) -> Description:
+    if network is not None:
+        return describe_with(module, network)
+    return describe_module(
+        module,
+        select=choice.select or None,
+        exclude=choice.exclude or None,
+        groups=choice.groups,
+        roles=choice.roles,
+        example=example,
+    )
+
+
+def _of_file(file: ModelFile, choice: Choice, network: NetworkSpec | None) -> Description:
+    recorded = recorded_network(file.metadata, file.tensors) if network is None and choice.is_open else network
     if recorded is not None:
-        return file, _stated(file, recorded)
-    weights = file.weights(choice.select, choice.exclude)
-    unselected = "not selected" if choice.select else "excluded"
+        return _stated(file, recorded)
+    select, exclude = _names(file, "select", choice.select), _names(file, "exclude", choice.exclude)
+    weights = file.weights(select, exclude)
+    unselected = "not selected" if select else "excluded"
     left_out = {n: unselected if why == "not selected" else why for n, why in file.left_out(weights).items()}
     vectors = {name: tensor.numel() for name, tensor in file.tensors.items() if tensor.ndim < 2}
     described = describe_tensors(
@@ -89,14 +100,23 @@ def describe_file(model: str, choice: Choice) -> tuple[ModelFile, Description]:
         left_out,
         choice.groups or recorded_groups(file.metadata, weights),
         {**recorded_roles(file.metadata, weights), **choice.roles},
-        choice.select,
+        select,
         file.norms_after(list(weights)),
     )
     norms = tuple(
         f"'{norm}' follows '{name}': {FOLDING} into the weights moves them off the chip's values"
         for name, norm in file.norms_after(list(described.shapes)).items()
     )
-    return file, replace(described, remarks=(*described.remarks, *norms))
+    return replace(described, remarks=(*described.remarks, *norms))
+
+
+def _names(file: ModelFile, option: str, selectors: Sequence[Selector]) -> list[str]:
+    """Return selectors that are names or patterns; a file does not know the types of modules."""
+    for selector in selectors:
+        if not isinstance(selector, str):
+            word = getattr(selector, "__name__", repr(selector))
+            raise ModelError(f"{option}: {word} is no name; {file.path} has no modules: needed names, or :regex")
+    return [selector for selector in selectors if isinstance(selector, str)]
 
 
 def _stated(file: ModelFile, network: NetworkSpec) -> Description:
@@ -141,3 +161,6 @@ def _signs(file: ModelFile, network: NetworkSpec, name: str) -> tuple[int, ...]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+__all__ = ["Choice", "Opened", "describe_source", "open_model"]

@@ -13,14 +13,15 @@ from qrsolve.group import Group
 from qrsolve.lazy import torch
 from qrsolve.options import Options
 from qrsolve.region import Region
+from qrsolve.shown import Brief, n_of, some
 from qrsolve.structure import Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class ChoiceProblem:
+@dataclass(frozen=True, repr=False)
+class ChoiceProblem(Brief):
     """Choose one option per connection: minimise ``sum h (w - v)^2`` with ``sum use <= capacity`` in every group.
 
     Parameters
@@ -162,6 +163,11 @@ class ChoiceProblem:
         groups = tuple(replace(group, counts="synapses") for group in self.groups)
         return replace(self, alphabet=once, groups=groups)
 
+    def _facts(self) -> str:
+        options = "real values" if self.alphabet is None else n_of(self.alphabet.n_options, "option")
+        limits = [group.limit or group.kind for group in self.groups]
+        return f"{self.n_rows:,} x {self.n_columns:,}, {options}; {some(limits) or 'no limits'}"
+
 
 def can_count_once(alphabet: Alphabet | Options | None, groups: Iterable[Group]) -> bool:
     """Whether a connection counts as one or none in all of the groups, and one option is 0 in every scope."""
@@ -184,8 +190,8 @@ def _require_finite(what: str, matrix: Tensor) -> None:
             raise ModelError(f"{what}: {matrix[tuple(position)].item()} at {position}; needed finite numbers")
 
 
-@dataclass(frozen=True)
-class LevelsProblem:
+@dataclass(frozen=True, repr=False)
+class LevelsProblem(Brief):
     """Choose the values too: minimise ``sum h (w - v)^2`` over the family's free parameters and over the options.
 
     Parameters
@@ -247,6 +253,10 @@ class LevelsProblem:
         lines[scope, place] = w[order]
         importance[scope, place] = h[order]
         return lines.flatten(1), importance.flatten(1)
+
+    def _facts(self) -> str:
+        limits = [group.limit or group.kind for group in self.groups]
+        return f"{self.n_rows:,} x {self.n_columns:,}, {self.family!r}; {some(limits) or 'no limits'}"
 
 
 __all__ = ["ChoiceProblem", "Group", "LevelsProblem"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from math import isfinite
-from os import PathLike
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -16,33 +15,34 @@ from torch import Tensor
 from qrsolve.allotment import allotted
 from qrsolve.certify import certify, status_of
 from qrsolve.certify_levels import certify_levels
-from qrsolve.compile import Plan, Population, compile_plan
+from qrsolve.compile import Plan, Population
 from qrsolve.deployable import as_it_stands
-from qrsolve.errors import InfeasibleError, ModelError, NoSolverError, QRSolveError, ShapeError
+from qrsolve.errors import InfeasibleError, ModelError, NoSolverError, QRSolveError
 from qrsolve.family_membership import claim_violations
 from qrsolve.memory_fill import filled, fitted
 from qrsolve.network_usage import require_room
 from qrsolve.problem import ChoiceProblem
+from qrsolve.shown import Shown
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
-from qrsolve.solvers import Solver, quick_solver, select_solver, solve
+from qrsolve.solvers import Solver, named_solver, quick_solver, select_solver, solve
 from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
-from qrsolve.spec import HardwareSpec
-from qrsolve.spec.network import NetworkSpec
 
 solve_choice = solve
 """The name by which `qrsolve.training` knows `solve`."""
+Advance = Callable[[str, int, int], None]
+"""Called with what is being done, the steps done, and all steps."""
 LARGEST = 1e120
 """Weights in float64 must have a largest one up to this, and not below its inverse: their squares are added up."""
 _ROUNDING_COST = 1e-6
 """Of the sum of squares: what solvers that round costs, and weights of few bits, may lose without having moved."""
 
 
-@dataclass(frozen=True)
-class Projection:
+@dataclass(frozen=True, repr=False)
+class Projection(Shown):
     """The nearest deployable weights of one population, with their proof.
 
     Parameters
@@ -64,6 +64,8 @@ class Projection:
         OPTIMAL or FEASIBLE, from ``certificate``.
     seconds : float
         Wall-clock time of solving and certifying.
+    n_rounded : int
+        Weights that are lost to rounding: they were not 0, and no value of the chip is nearer to them than 0.
     """
 
     population: Population
@@ -74,6 +76,7 @@ class Projection:
     choice_certificate: Certificate
     status: Status
     seconds: float
+    n_rounded: int = 0
 
     def named_values(self) -> dict[str, list[float]]:
         """Return the values of each parameter by its name in the chip's file, one number per scope."""
@@ -115,37 +118,37 @@ class Projection:
             **({"types": types} if (types := self.source_types()) else {}),
         }
 
+    def _facts(self) -> str:
+        proof = self.certificate
+        cost = f"objective {proof.objective:.5g}, bound {proof.bound:.5g}, gap {proof.gap:.5g}"
+        return f"'{self.population.name}': {self.solution.solver}, {self.status.value}, {cost}"
 
-def project(
-    chip: Plan | HardwareSpec | str | PathLike[str],
+
+def project_plan(
+    plan: Plan,
     weights: Mapping[str, Tensor],
-    *,
-    groups: Sequence[Sequence[str]] = (),
-    roles: Mapping[str, str] | None = None,
-    network: NetworkSpec | str | PathLike[str] | None = None,
     importance: Mapping[str, Tensor] | None = None,
     solver: Solver | str | None = None,
+    claimed: Mapping[str, Tensor] | None = None,
+    advance: Advance | None = None,
 ) -> dict[str, Projection]:
     """Find the nearest deployable weights of every population.
 
     Parameters
     ----------
-    chip : Plan, HardwareSpec, str or path
-        A chip compiled for these shapes; or a chip, a bundled chip's name or a YAML file, which is compiled for the
-        shapes of ``weights``.
+    plan : Plan
+        A chip compiled for these shapes.
     weights : mapping of str to Tensor
-        Shape (neurons, sources...); float32, float64, bfloat16 or float16, on any device. For a plan, by its names:
+        Shape (neurons, sources...); float32, float64, bfloat16 or float16, on any device. By the names of the plan:
         others are left alone.
-    groups : sequence of sequences of str
-        Matrices that share a population, as in `compile_plan`; a plan has its own.
-    roles : mapping of str to str, or None
-        What matrices are, as in `compile_plan`; a plan has its own.
-    network : NetworkSpec, str, path or None
-        How the tensors are wired, instead of both, as in `compile_plan`; a plan has its own.
     importance : mapping of str to Tensor or None
         Positive weight of each squared error, same shapes; 1 where missing.
     solver : Solver, str or None
         Use this one, or the one of that name, for every choice problem; its refusal is an error.
+    claimed : mapping of str to Tensor or None
+        By population, the parameters that a file names as those of its weights: weights that they explain stay.
+    advance : callable or None
+        For a progress bar.
 
     Returns
     -------
@@ -154,42 +157,28 @@ def project(
 
     Raises
     ------
-    SpecError
-        No such chip or file, or mistakes in it.
     ModelError
         NaN or inf in a weight, with its name and position; or a largest weight in float64 beyond 1e120 or below 1e-120
         (importance: 1e60, 1e-60), whose square is out of range.
     ShapeError
-        A weight does not have the compiled shape, or has no sources; or ``groups`` or ``roles`` beside a plan.
+        A weight does not have the compiled shape, or has no sources.
     InfeasibleError
         No weights fit, with the arithmetic.
     NoSolverError
         No solver accepts the problem, or the chosen one refuses; with the reasons.
     """
-    plan = _plan(chip, weights, groups, roles, network)
+    chosen = None if solver is None else named_solver(solver)
+    known = claimed or {}
     require_room(plan)
-    plan = allotted(plan, weights, importance)
-    return {
-        population.name: project_population(population, weights, importance, solver) for population in plan.populations
-    }
-
-
-def _plan(
-    chip: Plan | HardwareSpec | str | PathLike[str],
-    weights: Mapping[str, Tensor],
-    groups: Sequence[Sequence[str]],
-    roles: Mapping[str, str] | None,
-    network: NetworkSpec | str | PathLike[str] | None,
-) -> Plan:
-    if isinstance(chip, Plan):
-        if groups:
-            raise ShapeError("'groups' beside a plan, which has populations of its own; give them to compile_plan")
-        if roles:
-            raise ShapeError("'roles' beside a plan, which has roles of its own; give them to compile_plan")
-        if network is not None:
-            raise ShapeError("'network' beside a plan, which is compiled for one; give it to compile_plan")
-        return chip
-    return compile_plan(chip, {name: w.shape for name, w in weights.items()}, groups, roles, network)
+    populations = allotted(plan, weights, importance).populations
+    projections = {}
+    for i, population in enumerate(populations):
+        if advance is not None:
+            advance(population.name, i, len(populations))
+        projections[population.name] = project_population(
+            population, weights, importance, chosen, known.get(population.name)
+        )
+    return projections
 
 
 def project_population(
@@ -294,9 +283,33 @@ def projection_of(
         wrong = claim_violations(population.family, parameters, problem.alphabet, scope, w.dtype)
         certificate = certificate.refused(wrong)
         overall = certificate if is_given else overall.refused(wrong)
-    weights = population.split(solution.values(problem, w.dtype))
-    seconds = time.perf_counter() - began
-    return Projection(population, weights, solution, parameters, overall, certificate, status_of(overall), seconds)
+    chosen = solution.values(problem, w.dtype)
+    seconds, n_rounded = time.perf_counter() - began, _rounded(problem, chosen)
+    return Projection(
+        population,
+        population.split(chosen),
+        solution,
+        parameters,
+        overall,
+        certificate,
+        status_of(overall),
+        seconds,
+        n_rounded,
+    )
+
+
+def _rounded(problem: ChoiceProblem, chosen: Tensor) -> int:
+    """Count the weights that are 0 now and were not, though no limit took them: 0 is the nearest of all values."""
+    if problem.alphabet is None:
+        return 0
+    values = problem.alphabet.values
+    # Halfway from 0 to the nearest value above and below, in each scope; entries are compared line by line.
+    above = values.masked_fill(values <= 0, inf).amin(dim=1, keepdim=True) / 2
+    below = values.masked_fill(values >= 0, -inf).amax(dim=1, keepdim=True) / 2
+    if problem.alphabet.scope is not None:
+        above, below = above[problem.alphabet.scope], below[problem.alphabet.scope]
+    is_lost = (chosen == 0) & (problem.w != 0)
+    return int((is_lost & (problem.w < above) & (problem.w > below)).sum())
 
 
 def _require_magnitude(what: str, matrix: Tensor, share: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from qrsolve.errors import InfeasibleError
 from qrsolve.intervals import has_numba, looked_up
 from qrsolve.lazy import torch
 from qrsolve.problem import ChoiceProblem
+from qrsolve.shown import Brief, Shown, n_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +30,8 @@ class Status(Enum):
     """The stated limit of work ran out before anything deployable was found."""
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Shown):
     """A solver's claim about a `ChoiceProblem`; nothing in it is believed before `certify`.
 
     Parameters
@@ -90,6 +91,12 @@ class Solution:
             return use
         return torch.zeros(problem.w.shape, dtype=torch.int64, device=use.device).scatter_(1, self.index, use)
 
+    def _facts(self) -> str:
+        size = "no choice" if self.choice is None else " x ".join(f"{n:,}" for n in self.choice.shape)
+        bound = "" if self.bound is None else f", bound {self.bound:.5g}"
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.solver}, {self.status.value}, {size}{bound}{reason}"
+
 
 def _scatter(alphabet: Alphabet, choice: Tensor, index: Tensor, dense: Tensor) -> None:
     """Do what `Tensor.scatter_` does with `chosen_values`, in a fraction of the time."""
@@ -132,8 +139,8 @@ def chosen_values(problem: ChoiceProblem, choice: Tensor, index: Tensor | None) 
     return values[problem.alphabet.scope].gather(1, choice)
 
 
-@dataclass(frozen=True)
-class Violation:
+@dataclass(frozen=True, repr=False)
+class Violation(Brief):
     """One limit that one place exceeds: ``value`` was counted where ``max`` is allowed; ``text`` may say more."""
 
     kind: str
@@ -147,9 +154,13 @@ class Violation:
         """How much over the limit, >= 0."""
         return max(0.0, self.value - self.max)
 
+    def _facts(self) -> str:
+        more = f"; {self.text}" if self.text else ""
+        return f"{self.kind} at {self.where}: {self.value:,.7g}, allowed {self.max:,.7g}{more}"
 
-@dataclass(frozen=True)
-class Certificate:
+
+@dataclass(frozen=True, repr=False)
+class Certificate(Shown):
     """What independent arithmetic in float64 says about a solution.
 
     Parameters
@@ -181,8 +192,8 @@ class Certificate:
     certified_rows: int
     rows: int
     tolerance: float
-    row_objective: Tensor = field(repr=False)
-    row_bound: Tensor = field(repr=False)
+    row_objective: Tensor
+    row_bound: Tensor
 
     def plus(self, cost: Tensor, *, is_necessary: bool = True) -> Certificate:
         """Return the same for a problem in which this choice costs so much more, float64, shape (rows,).
@@ -222,3 +233,8 @@ class Certificate:
     def is_optimal(self) -> bool:
         """Whether the choice is compliant and proved optimal within the tolerance, for every row."""
         return self.is_compliant and self.certified_rows == self.rows
+
+    def _facts(self) -> str:
+        verdict = "compliant" if self.is_compliant else n_of(len(self.violations), "violation")
+        proof = f"objective {self.objective:.5g}, bound {self.bound:.5g} from {self.bound_source}, gap {self.gap:.5g}"
+        return f"{verdict}, {proof}, {self.certified_rows:,}/{self.rows:,} rows certified"

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qrsolve.compile import Plan
-from qrsolve.counted import TOGETHER, Counted, Findings, n_of
+from qrsolve.counted import TOGETHER, Counted, Findings
 from qrsolve.limit_row import LimitRow
+from qrsolve.shown import n_of
 from qrsolve.spec import LimitKind
 from qrsolve.spec.layout import unravel
 from qrsolve.undecided import Undecided, gathered

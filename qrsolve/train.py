@@ -77,6 +77,7 @@ class Trained:
             "seconds": self.training.seconds,
             "layers": {name: projection.to_dict() for name, projection in self.training.projections.items()},
             "not_enforced": list(report.not_enforced),
+            "remarks": list(report.remarks),
             "output": str(self.folder),
         }
 

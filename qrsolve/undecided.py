@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from qrsolve.shown import Brief
+
 _MOST = 6
 """Names that are listed one by one."""
 
 
-@dataclass(frozen=True)
-class Undecided:
+@dataclass(frozen=True, repr=False)
+class Undecided(Brief):
     """A rule of the chip that neither holds nor is violated as far as anybody can tell.
 
     Parameters
@@ -33,6 +35,9 @@ class Undecided:
     def to_dict(self) -> dict[str, str]:
         """Return JSON values."""
         return {"rule": self.rule, "reason": self.reason}
+
+    def _facts(self) -> str:
+        return self.text
 
 
 def gathered(texts: Iterable[tuple[str, str]]) -> list[str]:

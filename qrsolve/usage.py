@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,7 +13,11 @@ from qrsolve.alphabet import AlphabetFamily
 from qrsolve.compile import Population
 from qrsolve.family_membership import value_violations
 from qrsolve.recovery import Recovery, fewest_synapses, recover_parameters
+from qrsolve.shown import n_of, some
 from qrsolve.type_usage import TypeUsage, type_usage
+
+_LISTED = 4
+"""The most neurons of a population that one text lists."""
 
 
 @dataclass(frozen=True)
@@ -188,3 +193,19 @@ def _explained(
     reason = next((found.reason for found in (*proved, *failed)), "")
     is_proved = bool(proved) or not failed
     return Usage(population, matrix, counted, use < 0, known, values_from, reason, is_proved)
+
+
+def silent_neurons(usages: Sequence[Usage]) -> tuple[str, ...]:
+    """Say which neurons have no synapses, of all populations in one sentence; nothing where each has some."""
+    silent = [(usage.population.name, (usage.matrix == 0).all(dim=1).nonzero().flatten()) for usage in usages]
+    found = [(name, rows) for name, rows in silent if len(rows)]
+    if not found:
+        return ()
+    n, total = sum(len(rows) for _, rows in found), sum(len(usage.matrix) for usage in usages)
+    listed = some([f"'{name}' {_first(rows.tolist())}" for name, rows in found])
+    have = "has" if n == 1 else "have"
+    return (f"{n:,} of {n_of(total, 'neuron')} {have} no synapses: {listed}",)
+
+
+def _first(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")

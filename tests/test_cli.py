@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +269,9 @@ def test_compare_names_a_bound_that_is_only_a_solvers_word(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = (qrsolve.solvers.named_solver("cp_sat"), qrsolve.solvers.named_solver("milp"))
-    monkeypatch.setattr(qrsolve.compare, "SOLVERS", word)
-    monkeypatch.setattr(qrsolve.compare, "HEURISTICS", ())
+    module = import_module("qrsolve.compare")
+    monkeypatch.setattr(module, "SOLVERS", word)
+    monkeypatch.setattr(module, "HEURISTICS", ())
     arguments = ("compare", "mychip.yaml", "dense.npz", "--layer", "fc2")
     code, content = run_json(capsys, *arguments)
     assert code == 0
@@ -294,6 +296,8 @@ def test_infeasible_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     Path("full.yaml").write_text(CHIP.replace("zero: true", "zero: false"))
     said = (
         "'fc1': 12 connections x at least 1 synapse each = 12 synapses; fan_in allows 4 (8 too many), "
+        "and mychip has no weight 0; "
+        "'fc2': 6 connections x at least 1 synapse each = 6 synapses; fan_in allows 4 (2 too many), "
         "and mychip has no weight 0"
     )
     for command in (("check", "full.yaml", "dense.npz"), ("project", "full.yaml", "dense.npz", "-o", "out.npz")):
@@ -376,7 +380,7 @@ def test_bad_outputs_before_any_work(
     def outputs(out: str, *more: str) -> str:
         return complaint(capsys, "project", "mychip.yaml", "dense.npz", "-o", out, *more)
 
-    monkeypatch.setattr(qrsolve.commands, "project_population", None)
+    monkeypatch.setattr(qrsolve.commands, "project_plan", None)
     assert outputs("old.npz") == "old.npz: exists already; give --force to replace it, or another name"
     assert outputs("no/out.npz") == "no/out.npz: no folder no; make it first"
     assert outputs("out.txt") == f"out.txt: ends in '.txt'; needed one of {KNOWN}"
@@ -405,7 +409,7 @@ def test_an_interrupt(folder: Path, capsys: pytest.CaptureFixture[str], monkeypa
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(qrsolve.commands, "project_population", interrupt)
+    monkeypatch.setattr(qrsolve.commands, "project_plan", interrupt)
     before = sorted(folder.iterdir())
     assert run(capsys, "project", "mychip.yaml", "dense.npz", "-o", "out.npz") == (130, "", "qrsolve: interrupted\n")
     assert sorted(folder.iterdir()) == before

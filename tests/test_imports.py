@@ -10,8 +10,10 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors", "lazy", "compiled", "instructions", "limit_row"},
-    {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
+    {"errors", "lazy", "compiled", "instructions"},
+    {"shapes", "shown"},
+    {"limit_row"},
+    {"held", "output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals", "options"},
     {"scatter_loop"},
     {"savings"},
@@ -21,6 +23,7 @@ _ORDER = [
     {"option_class"},
     {"solution"},
     {"spec", "solvers"},
+    {"arguments", "user_choice"},
     {"family_membership"},
     {"roles", "undecided", "wiring"},
     {"compile", "class_bound", "claim", "gap_table", "price_bound", "certify", "certify_levels"},
@@ -36,10 +39,12 @@ _ORDER = [
     {"deployable"},
     {"project"},
     {"check", "energy", "usage", "limit_report", "reach_usage", "description", "named_tensors"},
-    {"explain", "compare", "provenance"},
-    {"opened"},
+    {"explain", "compare", "provenance", "projections"},
+    {"model_source"},
     {"training"},
+    {"opened"},
     {"describe"},
+    {"api"},
     {"report"},
     {"train"},
     {"commands"},
@@ -60,6 +65,8 @@ ALLOWED["reach_usage"] |= {"limit_report"}
 ALLOWED["named_tensors"] |= {"description"}
 ALLOWED["check"] |= {"usage", "energy", "limit_report", "reach_usage", "network_usage"}
 ALLOWED["model_file"] |= {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers"}
+# Results are printed as tables, and only when somebody prints: `report` knows all of them.
+ALLOWED["shown"] |= {"report"}
 # Independent arithmetic knows no solver.
 for _part in (
     "claim",

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from qrsolve import project
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.certify import certify
 from qrsolve.compile import compile_plan
 from qrsolve.group import GroupKind
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.project import project, solve_choice
+from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers import quick_solver
 from qrsolve.solvers.levels import Levels, alternate, solve_levels

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from qrsolve import project
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.certify import certify
 from qrsolve.certify_levels import certify_levels
@@ -17,7 +18,7 @@ from qrsolve.check import check
 from qrsolve.compile import compile_plan
 from qrsolve.errors import ShapeError
 from qrsolve.problem import Group, LevelsProblem
-from qrsolve.project import project, solve_choice
+from qrsolve.project import solve_choice
 from qrsolve.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers.levels import LEVELS_METHODS, Levels, LevelsMethod, select_method, solve_levels
 from qrsolve.solvers.levels.alternation import Alternation

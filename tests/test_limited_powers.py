@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from qrsolve import project
 from qrsolve.alphabet import AlphabetFamily
 from qrsolve.certify import certify
 from qrsolve.certify_levels import certify_levels
 from qrsolve.compile import compile_plan
 from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
-from qrsolve.project import project, solve_choice
+from qrsolve.project import solve_choice
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.levels import select_method, solve_levels
 from qrsolve.solvers.levels.limited_powers import LimitedPowers

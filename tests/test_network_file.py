@@ -392,7 +392,7 @@ class TestSaidOnce:
         (found,) = qrsolve.project("chip.yaml", {"a": torch.ones(20, 2)}, network="net.yaml").values()
         assert (found.weights["a"] != 0).sum(dim=0).tolist() == [16, 16]
         wrong: Any = qrsolve.describe({"a": torch.ones(20, 2)})
-        with pytest.raises(QRSolveError, match="a Description as a network; needed its file, or a NetworkSpec"):
+        with pytest.raises(QRSolveError, match=r"type Description as a network; needed a NetworkSpec: its \.network"):
             qrsolve.project("chip.yaml", {"a": torch.ones(20, 2)}, network=wrong)
 
     def test_a_model_in_place_of_a_network(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

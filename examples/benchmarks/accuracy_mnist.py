@@ -21,10 +21,9 @@ from typing import cast
 import torch
 from peers import standardised, train_pat
 
-from qrsolve import HardwareSpec, load_spec
+from qrsolve import HardwareSpec, load_spec, project
 from qrsolve.check import check
 from qrsolve.compile import compile_plan
-from qrsolve.project import project
 from qrsolve.train import with_fan_in
 from qrsolve.training.data import DataSet, load_mnist
 from qrsolve.training.networks.mlp import make_mlp

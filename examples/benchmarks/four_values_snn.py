@@ -25,11 +25,10 @@ import torch
 from snn_runs import add_run_options, asked, images, percent
 from torch import nn
 
-from qrsolve import HardwareSpec
+from qrsolve import HardwareSpec, project
 from qrsolve.check import Report, check
 from qrsolve.compile import compile_plan
 from qrsolve.energy import with_activity
-from qrsolve.project import project
 from qrsolve.training import Cat, StraightThrough
 from qrsolve.training.data import DataSet
 from qrsolve.training.networks import Snn

@@ -26,10 +26,9 @@ from over_limit import OverLimit, nearest_values
 from peers import ReleasedRewiring, pat_optimizer, released_sgd, standardised, train_pat
 from torch import Tensor, nn
 
-from qrsolve import HardwareSpec, load_spec
+from qrsolve import HardwareSpec, load_spec, project
 from qrsolve.check import check
 from qrsolve.compile import Plan, compile_plan
-from qrsolve.project import project
 from qrsolve.train import with_fan_in
 from qrsolve.training import METHODS, Method, Projector, QRewiring
 from qrsolve.training.data import DataSet, load_mnist

@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
+from qrsolve import project
 from qrsolve.certify import certify
 from qrsolve.compile import compile_plan
 from qrsolve.errors import QRSolveError
 from qrsolve.problem import ChoiceProblem
-from qrsolve.project import project
 from qrsolve.solution import Solution
 from qrsolve.solvers import HEURISTICS, named_solver, select_solver, solve
 from qrsolve.solvers.base import binding_groups

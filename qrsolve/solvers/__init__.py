@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from qrsolve.errors import InfeasibleError, NoSolverError
+from difflib import get_close_matches
+
+from qrsolve.errors import ArgumentError, InfeasibleError, NoSolverError
 from qrsolve.problem import ChoiceProblem
 from qrsolve.solution import Solution, Status
 from qrsolve.solvers.base import Prepared, Solver
@@ -80,13 +82,25 @@ def quick_solver(problem: ChoiceStructure) -> Solver:
     return next(accepting, None) or select_solver(problem)
 
 
-def named_solver(name: str) -> Solver:
-    """Return the solver of that name; `NoSolverError` lists the names if there is none."""
-    everyone = SOLVERS + HEURISTICS
-    for solver in everyone:
-        if solver.name == name:
-            return solver
-    raise NoSolverError(f"no solver is called '{name}'; there are {', '.join(s.name for s in everyone)}")
+def named_solver(name: Solver | str) -> Solver:
+    """Return the solver of that name, or the one that is given.
+
+    Raises
+    ------
+    NoSolverError
+        There is none of that name, with the nearest one and all names; or it is no solver.
+    """
+    if isinstance(name, Solver):
+        return name
+    everyone = {solver.name: solver for solver in SOLVERS + HEURISTICS}
+    if isinstance(name, str) and name in everyone:
+        return everyone[name]
+    near = get_close_matches(name, everyone, n=1) if isinstance(name, str) else []
+    hint = f". Did you mean '{near[0]}'? There" if near else "; there"
+    if isinstance(name, str):
+        raise NoSolverError(f"no solver is called '{name}'{hint} are {', '.join(everyone)}")
+    word = f"the class {name.__name__}" if isinstance(name, type) else f"a value of type {type(name).__name__}"
+    raise NoSolverError(f"{word} as a solver; needed an instance, or one of: {', '.join(everyone)}")
 
 
 def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Solution | None = None) -> Solution:
@@ -110,6 +124,8 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
 
     Raises
     ------
+    ArgumentError
+        It is no problem.
     NoSolverError
         There is no solver of that name, the given one refuses, all do, or the limit of work ran out before anything
         was found.
@@ -120,12 +136,15 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
     -----
     Ties and cost are those of the solver that is taken.
     """
+    if not isinstance(problem, ChoiceProblem):
+        word = type(problem).__name__
+        raise ArgumentError(f"solve(): a value of type {word}; needed a ChoiceProblem (project() takes models)")
     if solver is None and start is not None and start.solver == Prices.name and not _PRICES.refusal(problem):
         solver = _PRICES
     elif solver is None:
         solver = select_solver(problem)
     else:
-        solver = named_solver(solver) if isinstance(solver, str) else solver
+        solver = named_solver(solver)
         if reason := solver.refusal(problem):
             raise NoSolverError(f"{solver.name} refuses: {reason}")
     solution = solver.solve(problem, start) if isinstance(solver, _WARM) else solver.solve(problem)

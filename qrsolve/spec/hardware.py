@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from qrsolve.shown import Shown, some
 from qrsolve.spec.facts import Conflict, Fact, Part, Path, PositiveCount, Text, refusal
 from qrsolve.spec.limit_kind import LimitKind
 from qrsolve.spec.limits import Limit
@@ -44,7 +45,7 @@ class Hierarchy(Fact):
         return (f"hierarchy: neurons_per_core ({self.neurons_per_core}) waits for a placement",)
 
 
-class HardwareSpec(Part):
+class HardwareSpec(Shown, Part):
     """One chip, as its YAML file states it."""
 
     schema_version: Annotated[int, Field(alias="schema", ge=1, le=1, json_schema_extra={"const": 1})]
@@ -70,6 +71,10 @@ class HardwareSpec(Part):
         if conflicts:
             raise refusal(*conflicts)
         return self
+
+    def _facts(self) -> str:
+        limits = some([limit.kind for limit in self.limits])
+        return f"{self.name}: {self.weights.kind}; {limits or 'no limits'}"
 
     def not_enforced(self) -> tuple[str, ...]:
         """Say, one sentence each, which of the file's rules this version does not hold weights to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -44,6 +45,8 @@ def load_spec(name_or_path: str | os.PathLike[str] | HardwareSpec) -> HardwareSp
     """
     if isinstance(name_or_path, HardwareSpec):
         return name_or_path
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise SpecError(_no_chip(name_or_path))
     shown = os.fspath(name_or_path)
     if ending_of(shown) in ENDINGS:
         raise SpecError(f"{shown}: a model's file; needed a chip: a name or a YAML file (SPEC before MODEL)")
@@ -111,6 +114,19 @@ def _without_added(value: object) -> object:
             key: _without_added(item) for key, item in value.items() if key not in ADDED or item not in (None, False)
         }
     return [_without_added(item) for item in value] if isinstance(value, list) else value
+
+
+def _no_chip(value: object) -> str:
+    """Say what came instead of a chip, and what is meant."""
+    word = f"the class {value.__name__}" if isinstance(value, type) else f"a value of type {type(value).__name__}"
+    came = f"{word} as the chip"
+    if isinstance(getattr(value, "spec", None), HardwareSpec):
+        return f"{came}; needed the chip itself: its .spec"
+    if isinstance(value, Mapping) and "weights" in value and ("schema" in value or "limits" in value):
+        return f"{came}; HardwareSpec.model_validate makes a chip of its fields"
+    if isinstance(value, Mapping) or hasattr(value, "state_dict") or hasattr(value, "ndim"):
+        return f"{came}; the chip comes first and the model second"
+    return f"{came}; needed a bundled chip's name, a YAML file, or a HardwareSpec"
 
 
 def _is_name(text: str) -> bool:

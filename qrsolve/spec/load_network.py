@@ -33,7 +33,8 @@ def load_network(path: str | os.PathLike[str] | NetworkSpec) -> NetworkSpec:
     if isinstance(path, NetworkSpec):
         return path
     if not isinstance(path, str | os.PathLike):
-        raise SpecError(f"a {type(path).__name__} as a network; needed its file, or a NetworkSpec")
+        of = ": its .network" if isinstance(getattr(path, "network", None), NetworkSpec) else ", or its file"
+        raise SpecError(f"a value of type {type(path).__name__} as a network; needed a NetworkSpec{of}")
     shown = os.fspath(path)
     if ending_of(shown) in ENDINGS:
         raise SpecError(f"{shown}: a model's file; needed a network's, in YAML (qrsolve describe {shown} writes one)")

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from qrsolve.shown import Shown, n_of, some
 from qrsolve.spec.document import short
 from qrsolve.spec.facts import Conflict, Count, Part, PositiveCount, Text, refusal
 from qrsolve.spec.limit_kind import Role
@@ -156,7 +157,7 @@ class Layer(Part):
         return self
 
 
-class NetworkSpec(Part):
+class NetworkSpec(Shown, Part):
     """How a model's tensors are wired."""
 
     schema_version: Annotated[int, Field(alias="schema", ge=1, le=1, json_schema_extra={"const": 1})] = 1
@@ -224,6 +225,10 @@ class NetworkSpec(Part):
         while path and path not in self._lines:
             path = path[:-1]
         return f"{self._shown}:{self._lines[path]}: {name}" if path in self._lines else name
+
+    def _facts(self) -> str:
+        names = [layer.tensor for layer in self.layers if layer.left_out is None]
+        return f"{n_of(len(names), 'tensor')}: {some(names)}; {len(self.layers) - len(names):,} left out"
 
     def layer(self, tensor: str) -> Layer | None:
         """Return the layer of a tensor, ``None`` where the network does not name it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from qrsolve.training.held import joined, walk
+from qrsolve.held import joined, walk
 from qrsolve.training.known_layers import Claim, claims, ends, is_from
 from qrsolve.training.survey import Survey
 

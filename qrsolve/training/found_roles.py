@@ -8,8 +8,8 @@ from typing import cast
 from torch import nn
 
 from qrsolve.errors import ModelError
+from qrsolve.held import joined, walk
 from qrsolve.spec import ROLES, Role
-from qrsolve.training.held import joined, walk
 from qrsolve.training.survey import Survey
 
 

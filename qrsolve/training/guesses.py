@@ -8,8 +8,8 @@ from collections.abc import Collection
 from torch import nn
 
 from qrsolve.description import FOLDING
+from qrsolve.held import joined, walk
 from qrsolve.training.feeding import Wiring
-from qrsolve.training.held import joined, walk
 from qrsolve.training.known_layers import describes_a_weight
 from qrsolve.training.survey import Survey
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from qrsolve.errors import ModelError
+from qrsolve.held import walk
 from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.exchange import Exchange
-from qrsolve.training.held import walk
 
 _Link = tuple[nn.Module, str, nn.Module]
 """A module, the name of one inside it, and that one."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from qrsolve.training.held import walk
+from qrsolve.held import walk
 from qrsolve.training.known_layers import describes_a_weight, is_from
 from qrsolve.training.survey import Survey
 

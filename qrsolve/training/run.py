@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from qrsolve.check import Report
 from qrsolve.compile import Plan
 from qrsolve.energy import Energy, dense_energy, with_activity
 from qrsolve.project import Projection
+from qrsolve.projections import rounding_remarks
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.data import DataSet
 from qrsolve.training.describe import describe_module
@@ -123,6 +124,7 @@ def train(
     run_epochs(model, data, recipe, projector.attach, spec.name, advance)
     projections = projector.finalize()
     report = projector.check()
+    report = replace(report, remarks=(*report.remarks, *rounding_remarks(projections)))
     dense_weights = {name: dense.get_parameter(name).detach() for name in projector.plan.names}
     return Training(
         model,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from torch import nn
 
 from qrsolve.errors import ModelError
-from qrsolve.training.held import walk
+from qrsolve.held import walk
 from qrsolve.training.survey import Survey
 
 Selector = str | type[nn.Module]

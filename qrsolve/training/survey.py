@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from qrsolve.held import Held, held_tensors, joined, walk
 from qrsolve.spec.layout import Layout, layout_of
 from qrsolve.spec.network import Layer
-from qrsolve.training.held import Held, held_tensors, joined, walk
 from qrsolve.training.known_layers import LEAK, Claim, claims, leaks
 
 

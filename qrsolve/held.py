@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,22 @@ def held_tensors(model: nn.Module) -> tuple[list[Held], dict[str, str]]:
             if first.name != name:
                 others[name] = first.name
     return list(found.values()), others
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a model by all their names; those of several names are there under each.
+
+    Parameters that get a shape with the first forward pass are passed over.
+    """
+    held, others = held_tensors(model)
+    tensors = {one.name: one.tensor for one in held if not is_lazy(one.tensor)}
+    return tensors | {name: tensors[first] for name, first in others.items() if first in tensors}
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Return whether a tensor is more than a shape: one on the device 'meta' has no memory."""
+    # Classes of other libraries' tensors can call their device so, and have values elsewhere.
+    return not tensor.is_meta or type(tensor) not in (Tensor, nn.Parameter)
 
 
 def owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
