@@ -29,6 +29,7 @@ from qrsolve.training.exchange import Exchange, is_within_step
 from qrsolve.training.held import owner
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
+from qrsolve.training.quasi_newton import CurvaturePairs
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
@@ -132,6 +133,7 @@ class Projector:
         self.n_steps = 0
         self._handles: list[RemovableHandle] = []
         self._attached: list[Optimizer] = []
+        self._pairs: dict[Optimizer, CurvaturePairs] = {}
         self._exchange, self._n_within = Exchange(), 0
         self._generator = torch.Generator().manual_seed(seed)
         self._states = [
@@ -176,6 +178,8 @@ class Projector:
             raise ModelError(f"the optimizer owns none of the projected parameters: {', '.join(self.plan.names)}")
         self._require_open()
         self._attached.append(optimizer)
+        if (pairs := CurvaturePairs.of(optimizer)) is not None:
+            self._pairs[optimizer] = pairs
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
@@ -221,6 +225,9 @@ class Projector:
             handle.remove()
         self._handles.clear()
         self._attached.clear()
+        for pairs in self._pairs.values():
+            pairs.detach()
+        self._pairs.clear()
         if self._centring is not None:
             self._centring.detach()
         if self._spread is not None:
@@ -295,7 +302,7 @@ class Projector:
             self._lend(self._synchronised(state))
         if closure is None:
             return None
-        wrapped = self._at_projection(closure)
+        wrapped = self._at_projection(closure, self._pairs.get(optimizer))
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
@@ -340,21 +347,27 @@ class Projector:
         for state, population in zip(self._states, self.plan.populations, strict=True):
             state.population = population
 
-    def _at_projection(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+    def _at_projection(self, closure: Callable[[], Any], pairs: CurvaturePairs | None) -> Callable[[], Any]:
         """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""
+        if pairs is not None:
+            pairs.start()
 
         def evaluate() -> Any:  # noqa: ANN401 (a closure returns whatever its owner wants)
-            with self._projected():
-                return closure()
+            with self._projected(fits=pairs is not None):
+                result = closure()
+                if pairs is not None:
+                    latents = [item for state in self._states for item in state.latent.items()]
+                    pairs.evaluated({self._parameter(n): (self._parameter(n).detach(), x) for n, x in latents})
+                return result
 
         return evaluate
 
     @contextmanager
-    def _projected(self) -> Iterator[None]:
+    def _projected(self, *, fits: bool) -> Iterator[None]:
         stage = self.stage
         self._recover()
         for state in self._states:
-            self._write(state.project(stage))
+            self._write(state.trial(stage, fits=fits))
         try:
             yield
         finally:

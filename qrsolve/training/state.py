@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,8 @@ SELECTION_EVERY = 5
 """Steps between two selections of connections while the capacities shrink."""
 _FIRST_ROUNDS = 6
 """Alternations for the first values; training goes on with them."""
+_JUMP_ROUNDS = 2
+"""Alternations for values whose weights have gone far within one step: one leaves a scale too small."""
 RELAXED = "relaxed"
 """Marks a solution of a stage that is wider than the chip."""
 _VALUES = "moved_values"
@@ -77,6 +80,7 @@ class PopulationState:
     _alphabet: Alphabet | None = field(default=None, repr=False)
     _repeated: Repeated | None = field(default=None, repr=False)
 
+    _has_jumped: bool = field(default=False, repr=False)
     _only_drifts: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +140,7 @@ class PopulationState:
         known = self._repeated
         if known is None or known.prepared is None or not self._only_drifts or not stage.is_snapped or stage.is_frozen:
             return False
-        if self._explores(stage) or self._is_due():
+        if self._explores(stage) or self._is_due() or self._has_jumped:
             return False
         ((name, latent),) = self.latent.items()
         own = deployed[name]
@@ -234,13 +238,51 @@ class PopulationState:
         self.memory[_VALUES] = torch.where(torch.isnan(family.given.to(moved.device)), moved, self.parameters)
         self._alphabet = None
 
-    def project(self, stage: Stage) -> dict[str, Tensor]:
-        """Return the projection of the latent weights at a stage, by parameter name."""
+    def trial(self, stage: Stage, *, fits: bool = False) -> dict[str, Tensor]:
+        """Return what `project` would, with the learned values as they are, and keep nothing of it.
+
+        For evaluations within a step, which compare losses and gradients: all of them start from the same values. For
+        looks at other weights between steps, after which a training goes on as if nobody had looked. With ``fits``,
+        for steps that go far, the values are fitted to the weights, from the same start each time; `project`
+        then does so as well.
+        """
+        kept = self.solution, self.parameters, self.n_projections, self._alphabet, self._repeated
+        drawn = self.generator.get_state()
+        try:
+            if fits:
+                self._fit(stage)
+            return self.project(stage, refits=False)
+        finally:
+            self.solution, self.parameters, self.n_projections, self._alphabet, self._repeated = kept
+            self.generator.set_state(drawn)
+            self._has_jumped = fits
+
+    def _fit(self, stage: Stage) -> None:
+        """Fit learned values to latent weights that have gone far: choices and least squares in turn."""
+        family = self.population.family
+        if family is None or not family.is_learned or self.parameters is None or not stage.is_snapped:
+            return
+        if self.method.resolve_every == sys.maxsize:  # the method keeps its values
+            return
+        for _ in range(_JUMP_ROUNDS):
+            self.project(stage, refits=False)
+            assert self.solution is not None
+            self.parameters = best_parameters(self.population.levels(self.matrix()), self.parameters, self.solution)
+            self._alphabet = None
+
+    def project(self, stage: Stage, *, refits: bool = True) -> dict[str, Tensor]:
+        """Return the projection of the latent weights at a stage, by parameter name.
+
+        Learned values are fitted anew where that is due, unless ``refits`` is false.
+        """
+        if self._has_jumped and refits:
+            self._has_jumped = False
+            self._fit(stage)
         matrix = self._explored(stage)
         if stage.is_frozen and self.wiring is None:
             matrix = self._freeze(matrix, stage)
         try:
-            values = self._snapped(matrix) if stage.is_snapped else self._relaxed(matrix, stage)
+            values = self._snapped(matrix, refits=refits) if stage.is_snapped else self._relaxed(matrix, stage)
         except QRSolveError as error:
             raise type(error)(f"'{self.population.name}': {error}") from error
         return self.population.split(values)
@@ -276,13 +318,13 @@ class PopulationState:
             return None
         return self.importance.to(matrix).expand(matrix.shape)
 
-    def _snapped(self, matrix: Tensor) -> Tensor:
+    def _snapped(self, matrix: Tensor, *, refits: bool = True) -> Tensor:
         """Project onto the chip's values and limits, exactly; every so often the values move first."""
         if self.solution is not None and self.solution.solver == RELAXED:
             self.solution, self.n_projections = None, 0
         if self.solution is None:
             self.problem(matrix)  # the first values are found with a solution
-        if self._is_due():
+        if refits and self._is_due():
             assert self.parameters is not None
             assert self.solution is not None
             self.parameters = best_parameters(self.population.levels(matrix), self.parameters, self.solution)
