@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
@@ -24,15 +23,19 @@ from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.load_network import load_network
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.centring import Centring
+from qrsolve.training.compiled_step import compilation_check
 from qrsolve.training.describe import describe_module
 from qrsolve.training.exchange import Exchange, is_within_step
 from qrsolve.training.held import owner
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
+from qrsolve.training.modes import ModeHooks
+from qrsolve.training.optimizers import underlying
 from qrsolve.training.quasi_newton import CurvaturePairs
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
+from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.stated_network import describe_with
 
 _ALLOT_EVERY = 100
@@ -131,7 +134,8 @@ class Projector:
         self.method = StraightThrough() if method is None else method
         self.schedule = Schedule(compliant, total_steps) if schedule is None else schedule
         self.n_steps = 0
-        self._handles: list[RemovableHandle] = []
+        self._hooks: list[StepHooks | ModeHooks] = []
+        self._refuse_compiled = compilation_check()
         self._attached: list[Optimizer] = []
         self._pairs: dict[Optimizer, CurvaturePairs] = {}
         self._exchange, self._n_within = Exchange(), 0
@@ -166,11 +170,23 @@ class Projector:
     def attach(self, optimizer: Optimizer) -> None:
         """Attach the projector to an optimizer that owns some of the projected parameters.
 
+        Parameters
+        ----------
+        optimizer : Optimizer, wrapper of one, or sequence of these
+            What is taken, and what is followed: `qrsolve.training.optimizers`.
+
         Raises
         ------
         ModelError
-            The optimizer is attached already, or owns none of the parameters.
+            The optimizer is attached already, or owns none of the parameters, or as in `underlying`.
         """
+        followed = underlying(optimizer)
+        for one in followed:
+            self._follow(one)
+        for one in followed:
+            self._hooks.append(ModeHooks(one, self._before_mode, self._after_mode))
+
+    def _follow(self, optimizer: Optimizer) -> None:
         if any(optimizer is other for other in self._attached):
             raise ModelError("this optimizer is attached already")
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -180,8 +196,7 @@ class Projector:
         self._attached.append(optimizer)
         if (pairs := CurvaturePairs.of(optimizer)) is not None:
             self._pairs[optimizer] = pairs
-        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        self._hooks.append(StepHooks(optimizer, self._before_step, self._after_step, self._recover))
 
     def project(self) -> None:
         """Write the projection of the latent weights into the model."""
@@ -221,9 +236,9 @@ class Projector:
     def detach(self) -> None:
         """Remove the hooks; the model keeps its projected weights."""
         self._recover()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for hooks in self._hooks:
+            hooks.detach()
+        self._hooks.clear()
         self._attached.clear()
         for pairs in self._pairs.values():
             pairs.detach()
@@ -249,6 +264,7 @@ class Projector:
             "generator": self._generator.get_state(),
             "shares": [[_saved(group.capacity) for group in state.population.groups] for state in self._states],
             "means": {} if self._centring is None else self._centring.state_dict(),
+            "curvature": [pairs.state_dict() for pairs in self._pairs.values()],
             "spread": None if self._spread is None else self._spread.state_dict(),
         }
 
@@ -272,6 +288,8 @@ class Projector:
         self._generator.set_state(state["generator"].cpu())
         if self._centring is not None:
             self._centring.load_state_dict(state["means"])
+        for pairs, kept in zip(self._pairs.values(), state["curvature"], strict=False):
+            pairs.load_state_dict(kept)
         if self._spread is not None and state["spread"] is not None:
             self._spread.load_state_dict(state["spread"])
             self._states[0].importance = self._spread.importance()
@@ -285,6 +303,7 @@ class Projector:
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self._refuse_compiled(type(optimizer).__name__)
         if self._exchange.is_lending and is_within_step(self._attached):
             self._n_within += 1
             return None
@@ -327,6 +346,20 @@ class Projector:
         if self._centring is not None:
             self._centring.settle()
 
+    def _before_mode(self) -> None:
+        """Lend latent weights to an optimizer that moves them outside a step."""
+        if not self._exchange.is_lending:
+            for state in self._states:
+                self._lend(self._synchronised(state))
+
+    def _after_mode(self) -> None:
+        """Take over where it has moved them, and write the projection; nothing else remembers it."""
+        self._recover()
+        stage = self.stage
+        for state in self._states:
+            with state.trial(stage) as weights:
+                self._write(weights)
+
     def _gradients(self, state: PopulationState) -> dict[str, Tensor] | None:
         """Return the gradients of a population's parameters; ``None`` where some are missing or sparse."""
         gradients = {name: self._parameter(name).grad for name in state.latent}
@@ -366,13 +399,14 @@ class Projector:
     def _projected(self, *, fits: bool) -> Iterator[None]:
         stage = self.stage
         self._recover()
-        for state in self._states:
-            self._write(state.trial(stage, fits=fits))
-        try:
-            yield
-        finally:
+        with ExitStack() as trials:
             for state in self._states:
-                self._lend(state)
+                self._write(trials.enter_context(state.trial(stage, fits=fits)))
+            try:
+                yield
+            finally:
+                for state in self._states:
+                    self._lend(state)
 
     def _lend(self, state: PopulationState) -> None:
         """Let the parameters hold the latent weights of a population while an optimizer works on them."""

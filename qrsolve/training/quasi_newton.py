@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
+
+
+_LEAST_COSINE = 0.1
+"""Between a displacement and its difference of gradients: below, the curvature along it says nothing."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Where a closure was evaluated: deployed weights that are not the latent ones, and the gradient, flat."""
+
+    deployed: dict[Tensor, Tensor]
+    gradient: Tensor
 
 
 class CurvaturePairs:
@@ -46,8 +59,8 @@ class CurvaturePairs:
         for parameter in optimizer._params:
             self._place[parameter] = slice(start, start + parameter.numel())
             start += parameter.numel()
-        self._last: dict[Tensor, Tensor] = {}
-        self._probed: dict[float, dict[Tensor, Tensor]] = {}
+        self._last: _Point | None = None
+        self._probed: dict[float, _Point] = {}
         self._probe: float | None = None
         self._direction: Tensor | None = None
         self._length = 0.0
@@ -74,11 +87,14 @@ class CurvaturePairs:
             By projected parameter: what was deployed, and the latent weight that it is the projection of. What is
             deployed exactly as it is latent is left out of the corrections.
         """
-        here = {
-            parameter: deployed.detach().clone()
-            for parameter, (deployed, latent) in point.items()
-            if parameter in self._place and not torch.equal(deployed, latent)
-        }
+        here = _Point(
+            {
+                parameter: deployed.detach().clone()
+                for parameter, (deployed, latent) in point.items()
+                if parameter in self._place and not torch.equal(deployed, latent)
+            },
+            self._optimizer._gather_flat_grad(),
+        )
         if self._probe is None:
             self._arrive(here)
         else:
@@ -91,22 +107,30 @@ class CurvaturePairs:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next step needs beside the optimizer's state: parameters by position."""
-        last = {i: self._last[p].clone() for i, p in enumerate(self._place) if p in self._last}
-        return {"last": last, "length": self._length}
+        if self._last is None:
+            return {}
+        deployed = {i: self._last.deployed[p] for i, p in enumerate(self._place) if p in self._last.deployed}
+        return {"deployed": deployed, "gradient": self._last.gradient, "length": self._length}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state."""
-        parameters = list(self._place)
-        self._last = {parameters[i]: deployed.to(parameters[i], copy=True) for i, deployed in state["last"].items()}
-        self._length = float(state["length"])
+        self._last = None
+        if state:
+            parameters = list(self._place)
+            deployed = {parameters[i]: weights.to(parameters[i], copy=True) for i, weights in state["deployed"].items()}
+            self._last = _Point(deployed, state["gradient"].to(parameters[0], copy=True))
+            self._length = float(state["length"])
 
-    def _arrive(self, here: dict[Tensor, Tensor]) -> None:
+    def _arrive(self, here: _Point) -> None:
         """Correct the direction that led here by what it has moved."""
-        if self._direction is not None and self._length != 0.0:
-            for parameter, deployed in here.items():
-                if parameter in self._last:
-                    moved = (deployed - self._last[parameter]).flatten()
-                    self._direction[self._place[parameter]] = moved / self._length
+        last, direction = self._last, self._direction
+        if last is not None and direction is not None and self._length != 0.0 and here.deployed and last.deployed:
+            for parameter in here.deployed.keys() & last.deployed.keys():
+                moved = (here.deployed[parameter] - last.deployed[parameter]).flatten()
+                direction[self._place[parameter]] = moved / self._length
+            y = here.gradient - last.gradient
+            if direction.dot(y) * self._length < _LEAST_COSINE * direction.norm() * abs(self._length) * y.norm():
+                direction.zero_()
         self._direction, self._last = None, here
 
     def _moving(self) -> Callable[..., None]:

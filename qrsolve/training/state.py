@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -238,8 +240,9 @@ class PopulationState:
         self.memory[_VALUES] = torch.where(torch.isnan(family.given.to(moved.device)), moved, self.parameters)
         self._alphabet = None
 
-    def trial(self, stage: Stage, *, fits: bool = False) -> dict[str, Tensor]:
-        """Return what `project` would, with the learned values as they are, and keep nothing of it.
+    @contextmanager
+    def trial(self, stage: Stage, *, fits: bool = False) -> Iterator[dict[str, Tensor]]:
+        """Within the context, be projected as `project` would, with the learned values as they are; then forget it.
 
         For evaluations within a step, which compare losses and gradients: all of them start from the same values. For
         looks at other weights between steps, after which a training goes on as if nobody had looked. With ``fits``,
@@ -251,7 +254,7 @@ class PopulationState:
         try:
             if fits:
                 self._fit(stage)
-            return self.project(stage, refits=False)
+            yield self.project(stage, refits=False)
         finally:
             self.solution, self.parameters, self.n_projections, self._alphabet, self._repeated = kept
             self.generator.set_state(drawn)
