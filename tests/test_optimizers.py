@@ -246,9 +246,7 @@ def test_on_a_grid_these_loops_end_within_a_tenth(make: Callable[[nn.Module], An
     assert ours < 1.1 * plain
 
 
-@pytest.mark.parametrize(
-    ("cls", "search"), [*((cls, None) for cls in classes()), (torch.optim.LBFGS, "strong_wolfe")]
-)
+@pytest.mark.parametrize(("cls", "search"), [*((cls, None) for cls in classes()), (torch.optim.LBFGS, "strong_wolfe")])
 def test_on_a_grid_every_optimizer_ends_within_a_tenth(cls: Any, search: str | None) -> None:
     is_quasi_newton = cls is torch.optim.LBFGS
     options: dict[str, Any] = {"lr": 1.0, "line_search_fn": search} if is_quasi_newton else {"lr": 0.02}
@@ -422,12 +420,20 @@ def test_optimizers_that_project_themselves_are_refused(name: str) -> None:
         underlying(cls(small_model().parameters(), lr=0.1))
 
 
-def test_distributed_tensors_are_refused() -> None:
-    class DTensor(nn.Parameter):
-        pass
+@pytest.mark.filterwarnings("ignore")
+def test_distributed_tensors_are_refused_when_a_projector_is_made() -> None:
+    dist = torch.distributed
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        from torch.distributed.fsdp import fully_shard
 
-    with pytest.raises(ModelError, match="SGD: a parameter of group 0 is a DTensor.*DistributedDataParallel"):
-        underlying(SGD([DTensor(torch.zeros(2))], lr=0.1))
+        model = small_model()
+        fully_shard(model, mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))
+        with pytest.raises(ModelError, match=r"'0.weight' is a DTensor.*use DistributedDataParallel") as caught:
+            Projector(GRID, model)
+        assert "\n" not in str(caught.value)
+    finally:
+        dist.destroy_process_group()
 
 
 def test_eval_of_a_schedule_free_optimizer_shows_the_projection_of_the_average() -> None:

@@ -47,7 +47,7 @@ def underlying(given: object) -> tuple[Optimizer, ...]:
     Raises
     ------
     ModelError
-        Something is no optimizer, or a parameter is a DTensor.
+        Something is no optimizer.
     QRSolveError
         An optimizer projects weights itself.
     """
@@ -55,8 +55,6 @@ def underlying(given: object) -> tuple[Optimizer, ...]:
     for one in given if isinstance(given, list | tuple) and given else [given]:
         for optimizer in _chain(one, set()):
             found.setdefault(id(optimizer), optimizer)
-    for optimizer in found.values():
-        _refuse_distributed(optimizer)
     return tuple(found.values())
 
 
@@ -116,11 +114,16 @@ def _require_optimizer(given: object) -> None:
     raise ModelError(f"optimizer: {what} is none; needed one of torch.optim or a wrapper of one; {cure}")
 
 
-def _refuse_distributed(optimizer: Any) -> None:  # noqa: ANN401 (see `underlying`)
-    for position, group in enumerate(optimizer.param_groups):
-        for parameter in group["params"]:
-            if any(cls.__name__ == "DTensor" for cls in type(parameter).__mro__):
-                raise ModelError(
-                    f"{type(optimizer).__name__}: a parameter of group {position} is a DTensor, of which each process "
-                    "has a part only; use DistributedDataParallel instead of fully_shard and tensor parallelism"
-                )
+def require_whole(name: str, parameter: Tensor) -> None:
+    """Refuse a parameter that is spread over processes.
+
+    Raises
+    ------
+    ModelError
+        It is a DTensor: what limits hold for, whole matrices, is in no process.
+    """
+    if any(cls.__name__ == "DTensor" for cls in type(parameter).__mro__):
+        raise ModelError(
+            f"{name} is a DTensor, of which each process has a part only; use DistributedDataParallel instead of "
+            "fully_shard and tensor parallelism for what is projected"
+        )

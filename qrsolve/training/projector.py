@@ -30,13 +30,13 @@ from qrsolve.training.held import owner
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.modes import ModeHooks
-from qrsolve.training.optimizers import underlying
+from qrsolve.training.optimizers import require_whole, underlying
 from qrsolve.training.quasi_newton import CurvaturePairs
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
-from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.stated_network import describe_with
+from qrsolve.training.step_hooks import StepHooks
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
@@ -125,6 +125,8 @@ class Projector:
         self.model = model
         self._owners = {name: owner(model, name) for name in description.names}
         weights = {name: self._parameter(name) for name in description.names}
+        for name, weight in weights.items():
+            require_whole(f"'{name}'", weight)
         self._whole = description.compiled(spec)
         require_room(self._whole)
         self.plan: Plan = allotted(self._whole, weights)

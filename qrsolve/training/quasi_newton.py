@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-
 _LEAST_COSINE = 0.1
 """Between a displacement and its difference of gradients: below, the curvature along it says nothing."""
 
@@ -29,9 +28,10 @@ class CurvaturePairs:
 
     L-BFGS estimates the curvature from pairs ``(s, y)`` with ``y = g(v') - g(v)``, where ``v`` is the projection of the
     latent weights ``x``, and takes ``s = x' - x``. Once steps are shorter than the distance between two values of a
-    chip, ``s`` and ``v' - v`` have little to do with each other; ``s . y`` comes near 0 and the next step has any length.
-    With ``s = v' - v`` the pair satisfies the secant equation, and L-BFGS itself leaves it out where the projection has
-    not moved. The latent weights still move by the whole step, so that short steps add up.
+    chip, ``s`` and ``v' - v`` have little to do with each other; ``s . y`` comes near 0 and the next step is of any
+    length. With ``s = v' - v`` the pair satisfies the secant equation, and L-BFGS itself leaves it out where the
+    projection has not moved; so do we where ``s . y < 0.1 |s| |y|``, a step across a kink of a coarse grid. The latent
+    weights still move by the whole step, so that short steps add up.
 
     Where projections change nothing, no bit of the optimizer's work changes.
 
@@ -64,7 +64,8 @@ class CurvaturePairs:
         self._probe: float | None = None
         self._direction: Tensor | None = None
         self._length = 0.0
-        self._move, self._probe_at = type(optimizer)._add_grad, type(optimizer)._directional_evaluate
+        self._move: Callable[..., None] = type(optimizer)._add_grad
+        self._probe_at: Callable[..., tuple[float, Tensor]] = type(optimizer)._directional_evaluate
         optimizer._add_grad = MethodType(self._moving(), optimizer)  # type: ignore[method-assign]
         optimizer._directional_evaluate = MethodType(self._probing(), optimizer)  # type: ignore[method-assign]
 
@@ -153,9 +154,8 @@ class CurvaturePairs:
         ) -> tuple[float, Tensor]:
             self._probe = float(length)
             try:
-                evaluated: tuple[float, Tensor] = self._probe_at(optimizer, closure, start, length, direction)
+                return self._probe_at(optimizer, closure, start, length, direction)
             finally:
                 self._probe = None
-            return evaluated
 
         return directional_evaluate

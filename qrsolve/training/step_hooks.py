@@ -61,7 +61,7 @@ class StepHooks:
 
     def _wrapped(self, known: Callable[..., Any]) -> Callable[..., Any]:
         # A scheduler calls the function below a bound method, with the optimizer that it knows.
-        bound = known.__func__ if isinstance(known, MethodType) else lambda _, *args, **kwargs: known(*args, **kwargs)
+        bound: Callable[..., Any] = known.__func__ if isinstance(known, MethodType) else _without_self(known)
 
         @wraps(known)
         def step(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -77,7 +77,11 @@ class StepHooks:
         return step
 
     def _called(
-        self, bound: Callable[..., Any], optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]  # noqa: ANN401
+        self,
+        bound: Callable[..., Any],
+        optimizer: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401
         """Step an optimizer that torch has no hooks for."""
         changed = self._before(optimizer, (optimizer, *args), kwargs)
@@ -85,3 +89,8 @@ class StepHooks:
         result = bound(*given, **named)
         self._after(optimizer, given, named)
         return result
+
+
+def _without_self(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that calls a function which knows its optimizer."""
+    return lambda _, *args, **kwargs: function(*args, **kwargs)
