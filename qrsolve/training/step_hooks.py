@@ -79,7 +79,7 @@ class StepHooks:
     def _called(
         self,
         bound: Callable[..., Any],
-        optimizer: Any,
+        optimizer: Any,  # noqa: ANN401
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401
