@@ -216,6 +216,15 @@ def schedule_free(model: nn.Module, optimizer: Any, closure: Callable[[], Tensor
     optimizer.train()
 
 
+class Restless(ScheduleFree):
+    """Looks at its average within each step."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.eval()
+        self.train()
+        super().step()
+
+
 SGD = torch.optim.SGD
 LOOPS: dict[str, tuple[Callable[[nn.Module], Any], Loop]] = {
     "SAM by hand": (of(SGD, lr=0.1), sam_by_hand),
@@ -223,6 +232,7 @@ LOOPS: dict[str, tuple[Callable[[nn.Module], Any], Loop]] = {
     "SAM with a closure": (of(Sam, lr=0.1, momentum=0.9), sam_with_closure),
     "Lookahead": (lambda model: Lookahead(torch.optim.Adam(model.parameters(), lr=0.02)), step_with),
     "schedule-free": (of(ScheduleFree, lr=0.1), schedule_free),
+    "modes within a step": (of(Restless, lr=0.1), schedule_free),
     "own first weights": (of(DistanceAdaptive), step_with),
     "a closure": (of(SGD, lr=0.1, momentum=0.9), with_closure),
     "accumulation and clipping": (of(torch.optim.Adam, lr=0.02), in_two_parts),
@@ -337,6 +347,7 @@ def test_quasi_newton_resumes_bit_for_bit() -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, within its compiler
 @pytest.mark.parametrize("whole", [True, False], ids=["torch.compile(model)", "model.compile()"])
 @pytest.mark.parametrize(
     "backend", ["eager", *(pytest.param(name, marks=pytest.mark.slow) for name in ("aot_eager", "inductor"))]

@@ -22,14 +22,15 @@ class ModeHooks:
     optimizer : Optimizer, or wrapper
         Methods are replaced on the instance; copies and pickles do not take them along.
     before, after : callable
-        ``after`` is called where the method raises, too.
+        ``before`` returns whether it has done anything; a mode that changes within a step, or within another change, is
+        part of that. ``after`` is called if so, also where the method raises.
 
     References
     ----------
     Defazio et al. 2024 (schedule-free).
     """
 
-    def __init__(self, optimizer: Any, before: Callable[[], None], after: Callable[[], None]) -> None:  # noqa: ANN401
+    def __init__(self, optimizer: Any, before: Callable[[], bool], after: Callable[[], None]) -> None:  # noqa: ANN401
         self._optimizer = optimizer
         self._methods: dict[str, MethodType] = {}
         for name in _MODES:
@@ -46,13 +47,14 @@ class ModeHooks:
                 del own[name]
 
 
-def _between(method: Callable[..., Any], before: Callable[[], None], after: Callable[[], None]) -> Callable[..., Any]:
+def _between(method: Callable[..., Any], before: Callable[[], bool], after: Callable[[], None]) -> Callable[..., Any]:
     @wraps(method)
     def switch(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        before()
+        is_outermost = before()
         try:
             return method(self, *args, **kwargs)
         finally:
-            after()
+            if is_outermost:
+                after()
 
     return switch

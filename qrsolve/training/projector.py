@@ -348,11 +348,13 @@ class Projector:
         if self._centring is not None:
             self._centring.settle()
 
-    def _before_mode(self) -> None:
-        """Lend latent weights to an optimizer that moves them outside a step."""
-        if not self._exchange.is_lending:
-            for state in self._states:
-                self._lend(self._synchronised(state))
+    def _before_mode(self) -> bool:
+        """Lend latent weights to an optimizer that moves them outside a step, unless they are lent."""
+        if self._exchange.is_lending:
+            return False
+        for state in self._states:
+            self._lend(self._synchronised(state))
+        return True
 
     def _after_mode(self) -> None:
         """Take over where it has moved them, and write the projection; nothing else remembers it."""
