@@ -131,7 +131,8 @@ class CurvaturePairs:
                 direction[self._place[parameter]] = moved / self._length
             y = here.gradient - last.gradient
             if direction.dot(y) * self._length < _LEAST_COSINE * direction.norm() * abs(self._length) * y.norm():
-                direction.zero_()
+                # A pair with s . y < 0 is left out; one of s = 0 would end the step for lack of progress.
+                direction.copy_(y.neg() if self._length > 0 else y)
         self._direction, self._last = None, here
 
     def _moving(self) -> Callable[..., None]:
