@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.optim import Optimizer
 
+from qrsolve.training.step_hooks import WRAPPED_STEP
+
 
 class Exchange:
     """Exchange the memory of parameters for that of latent weights and back: nothing is copied.
@@ -53,12 +55,16 @@ def is_within_step(optimizers: Sequence[Optimizer]) -> bool:
     """Whether the step whose hook asks was called by another step of these optimizers.
 
     Torch runs the hooks of an optimizer around the step of its class and around that of the class above it, if the one
-    calls the other and both have been used.
+    calls the other and both have been used; and wrappers step an optimizer within a step of their own.
     """
     hooked = sys._getframe(2)
+    own = hooked.f_locals["self"]
     above = hooked.f_back
     while above is not None:
-        if above.f_code is hooked.f_code and any(above.f_locals.get("self") is other for other in optimizers):
-            return True
+        is_hooked = above.f_code is hooked.f_code
+        if is_hooked or above.f_code.co_qualname == WRAPPED_STEP:
+            stepping = above.f_locals.get("self")
+            if (is_hooked or stepping is not own) and any(stepping is other for other in optimizers):
+                return True
         above = above.f_back
     return False

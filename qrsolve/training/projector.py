@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from qrsolve.allotment import allotted
 from qrsolve.check import Report, check
@@ -23,15 +22,20 @@ from qrsolve.project import projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.centring import Centring
+from qrsolve.training.compiled_step import compilation_check
 from qrsolve.training.exchange import is_within_step
 from qrsolve.training.finalized import Finalized, share_moved
 from qrsolve.training.frozen import describe_trained
 from qrsolve.training.input_spread import InputSpread
 from qrsolve.training.methods import Method, named_method
+from qrsolve.training.modes import ModeHooks
+from qrsolve.training.optimizers import require_whole, underlying
 from qrsolve.training.parameters import ProjectedParameters, almost_equal
+from qrsolve.training.quasi_newton import CurvaturePairs
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
+from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.succession import forget, predecessor_of, register
 
 _ALLOT_EVERY = 100
@@ -105,8 +109,10 @@ class Projector:
     **Frozen weights** (``requires_grad`` is False, or no attached optimizer has them) are left out, unless they are
     selected or share neurons with trained ones: then they are projected once, and stay.
 
-    **A step that raises** leaves latent weights in the parameters until the next call of the projector or step; one
-    whose closure raises leaves deployable ones.
+    **A step or a closure that raises** leaves deployable weights behind as the exception leaves ``optimizer.step``:
+    those of the last projection, or of the closure's evaluation. Latent weights keep what the step had made of them.
+    Only a step called past the instance (``type(optimizer).step(optimizer)``) leaves latent weights in the parameters,
+    until the next step or call of the projector.
 
     Copies and pickles of a projector take model and optimizers along, and are attached to those.
     """
@@ -131,12 +137,14 @@ class Projector:
         seed: int = 0,
     ) -> None:
         chip = load_spec(spec)
-        optimizers = _listed(optimizer)
+        optimizers = () if optimizer is None else underlying(optimizer)
         description = describe_trained(
             model, optimizers, select=select, exclude=exclude, groups=groups, roles=roles, network=network
         )
         self.model = model
         self.parameters = ProjectedParameters(model, description.names)
+        for name in description.names:
+            require_whole(f"'{name}'", self.parameters[name])
         predecessor = predecessor_of([self.parameters[name] for name in description.names])
         latents = self._first_latents(predecessor)
         self._whole = description.compiled(chip)
@@ -150,7 +158,9 @@ class Projector:
         self.n_steps = 0
         self._counts: list[int] = []
         self._attached: list[Optimizer] = []
-        self._handles: list[RemovableHandle] = []
+        self._hooks: list[StepHooks | ModeHooks] = []
+        self._pairs: dict[Optimizer, CurvaturePairs] = {}
+        self._refuse_compiled = compilation_check()
         self._stepping: list[tuple[PopulationState, tuple[str, ...]]] = []
         self._n_within = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -165,8 +175,7 @@ class Projector:
         self._spread = InputSpread.of(model, self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
         self._has_said_written = self._is_retired = False
         self._finalized: Finalized | None = None
-        for each in optimizers:
-            self._hook(each)
+        self._hook(optimizers)
         self._project()
         if predecessor is not None:
             predecessor.retire()
@@ -190,18 +199,23 @@ class Projector:
         """Whether the training was finalized."""
         return self._finalized is not None
 
-    def attach(self, optimizer: Optimizer) -> None:
+    def attach(self, optimizer: Optimizer | Sequence[Optimizer]) -> None:
         """Attach the projector to an optimizer that has some of the projected parameters.
 
         Several may be attached, each with parameters of its own; `n_steps` counts the steps of the busiest one.
 
+        Parameters
+        ----------
+        optimizer : Optimizer, wrapper of one, or sequence of these
+            What is taken, and what is followed: `qrsolve.training.optimizers`.
+
         Raises
         ------
         ModelError
-            The optimizer is attached already, or has none of the parameters.
+            The optimizer is attached already, or has none of the parameters, or as in `underlying`.
         """
         self._require_open()
-        self._hook(optimizer)
+        self._hook(underlying(optimizer))
         register(self)
 
     def project(self) -> None:
@@ -251,7 +265,7 @@ class Projector:
         attached = list(self._attached)
         self._unhook()
         self._finalized = Finalized(projections, self.schedule, self.n_steps, moved)
-        self._handles = [optimizer.register_step_post_hook(self._after_last) for optimizer in attached]
+        self._hooks = [StepHooks(each, _unchanged, self._after_last, _nothing) for each in attached]
         self._states = []
         if self._finalized.is_worth_a_warning:
             warnings.warn(self._finalized.said(), stacklevel=2)
@@ -296,6 +310,7 @@ class Projector:
             "populations": {state.population.name: state.state_dict() for state in self._states},
             "generator": self._generator.get_state(),
             "shares": [[_saved(group.capacity) for group in state.population.groups] for state in self._states],
+            "curvature": [pairs.state_dict() for pairs in self._pairs.values()],
             "means": {} if self._centring is None else self._centring.state_dict(),
             "spread": None if self._spread is None else self._spread.state_dict(),
         }
@@ -323,6 +338,8 @@ class Projector:
         self._counts = [self.n_steps] * len(self._counts)
         self._seed_exploration(int(state["seed"]))
         self._generator.set_state(state["generator"].cpu())
+        for pairs, kept in zip(self._pairs.values(), state.get("curvature", ()), strict=False):
+            pairs.load_state_dict(kept)
         if self._centring is not None:
             self._centring.load_state_dict(state["means"])
         if self._spread is not None and state["spread"] is not None:
@@ -339,15 +356,18 @@ class Projector:
         """Return what copies and pickles have: all but the hooks."""
         if self.parameters.is_lending:
             raise QRSolveError("a projector cannot be copied while an optimizer works; copy it between two steps")
-        return {**self.__dict__, "_handles": []}
+        pairs = [each.state_dict() for each in self._pairs.values()]
+        return {**self.__dict__, "_hooks": [], "_pairs": pairs, "_stepping": [], "_refuse_compiled": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Attach a copy to its own copies of the optimizers."""
         self.__dict__.update(state)
-        attached, self._attached, counts = self._attached, [], self._counts
-        for optimizer in attached:
-            self._hook(optimizer)
+        attached, counts, pairs = self._attached, self._counts, state["_pairs"]
+        self._attached, self._pairs, self._refuse_compiled = [], {}, compilation_check()
+        self._hook(attached)
         self._counts = counts
+        for each, kept in zip(self._pairs.values(), pairs, strict=True):
+            each.load_state_dict(kept)
         if not self._is_retired:
             register(self)
 
@@ -378,22 +398,27 @@ class Projector:
             for name, latent in state.population.split(state.matrix()).items()
         }
 
-    def _hook(self, optimizer: Optimizer) -> None:
-        """Register the hooks of an optimizer, after checks."""
-        if any(optimizer is other for other in self._attached):
-            raise ModelError("this optimizer is attached already")
-        if not self._moved_by(optimizer):
-            listed = ", ".join(self.plan.names)
-            raise ModelError(f"the optimizer owns none of the projected parameters: {listed}")
-        self._attached.append(optimizer)
-        self._counts.append(self.n_steps)
-        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-        self._handles.append(optimizer.register_step_post_hook(self._after_step))
+    def _hook(self, optimizers: Sequence[Optimizer]) -> None:
+        """Register the hooks of optimizers, after checks."""
+        for optimizer in optimizers:
+            if any(optimizer is other for other in self._attached):
+                raise ModelError("this optimizer is attached already")
+            if not self._moved_by(optimizer):
+                raise ModelError(f"the optimizer owns none of the projected parameters: {', '.join(self.plan.names)}")
+        for optimizer in optimizers:
+            self._attached.append(optimizer)
+            self._counts.append(self.n_steps)
+            if (pairs := CurvaturePairs.of(optimizer)) is not None:
+                self._pairs[optimizer] = pairs
+            self._hooks.append(StepHooks(optimizer, self._before_step, self._after_step, self._recover))
+        for optimizer in optimizers:
+            self._hooks.append(ModeHooks(optimizer, self._before_mode, self._after_mode))
 
     def _unhook(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for hooks in (*self._hooks, *self._pairs.values()):
+            hooks.detach()
+        self._hooks.clear()
+        self._pairs.clear()
         self._attached.clear()
         self._counts.clear()
         if self._centring is not None:
@@ -409,6 +434,7 @@ class Projector:
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self._refuse_compiled(type(optimizer).__name__)
         if self.parameters.is_lending and is_within_step(self._attached):
             self._n_within += 1
             return None
@@ -435,7 +461,7 @@ class Projector:
             self._lend(state, names)
         if closure is None:
             return None
-        wrapped = self._at_projection(closure)
+        wrapped = self._at_projection(closure, self._pairs.get(optimizer))
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
@@ -469,14 +495,32 @@ class Projector:
 
     def _after_last(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Warn of the first step after the training was finalized."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for hooks in self._hooks:
+            hooks.detach()
+        self._hooks.clear()
         warnings.warn(
             "a step after finalize(): the weights are deployable no longer, and nothing projects them; attach again to "
             "train on",
             stacklevel=3,
         )
+
+    def _before_mode(self) -> bool:
+        """Lend latent weights to an optimizer that moves them outside a step, unless they are lent."""
+        if self.parameters.is_lending:
+            return False
+        self._notice(self._states)
+        self._stepping = [(state, tuple(state.latent)) for state in self._states]
+        for state, names in self._stepping:
+            self._lend(state, names)
+        return True
+
+    def _after_mode(self) -> None:
+        """Take over where it has moved them, and write the projection; nothing else remembers it."""
+        self._recover()
+        stage = self.stage
+        for state, _ in self._stepping:
+            with state.trial(stage) as weights:
+                self._write(state, weights)
 
     def _require_moved(self, optimizer: Optimizer) -> set[str]:
         """Return the parameters that an optimizer moves, if these are still those of the model."""
@@ -573,24 +617,32 @@ class Projector:
         for state, population in zip(self._states, self.plan.populations, strict=True):
             state.population = population
 
-    def _at_projection(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+    def _at_projection(self, closure: Callable[[], Any], pairs: CurvaturePairs | None) -> Callable[[], Any]:
         """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""
+        if pairs is not None:
+            pairs.start()
 
         def evaluate() -> Any:  # noqa: ANN401 (a closure returns whatever its owner wants)
-            with self._projected():
-                return closure()
+            with self._projected(fits=pairs is not None):
+                result = closure()
+                if pairs is not None:
+                    latents = [item for state, _ in self._stepping for item in state.latent.items()]
+                    pairs.evaluated({self.parameters[n]: (self.parameters[n].detach(), x) for n, x in latents})
+                return result
 
         return evaluate
 
     @contextmanager
-    def _projected(self) -> Iterator[None]:
+    def _projected(self, *, fits: bool) -> Iterator[None]:
+        """Deploy projected weights while a closure is evaluated; where it raises, they stay."""
         stage = self.stage
         self._recover()
-        for state, _ in self._stepping:
-            self._write(state, state.project(stage))
-        yield  # where the closure raises, deployable weights stay
-        for state, names in self._stepping:
-            self._lend(state, names)
+        with ExitStack() as trials:
+            for state, _ in self._stepping:
+                self._write(state, trials.enter_context(state.trial(stage, fits=fits)))
+            yield
+            for state, names in self._stepping:
+                self._lend(state, names)
 
     def _lend(self, state: PopulationState, names: Sequence[str]) -> None:
         """Let parameters hold their latent weights while an optimizer works on them."""
@@ -663,11 +715,12 @@ class Projector:
             raise QRSolveError("this projector was finalized; make a new one to train on")
 
 
-def _listed(optimizer: Optimizer | Sequence[Optimizer] | None) -> list[Optimizer]:
-    """Return one or several optimizers as a list."""
-    if optimizer is None:
-        return []
-    return [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+def _unchanged(optimizer: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Leave the arguments of a step as they are."""
+
+
+def _nothing() -> None:
+    """Do nothing after a step that raised."""
 
 
 def _saved(capacity: int | IntArray | Tensor) -> int | Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,10 +30,14 @@ SELECTION_EVERY = 5
 """Steps between two selections of connections while the capacities shrink."""
 _FIRST_ROUNDS = 6
 """Alternations for the first values; training goes on with them."""
+_JUMP_ROUNDS = 2
+"""Alternations for values whose weights have gone far within one step: one leaves a scale too small."""
 RELAXED = "relaxed"
 """Marks a solution of a stage that is wider than the chip."""
 _PINNED = 1e12
 """Importance of weights that must stay: more than any others can weigh."""
+_FORGOTTEN = ("solution", "parameters", "n_projections", "is_new", "_stage", "_alphabet", "_repeated")
+"""What a projection remembers, and one on trial does not."""
 _VALUES = "moved_values"
 """Where the memory of a method has the values that it moves, before they are ones of the chip."""
 
@@ -88,6 +94,8 @@ class PopulationState:
     is_new: bool = field(default=True, repr=False)
     _stage: Stage | None = field(default=None, repr=False)
 
+    _has_jumped: bool = field(default=False, repr=False)
+    _was_tried: bool = field(default=False, repr=False)
     _only_drifts: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -172,9 +180,7 @@ class PopulationState:
         known = self._repeated
         if known is None or known.prepared is None or not self._only_drifts or not stage.is_snapped or stage.is_frozen:
             return False
-        if self.pinned:
-            return False
-        if self._explores(stage) or self._is_due():
+        if self._explores(stage) or self._is_due() or self._has_jumped or self.pinned:
             return False
         ((name, latent),) = self.latent.items()
         own = deployed[name]
@@ -191,7 +197,7 @@ class PopulationState:
             known.prepared = None
             self._write_projection(deployed, stage)
         else:
-            self.solution, self._stage = solution, stage
+            self.solution, self._stage, self._was_tried = solution, stage, False
             self.n_projections += 1
         return True
 
@@ -272,13 +278,52 @@ class PopulationState:
         self.memory[_VALUES] = torch.where(torch.isnan(family.given.to(moved.device)), moved, self.parameters)
         self._alphabet = None
 
-    def project(self, stage: Stage) -> dict[str, Tensor]:
-        """Return the projection of the latent weights at a stage, by parameter name."""
-        matrix, self._stage, self.is_new = self._explored(stage), stage, False
+    @contextmanager
+    def trial(self, stage: Stage, *, fits: bool = False) -> Iterator[dict[str, Tensor]]:
+        """Within the context, be projected as `project` would, with the learned values as they are; then forget it.
+
+        For evaluations within a step, which compare losses and gradients: all of them start from the same values. For
+        looks at other weights between steps, after which a training goes on as if nobody had looked. With ``fits``,
+        for steps that go far, the values are fitted to the weights, from the same start each time; `project`
+        then does so as well.
+        """
+        kept = {name: getattr(self, name) for name in _FORGOTTEN}
+        drawn = self.generator.get_state()
+        try:
+            if fits:
+                self._fit(stage)
+            yield self.project(stage, refits=False)
+        finally:
+            self.__dict__.update(kept)
+            self.generator.set_state(drawn)
+            self._has_jumped, self._was_tried = fits, True
+
+    def _fit(self, stage: Stage) -> None:
+        """Fit learned values to latent weights that have gone far: choices and least squares in turn."""
+        family = self.population.family
+        if family is None or not family.is_learned or self.parameters is None or not stage.is_snapped or self.pinned:
+            return
+        if self.method.resolve_every == sys.maxsize:  # the method keeps its values
+            return
+        for _ in range(_JUMP_ROUNDS):
+            self.project(stage, refits=False)
+            assert self.solution is not None
+            self.parameters = best_parameters(self.population.levels(self.matrix()), self.parameters, self.solution)
+            self._alphabet = None
+
+    def project(self, stage: Stage, *, refits: bool = True) -> dict[str, Tensor]:
+        """Return the projection of the latent weights at a stage, by parameter name.
+
+        Learned values are fitted anew where that is due, unless ``refits`` is false.
+        """
+        if self._has_jumped and refits:
+            self._has_jumped = False
+            self._fit(stage)
+        matrix, self._stage, self.is_new, self._was_tried = self._explored(stage), stage, False, False
         if stage.is_frozen and self.wiring is None:
             matrix = self._freeze(matrix, stage)
         try:
-            values = self._snapped(matrix) if stage.is_snapped else self._relaxed(matrix, stage)
+            values = self._snapped(matrix, refits=refits) if stage.is_snapped else self._relaxed(matrix, stage)
         except QRSolveError as error:
             raise type(error)(f"'{self.population.name}': {error}") from error
         return self.population.split(values)
@@ -287,7 +332,14 @@ class PopulationState:
     def is_deployable(self) -> bool:
         """Whether the last projection was one of the latent weights themselves onto the chip, and is still that."""
         stage, solution = self._stage, self.solution
-        if self.is_new or stage is None or solution is None or not stage.is_deployable or stage.temperature > 0:
+        if (
+            self.is_new
+            or self._was_tried
+            or stage is None
+            or solution is None
+            or not stage.is_deployable
+            or stage.temperature > 0
+        ):
             return False
         if solution.solver == RELAXED:
             return False
@@ -342,13 +394,13 @@ class PopulationState:
         fixed = {name: torch.full_like(part, _PINNED) for name, part in self.pinned.items()}
         return self.population.matrix({**self.population.split(weighed), **fixed})
 
-    def _snapped(self, matrix: Tensor) -> Tensor:
+    def _snapped(self, matrix: Tensor, *, refits: bool = True) -> Tensor:
         """Project onto the chip's values and limits, exactly; every so often the values move first."""
         if self.solution is not None and self.solution.solver == RELAXED:
             self.solution, self.n_projections = None, 0
         if self.solution is None:
             self.problem(matrix)  # the first values are found with a solution
-        if self._is_due():
+        if refits and self._is_due():
             assert self.parameters is not None
             assert self.solution is not None
             self.parameters = best_parameters(self.population.levels(matrix), self.parameters, self.solution)
