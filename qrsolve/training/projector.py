@@ -25,14 +25,16 @@ from qrsolve.spec.load_network import load_network
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.centring import Centring
 from qrsolve.training.describe import describe_module
+from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
 from qrsolve.training.exchange import Exchange, is_within_step
 from qrsolve.training.held import owner
-from qrsolve.training.input_spread import InputSpread
+from qrsolve.training.input_spread import input_spread
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
 from qrsolve.training.stated_network import describe_with
+from qrsolve.training.statistics import InputStatistics, watched_layers
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
@@ -110,7 +112,9 @@ class Projector:
         centre: bool = False,
         weigh_inputs: bool = False,
         seed: int = 0,
+        process_group: Processes = None,
     ) -> None:
+        model = unwrapped(model)
         spec = spec if isinstance(spec, HardwareSpec) else load_spec(spec)
         if network is None:
             description = describe_module(model, select=select, exclude=exclude, groups=groups, roles=roles)
@@ -144,10 +148,18 @@ class Projector:
             for population in self.plan.populations
         ]
         self._seed_exploration(seed)
-        self._centring = Centring(model, self.plan.names) if centre else None
-        self._spread = InputSpread.of(model, self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
+        layers = watched_layers(model, [self._parameter(name) for name in self.plan.names])
+        first = self._parameter(self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
+        self._weighed = next((path for path, layer in layers.items() if layer.weight is first), None)
+        watched = {p: layer for p, layer in layers.items() if p == self._weighed or (centre and layer.bias is not None)}
+        self._statistics = InputStatistics(watched, () if self._weighed is None else (self._weighed,))
+        self._centring = Centring(self._statistics) if centre else None
         self._is_final = False
+        self._process_group = process_group
+        self._ranks: Ranks | None = None
+        self._is_first = True
         self.project()
+        self._join_ranks()
 
     def __repr__(self) -> str:
         """Say chip, populations and progress in one line."""
@@ -221,10 +233,7 @@ class Projector:
             handle.remove()
         self._handles.clear()
         self._attached.clear()
-        if self._centring is not None:
-            self._centring.detach()
-        if self._spread is not None:
-            self._spread.detach()
+        self._statistics.detach()
 
     def check(self) -> Report:
         """Recompute every limit from the model's raw weights, without any solver."""
@@ -241,8 +250,7 @@ class Projector:
             "populations": {state.population.name: state.state_dict() for state in self._states},
             "generator": self._generator.get_state(),
             "shares": [[_saved(group.capacity) for group in state.population.groups] for state in self._states],
-            "means": {} if self._centring is None else self._centring.state_dict(),
-            "spread": None if self._spread is None else self._spread.state_dict(),
+            **self._statistics.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -263,11 +271,8 @@ class Projector:
         self.n_steps = int(state["n_steps"])
         self._seed_exploration(int(state["seed"]))
         self._generator.set_state(state["generator"].cpu())
-        if self._centring is not None:
-            self._centring.load_state_dict(state["means"])
-        if self._spread is not None and state["spread"] is not None:
-            self._spread.load_state_dict(state["spread"])
-            self._states[0].importance = self._spread.importance()
+        self._statistics.load_state_dict(state)
+        self._weigh()
         for own, shares in zip(self._states, state["shares"], strict=True):
             own.population = own.population.with_capacities(shares)
         for own in self._states:
@@ -283,9 +288,12 @@ class Projector:
             return None
         self._n_within = 0  # where something is lent, a step came to no end
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if self._centring is not None and closure is None:
-            # A closure makes its gradients within the step, where biases have to be the plain ones.
-            self._centring.centre()
+        self._join_ranks()
+        if closure is None:
+            # A closure makes its gradients within the step, after they could be centred.
+            self._statistics.update(self._ranks)
+            if self._centring is not None:
+                self._centring.centre(optimizer)
         for state in self._states:
             if self.method.alters_gradient and closure is None:
                 gradients = self._gradients(state)
@@ -308,9 +316,10 @@ class Projector:
         stage = self.stage
         if self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
             self._allot()
-        if self._spread is not None and not stage.is_frozen:
-            self._spread.update()
-            self._states[0].importance = self._spread.importance()
+        if kwargs.get("closure", args[1] if len(args) > 1 else None) is not None:
+            self._statistics.update(self._ranks)
+        if not stage.is_frozen:
+            self._weigh()
         for state in self._states:
             moved, deployed = self._take_back(state)
             if self.method.reads_gradient or self.method.moves_values:
@@ -319,6 +328,24 @@ class Projector:
                 state.advance(moved, deployed, None, 0.0, stage)
         if self._centring is not None:
             self._centring.settle()
+        if self._ranks is not None and (self._is_first or self.n_steps % COMPARE_EVERY == 0):
+            latent = {f"{name} (latent)": w for state in self._states for name, w in state.latent.items()}
+            self._ranks.require_same({name: self._parameter(name) for name in self.plan.names} | latent, self.n_steps)
+            self._is_first = False
+
+    def _join_ranks(self) -> None:
+        """Take over the state of the first of the ranks that train together now, unless that has been done."""
+        ranks = Ranks.current(self._process_group)
+        if ranks != self._ranks:
+            self._ranks, self._is_first = ranks, True
+            if ranks is not None:
+                self.load_state_dict(ranks.first(self.state_dict()))
+
+    def _weigh(self) -> None:
+        """Weigh the errors of the first population by what is known of its inputs."""
+        if self._weighed is not None:
+            moments = self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed)
+            self._states[0].importance = input_spread(*moments)
 
     def _gradients(self, state: PopulationState) -> dict[str, Tensor] | None:
         """Return the gradients of a population's parameters; ``None`` where some are missing or sparse."""
