@@ -29,6 +29,7 @@ from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrap
 from qrsolve.training.exchange import Exchange, is_within_step
 from qrsolve.training.held import owner
 from qrsolve.training.input_spread import input_spread
+from qrsolve.training.kept_norm import kept_norm_scale
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
@@ -109,8 +110,9 @@ class Projector:
         compliant: Compliant = "always",
         total_steps: int | None = None,
         schedule: Schedule | None = None,
-        centre: bool = False,
-        weigh_inputs: bool = False,
+        keep_norm: bool = True,
+        centre: bool = True,
+        weigh_inputs: bool = True,
         seed: int = 0,
         process_group: Processes = None,
     ) -> None:
@@ -138,14 +140,17 @@ class Projector:
         self._attached: list[Optimizer] = []
         self._exchange, self._n_within = Exchange(), 0
         self._generator = torch.Generator().manual_seed(seed)
+        latents = [
+            {name: weights[name].detach().clone() for name in population.names} for population in self.plan.populations
+        ]
+        if keep_norm and self.method.keeps_norm and self.schedule.compliant == "always":
+            for population, latent in zip(self.plan.populations, latents, strict=True):
+                scale = kept_norm_scale(population, population.matrix(latent))
+                for tensor in latent.values():
+                    tensor.mul_(scale)
         self._states = [
-            PopulationState(
-                population,
-                self.method,
-                self._generator,
-                {name: weights[name].detach().clone() for name in population.names},
-            )
-            for population in self.plan.populations
+            PopulationState(population, self.method, self._generator, latent)
+            for population, latent in zip(self.plan.populations, latents, strict=True)
         ]
         self._seed_exploration(seed)
         layers = watched_layers(model, [self._parameter(name) for name in self.plan.names])
