@@ -48,7 +48,7 @@ class Centring:
         owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         gradients: dict[str, Tensor] = {}
         for path, layer in self._statistics.layers.items():
-            if id(layer.weight) not in owned or id(layer.bias) not in owned or not layer.bias.requires_grad:
+            if id(layer.weight) not in owned or id(layer.bias) not in owned or not has_free_bias(layer):
                 continue
             gradient, shift = layer.weight.grad, layer.bias.grad
             if gradient is None or shift is None or gradient.layout != torch.strided:
@@ -76,6 +76,12 @@ class Centring:
     def _is_centred(self, path: str, gradient: Tensor) -> bool:
         known, version = self._centred.get(path, (None, 0))
         return known is not None and known() is gradient and version == gradient._version
+
+
+def has_free_bias(layer: nn.Linear) -> bool:
+    """Whether a layer has a bias that is not frozen."""
+    bias: Tensor | None = layer.bias
+    return bias is not None and bias.requires_grad
 
 
 def _arriving(layer: nn.Linear, mean: Tensor) -> Tensor:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from qrsolve.compile import Population
 from qrsolve.training.exploration import kept_per_row
+
+
+@torch.no_grad()
+def scale_fresh(population: Population, weights: Mapping[str, Tensor]) -> None:
+    """Multiply the fresh weights of a population by `kept_norm_scale`, in place.
+
+    Weights that were trained have the sizes that their training gave them, and are scaled all the same: the few that
+    are left of them do not make the inputs that all made either (examples/benchmarks/RESULTS.md).
+    """
+    scale = kept_norm_scale(population, population.matrix(dict(weights)))
+    if scale != 1:
+        for weight in weights.values():
+            weight.mul_(scale)
 
 
 @torch.no_grad()

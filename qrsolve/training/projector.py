@@ -23,13 +23,13 @@ from qrsolve.project import Projection, projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.load_network import load_network
 from qrsolve.spec.network import NetworkSpec
-from qrsolve.training.centring import Centring
+from qrsolve.training.centring import Centring, has_free_bias
 from qrsolve.training.describe import describe_module
 from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
 from qrsolve.training.exchange import Exchange, is_within_step
 from qrsolve.training.held import owner
 from qrsolve.training.input_spread import input_spread
-from qrsolve.training.kept_norm import kept_norm_scale
+from qrsolve.training.kept_norm import scale_fresh
 from qrsolve.training.methods import Method, StraightThrough
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
@@ -143,20 +143,22 @@ class Projector:
         latents = [
             {name: weights[name].detach().clone() for name in population.names} for population in self.plan.populations
         ]
-        if keep_norm and self.method.keeps_norm and self.schedule.compliant == "always":
+        layers = watched_layers(model, [self._parameter(name) for name in self.plan.names])
+        centred = {path: layer for path, layer in layers.items() if centre and has_free_bias(layer)}
+        keeps_norm = keep_norm and self.method.keeps_norm
+        if keeps_norm and self.schedule.compliant == "always":
+            absorbed = {id(layer.weight) for layer in centred.values()}
             for population, latent in zip(self.plan.populations, latents, strict=True):
-                scale = kept_norm_scale(population, population.matrix(latent))
-                for tensor in latent.values():
-                    tensor.mul_(scale)
+                if not absorbed.issuperset(id(weights[name]) for name in latent):
+                    scale_fresh(population, latent)
         self._states = [
-            PopulationState(population, self.method, self._generator, latent)
+            PopulationState(population, self.method, self._generator, latent, keeps_norm=keeps_norm)
             for population, latent in zip(self.plan.populations, latents, strict=True)
         ]
         self._seed_exploration(seed)
-        layers = watched_layers(model, [self._parameter(name) for name in self.plan.names])
-        first = self._parameter(self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
+        first = weights[self.plan.names[0]] if weigh_inputs and self._is_alone(0) else None
         self._weighed = next((path for path, layer in layers.items() if layer.weight is first), None)
-        watched = {p: layer for p, layer in layers.items() if p == self._weighed or (centre and layer.bias is not None)}
+        watched = {path: layer for path, layer in layers.items() if path in centred or path == self._weighed}
         self._statistics = InputStatistics(watched, () if self._weighed is None else (self._weighed,))
         self._centring = Centring(self._statistics) if centre else None
         self._is_final = False

@@ -61,6 +61,8 @@ class PopulationState:
     importance : Tensor or None
         > 0, shape (n_sources,): weight of each source's squared errors while the wiring is chosen; ``None`` is 1. The
         learned values are fitted without it.
+    keeps_norm : bool
+        While capacities shrink, latents grow so that what each selection leaves has the norm that the one before left.
     """
 
     population: Population
@@ -74,6 +76,7 @@ class PopulationState:
     memory: dict[str, Tensor] = field(init=False)
     seed: int | None = None
     importance: Tensor | None = None
+    keeps_norm: bool = False
     _alphabet: Alphabet | None = field(default=None, repr=False)
     _repeated: Repeated | None = field(default=None, repr=False)
 
@@ -333,9 +336,25 @@ class PopulationState:
             rows, columns = matrix.shape
             groups = tuple(_widened(group, stage.openness, rows, columns) for group in self.population.groups)
             problem = ChoiceProblem(matrix, None, groups, self._importance(matrix))
+            before = None if self.solution is None else self.solution.choice
             self.solution = replace(solve_choice(problem), solver=RELAXED, prices=())
+            if self.keeps_norm:
+                matrix = self._grown(matrix, before)
         assert self.solution.choice is not None
         return matrix * self.solution.choice
+
+    def _grown(self, matrix: Tensor, before: Tensor | None) -> Tensor:
+        """Scale latents and their matrix, so that a narrower selection has the norm that the wider one had."""
+        assert self.solution is not None
+        assert self.solution.choice is not None
+        wide = torch.linalg.vector_norm(matrix if before is None else matrix * before)
+        narrow = torch.linalg.vector_norm(matrix * self.solution.choice)
+        if not bool((wide > narrow) & (narrow > 0)):
+            return matrix
+        growth: Tensor = wide / narrow
+        for latent in self.latent.values():
+            latent.mul_(growth)
+        return matrix * growth
 
     def _freeze(self, matrix: Tensor, stage: Stage) -> Tensor:
         """Keep only the connections that a projection now uses."""
