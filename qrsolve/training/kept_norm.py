@@ -15,8 +15,8 @@ from qrsolve.training.exploration import kept_per_row
 def scale_fresh(population: Population, weights: Mapping[str, Tensor]) -> None:
     """Multiply the fresh weights of a population by `kept_norm_scale`, in place.
 
-    Weights that were trained have the sizes that their training gave them, and are scaled all the same: the few that
-    are left of them do not make the inputs that all made either (examples/benchmarks/RESULTS.md).
+    Nothing tells trained weights from fresh ones, and trained ones gain nothing: give ``keep_norm=False`` to go on
+    with a network that was trained.
     """
     scale = kept_norm_scale(population, population.matrix(dict(weights)))
     if scale != 1:

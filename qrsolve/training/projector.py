@@ -75,16 +75,25 @@ class Projector:
         and for freezing the wiring near the end.
     schedule : Schedule or None
         Instead of ``compliant`` and ``total_steps``.
+    keep_norm : bool
+        Let what limits leave of a layer's weights have the norm that more of them had: in ``always`` fresh weights are
+        scaled once, where no centred bias absorbs what is missing (`qrsolve.training.kept_norm`); in ``at_end`` the
+        latent weights grow while the capacities shrink. Not with methods that need small weights. In ``always`` give
+        ``False`` where the network was trained before: its weights have the sizes that they need.
     centre : bool
         Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several
         points of accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients
-        that Adam sees.
+        that Adam sees. Only where the optimizer that steps owns weight and bias.
     weigh_inputs : bool
-        Weigh the first population's errors by how much its inputs vary (`InputSpread`), if it is one linear layer.
+        Weigh the first population's errors by how much its inputs vary (`input_spread`), if it is one linear layer.
     seed : int
         Of everything that is random in the method, and of the noise with which ``always`` explores wirings
         (`qrsolve.training.exploration`). The first population is not explored: its sources are data, which no
         training makes more useful.
+    process_group : ProcessGroup, False or None
+        Processes that train this model together, as with `DistributedDataParallel`: all take over the first one's
+        latent weights, statistics are of all their inputs, and every so many steps a hash of the weights is compared.
+        ``None`` is torch's default group, where it is initialised; ``False`` trains alone.
 
     Raises
     ------
