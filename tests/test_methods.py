@@ -196,7 +196,8 @@ def test_published_removal_waits_until_weights_are_deployable() -> None:
     model = nn.Sequential(nn.Linear(100, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     method = QRewiring(projection="published")
-    projector = Projector("dynap_se", model, method=method, compliant="at_end", total_steps=50)
+    options: dict[str, Any] = {"keep_norm": False, "centre": False, "weigh_inputs": False}
+    projector = Projector("dynap_se", model, method=method, compliant="at_end", total_steps=50, **options)
     projector.attach(optimizer)
     weight = model[0].weight
     for step in range(50):

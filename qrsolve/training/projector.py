@@ -203,6 +203,7 @@ class Projector:
         if not any(id(self.model.get_parameter(name)) in owned for name in self.plan.names):
             raise ModelError(f"the optimizer owns none of the projected parameters: {', '.join(self.plan.names)}")
         self._require_open()
+        self._statistics.watch(self.model)  # a copy's hooks are not its own, and `detach` removes them
         self._attached.append(optimizer)
         self._handles.append(optimizer.register_step_pre_hook(self._before_step))
         self._handles.append(optimizer.register_step_post_hook(self._after_step))

@@ -352,9 +352,10 @@ class PopulationState:
         if not bool((wide > narrow) & (narrow > 0)):
             return matrix
         growth: Tensor = wide / narrow
+        grown = matrix * growth  # first: a matrix may be a view of its latents
         for latent in self.latent.values():
             latent.mul_(growth)
-        return matrix * growth
+        return grown
 
     def _freeze(self, matrix: Tensor, stage: Stage) -> Tensor:
         """Keep only the connections that a projection now uses."""

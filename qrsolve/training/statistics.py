@@ -139,7 +139,7 @@ class InputStatistics:
         ----------
         state : mapping
             With what `state_dict` returned, or a projector's state of before: ``means`` alone, and ``spread`` of the
-            first layer. What it does not have starts anew.
+            first layer. What it does not have, or for another number of inputs, starts anew.
         """
         self._sums.zero_()
         self._moments.zero_()
@@ -147,6 +147,8 @@ class InputStatistics:
         spread = state.get("spread")
         for path, (start, size) in self._places.items():
             own = slice(start, start + size)
+            if path in state["means"] and len(state["means"][path]) != size:
+                continue
             if path in state["means"]:
                 self._moments[own] = state["means"][path].to(self._moments)
                 self._n_steps[own] = _FORMER_STEPS
