@@ -13,7 +13,6 @@ from qrsolve import Projector, QRSolveError, attach
 from qrsolve.problem import Group
 from qrsolve.training import Schedule, StraightThrough
 from qrsolve.training.exploration import explored, kept_per_row
-from qrsolve.training.input_spread import InputSpread
 
 FAN_IN, SYNAPSES, STEPS = 4, 3, 60
 OUTPUT = "2.weight"
@@ -152,30 +151,6 @@ def test_exploration_errors() -> None:
     Schedule("always", 10, frozen_from=0.4, temperature=0.0, explored_until=0.9)
 
 
-def test_spread_is_the_standard_deviation_of_each_input() -> None:
-    layer = nn.Linear(3, 2)
-    spread = InputSpread(layer)
-    assert spread.importance() is None
-    x = torch.randn(4, 500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 3.0, 0.0]) + 5
-    with torch.no_grad():
-        layer(x)
-    spread.update()
-    assert spread.n_batches == 0, "evaluation is not watched"
-    layer(x[0])
-    spread.update()
-    assert spread.n_batches == 1
-    for batch in x[1:]:
-        layer(batch)
-        spread.update()
-    importance = spread.importance()
-    assert importance is not None
-    assert bool((importance > 0).all())
-    variance = x.reshape(-1, 3).var(dim=0, unbiased=False)
-    assert importance.tolist() == pytest.approx((variance / variance.mean() + 1e-3).sqrt().tolist(), rel=1e-3)
-    spread.detach()
-    assert not layer._forward_pre_hooks
-
-
 @pytest.mark.parametrize("chip", [types_chip(FAN_IN, SYNAPSES), fan_in_chip(FAN_IN)], ids=["types", "real"])
 @pytest.mark.parametrize("compliant", ["always", "at_end"])
 def test_constant_inputs_lose_their_connections_when_inputs_are_weighed(chip: Any, compliant: Any) -> None:
@@ -201,8 +176,8 @@ def test_constant_inputs_lose_their_connections_when_inputs_are_weighed(chip: An
 
 def test_inputs_are_weighed_only_for_a_linear_layer_of_its_own() -> None:
     projector = Projector(fan_in_chip(), nn.RNN(5, 6), weigh_inputs=True)
-    assert projector.state_dict()["spread"] is None
+    assert not projector.state_dict()["squares"]
     projector = Projector(
         fan_in_chip(), nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 4)), weigh_inputs=True
     )
-    assert projector.state_dict()["spread"] is None
+    assert not projector.state_dict()["squares"]

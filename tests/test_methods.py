@@ -27,10 +27,7 @@ from qrsolve.training import (
     SoftDeepR,
     Step,
     StraightThrough,
-    run,
 )
-from qrsolve.training.data import DataSet
-from qrsolve.training.networks.mlp import make_mlp
 
 DYNAP = """
 schema: 1
@@ -199,7 +196,8 @@ def test_published_removal_waits_until_weights_are_deployable() -> None:
     model = nn.Sequential(nn.Linear(100, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     method = QRewiring(projection="published")
-    projector = Projector("dynap_se", model, method=method, compliant="at_end", total_steps=50)
+    options: dict[str, Any] = {"keep_norm": False, "centre": False, "weigh_inputs": False}
+    projector = Projector("dynap_se", model, method=method, compliant="at_end", total_steps=50, **options)
     projector.attach(optimizer)
     weight = model[0].weight
     for step in range(50):
@@ -342,17 +340,15 @@ def test_deep_r_keeps_the_number_of_active_connections_exact() -> None:
 
 
 @pytest.mark.parametrize("method", EVERY, ids=lambda m: f"{m.name}-{getattr(m, 'projection', '')}")
-def test_fresh_weights_are_scaled_up_for_always_unless_the_method_needs_small_ones(
-    method: Method, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scaled = []
-    monkeypatch.setattr(run, "keep_norm", lambda model, spec: scaled.append(spec.name))
-    x, y = torch.rand(64, 20), torch.arange(64) % 4
-    data = DataSet("tiny", x, y, x, y, (1, 4, 5))
-    for compliant in ("always", "at_end"):
-        recipe = run.Recipe(epochs=1, batch_size=32, compliant=compliant)
-        assert run.train(parse_spec(DYNAP), data, lambda: make_mlp(data, 8), recipe, method).report.is_compliant
-    assert scaled == ([] if method.name == "deep_r" else ["small"])
+def test_weights_keep_their_norm_unless_the_method_needs_small_ones(method: Method) -> None:
+    def norms(*, keep_norm: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 8, bias=False))
+        projector = Projector(parse_spec(DYNAP), model, method=method, keep_norm=keep_norm)
+        return [float(w.norm()) for state in projector._states for w in state.latent.values()]
+
+    (plain,), (kept,) = norms(keep_norm=False), norms(keep_norm=True)
+    assert kept == plain if method.name == "deep_r" else kept > 1.1 * plain
 
 
 def test_grad_r_never_flips_a_sign() -> None:

@@ -17,6 +17,7 @@ from qrsolve import ModelError, QRSolveError, ShapeError
 from qrsolve.training import Projector, Schedule, StraightThrough, attach
 
 FAN_IN, SYNAPSES = 6, 3
+PLAIN: dict[str, Any] = {"keep_norm": False, "centre": False, "weigh_inputs": False}
 
 
 def small_model() -> nn.Sequential:
@@ -106,7 +107,7 @@ def test_gradient_is_taken_at_deployable_weights_and_moves_latent_ones() -> None
     model = small_model()
     reference = copy.deepcopy(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    projector = attach(fan_in_chip(4), model, optimizer, method=StraightThrough(decay=0.0))
+    projector = attach(fan_in_chip(4), model, optimizer, method=StraightThrough(decay=0.0), **PLAIN)
     (x, y), name = batches(1)[0], "0.weight"
     latent = reference.get_parameter(name).detach().clone()
     kept = torch.zeros_like(latent).scatter_(
@@ -130,7 +131,7 @@ def test_plain_training_is_unchanged_where_nothing_binds() -> None:
     model, twin = small_model(), small_model()
     data = batches(20)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    attach(fan_in_chip(100), model, optimizer, method=StraightThrough(decay=0.0))
+    attach(fan_in_chip(100), model, optimizer, method=StraightThrough(decay=0.0), **PLAIN)
     run(model, optimizer, data)
     run(twin, torch.optim.AdamW(twin.parameters(), lr=0.01), data)
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
@@ -260,7 +261,7 @@ def test_centring_leaves_an_optimizer_with_a_closure_as_it_is() -> None:
     models = small_model(), small_model()
     for model, centre in zip(models, (False, True), strict=True):
         optimizer = torch.optim.LBFGS(model.parameters(), lr=0.05, max_iter=3)
-        attach(fan_in_chip(4), model, optimizer, centre=centre)
+        attach(fan_in_chip(4), model, optimizer, keep_norm=False, centre=centre)
         run(model, optimizer, batches(3))
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert torch.equal(a, b)

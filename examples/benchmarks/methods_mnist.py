@@ -33,7 +33,7 @@ from qrsolve.train import with_fan_in
 from qrsolve.training import METHODS, Method, Projector, QRewiring
 from qrsolve.training.data import DataSet, load_mnist
 from qrsolve.training.networks.mlp import make_mlp
-from qrsolve.training.run import Recipe, accuracy_of, keep_norm, run_epochs
+from qrsolve.training.run import Recipe, accuracy_of, run_epochs
 from qrsolve.training.schedule import Compliant
 
 HIDDEN = 256
@@ -118,14 +118,13 @@ def prepared(spec: HardwareSpec, data: DataSet, method: Method, recipe: Recipe) 
     """Return a fresh network under the chip, as `qrsolve.training.run.train` makes it."""
     torch.manual_seed(recipe.seed)
     model = make_mlp(data, HIDDEN)
-    if recipe.compliant == "always" and method.keeps_norm:
-        keep_norm(model, spec)
     projector = Projector(
         spec,
         model,
         method=method,
         compliant=recipe.compliant,
         total_steps=recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size),
+        keep_norm=recipe.keeps_norm,
         centre=recipe.is_centred,
         weigh_inputs=recipe.weighs_inputs,
         seed=recipe.seed,

@@ -4,7 +4,8 @@
     python examples/benchmarks/training_overhead.py --data-dir ../shared/data --after 1500 --clock processor --threads 1
 
 Plain and projected steps alternate in blocks; medians; random data of MNIST's shape, or MNIST, where what a projection
-costs changes during a training: ``--after`` steps of it. ``--weigh-inputs`` projects with an importance. One JSON line.
+costs changes during a training: ``--after`` steps of it. ``--centre`` and ``--weigh-inputs``, which trainings have by
+default, are timed only if asked for: the second projects with an importance. One JSON line.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from qrsolve.training.data import load_mnist
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-def stepper(x: Tensor, y: Tensor, fan_in: int | None, *, weigh_inputs: bool) -> Callable[[], None]:
+def stepper(x: Tensor, y: Tensor, fan_in: int | None, *, centre: bool, weigh_inputs: bool) -> Callable[[], None]:
     """Return one training step, plain or under dynap_se with this fan-in."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     if fan_in is not None:
         spec = with_fan_in(qrsolve.load_spec("dynap_se"), fan_in)
-        qrsolve.attach(spec, model, optimizer, weigh_inputs=weigh_inputs)
+        qrsolve.attach(spec, model, optimizer, centre=centre, weigh_inputs=weigh_inputs)
 
     def step() -> None:
         batch = torch.randint(0, len(x), (128,))
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--after", type=int, default=40)
+    parser.add_argument("--centre", action="store_true")
     parser.add_argument("--weigh-inputs", action="store_true")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     options = parser.parse_args()
@@ -72,8 +74,8 @@ def main() -> None:
     else:
         data = load_mnist(options.data_dir)
         x, y = data.x_train, data.y_train
-    plain = stepper(x, y, None, weigh_inputs=False)
-    projected = stepper(x, y, options.fan_in, weigh_inputs=options.weigh_inputs)
+    plain = stepper(x, y, None, centre=False, weigh_inputs=False)
+    projected = stepper(x, y, options.fan_in, centre=options.centre, weigh_inputs=options.weigh_inputs)
     for _ in range(options.steps):
         plain()
     for _ in range(options.after):
@@ -87,6 +89,7 @@ def main() -> None:
         "fan_in": options.fan_in,
         "data": "random" if options.data_dir is None else "mnist",
         "after": options.after,
+        "centre": options.centre,
         "weigh_inputs": options.weigh_inputs,
         "clock": options.clock,
         "threads": options.threads,

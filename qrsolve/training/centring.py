@@ -2,89 +2,92 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
+
+from qrsolve.training.statistics import InputStatistics
 
 
 class Centring:
     """Take gradients as if each layer computed ``W (x - mu) + c``, with ``mu`` the running mean of its inputs.
 
-    The network's function and its parameters stay what they are: ``b = c - W mu``. But when a projection changes
-    which inputs a neuron has, the neuron's average input stays the same, because its bias moves along. With few
-    inputs per neuron this is worth several points of accuracy under Adam (examples/benchmarks/RESULTS.md).
+    The network's function and its parameters stay what they are: ``b = c - W mu``. But when a step or a projection
+    changes ``W``, the neuron's average input stays the same, because its bias moves along. With few inputs per neuron
+    this is worth several points of accuracy under Adam (examples/benchmarks/RESULTS.md).
 
-    ``dL/dW`` becomes ``dL/dW - dL/db mu^T``; the bias holds ``c`` during the optimizer's step.
+    ``dL/dW`` becomes ``dL/dW - dL/db mu^T`` before the optimizer's step; after it, and the projection that follows,
+    ``b`` becomes ``b + (W before) mu - (W after) mu``.
 
     Parameters
     ----------
-    model : nn.Module
-        Its ``nn.Linear`` layers with a bias are centred.
-    names : sequence of str
-        Only layers whose weight has one of these parameter names.
-    momentum : float
-        Share of the running mean that is renewed per step.
+    statistics : InputStatistics
+        Its layers that have a bias are centred, where the stepping optimizer owns both weight and bias: others are
+        frozen, or another optimizer's.
 
     References
     ----------
     Centred gradients: Montavon & Mueller 2012; the use with a changing wiring is ours.
     """
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...], momentum: float = 0.01) -> None:
-        self.momentum = momentum
-        self._layers: dict[str, nn.Linear] = {
-            path: module
-            for path, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module.bias is not None and f"{path}.weight".lstrip(".") in names
-        }
-        self._mean: dict[str, Tensor] = {}
-        self._last: dict[str, Tensor] = {}
-        self._centred: list[str] = []
-        self._handles: list[RemovableHandle] = [
-            module.register_forward_pre_hook(self._watch(path)) for path, module in self._layers.items()
-        ]
+    def __init__(self, statistics: InputStatistics) -> None:
+        self._statistics = statistics
+        self._before: dict[str, Tensor] = {}
+        self._centred: dict[str, tuple[weakref.ref[Tensor], int]] = {}
 
-    def settle(self) -> None:
-        """After the projection of a step: turn centred biases back into plain ones."""
-        with torch.no_grad():
-            for path in self._centred:
-                layer = self._layers[path]
-                layer.bias.addmv_(layer.weight, self._mean[path], alpha=-1.0)
-        self._centred.clear()
-
-    def detach(self) -> None:
-        """Remove all hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the running means."""
-        return dict(self._mean)
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over running means."""
-        self._mean = {path: mean.clone() for path, mean in state.items()}
-
-    def _watch(self, path: str) -> Any:  # noqa: ANN401 (torch's hook type)
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if torch.is_grad_enabled():
-                x = inputs[0].detach()
-                self._last[path] = x.reshape(-1, x.shape[-1]).mean(dim=0)
-
-        return hook
+    def forget(self) -> None:
+        """Forget a step that came to no end."""
+        self._before.clear()
 
     @torch.no_grad()
-    def centre(self) -> None:
-        """Before an optimizer's step, at deployable weights: centre gradients and biases."""
-        for path, layer in self._layers.items():
-            if path not in self._last or layer.weight.grad is None or layer.bias.grad is None:
+    def centre(self, optimizer: Optimizer) -> None:
+        """Before an optimizer's step, at deployable weights: centre the gradients that it is going to use.
+
+        A gradient that serves several steps is centred once.
+        """
+        owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        gradients: dict[str, Tensor] = {}
+        for path, layer in self._statistics.layers.items():
+            if id(layer.weight) not in owned or id(layer.bias) not in owned or not has_free_bias(layer):
                 continue
-            last = self._last[path].to(layer.weight)
-            mean = self._mean[path].to(last).lerp_(last, self.momentum) if path in self._mean else last.clone()
-            self._mean[path] = mean
-            layer.weight.grad.addr_(layer.bias.grad, mean, alpha=-1.0)
-            layer.bias.addmv_(layer.weight, mean)
-            self._centred.append(path)
+            gradient, shift = layer.weight.grad, layer.bias.grad
+            if gradient is None or shift is None or gradient.layout != torch.strided:
+                continue
+            mean = self._statistics.mean(path)
+            self._before.setdefault(path, _arriving(layer, mean))
+            if not self._is_centred(path, gradient):
+                gradient.addr_(shift, mean.to(gradient), alpha=-1.0)
+            gradients[path] = gradient
+        for path, gradient in gradients.items():  # only now: layers that share a weight share its gradient
+            self._centred[path] = weakref.ref(gradient), gradient._version
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """After the projection of a step: let biases absorb what the change of weights does on average."""
+        for path, before in self._before.items():
+            layer = self._statistics.layers[path]
+            layer.bias.add_(before - _arriving(layer, self._statistics.mean(path)))
+        self._before.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what belongs to the gradients of now, which no copy has."""
+        return {**self.__dict__, "_before": {}, "_centred": {}}
+
+    def _is_centred(self, path: str, gradient: Tensor) -> bool:
+        known, version = self._centred.get(path, (None, 0))
+        return known is not None and known() is gradient and version == gradient._version
+
+
+def has_free_bias(layer: nn.Linear) -> bool:
+    """Whether a layer has a bias that is not frozen."""
+    bias: Tensor | None = layer.bias
+    return bias is not None and bias.requires_grad
+
+
+def _arriving(layer: nn.Linear, mean: Tensor) -> Tensor:
+    """Return what a layer's inputs add up to on average, in the precision of their mean."""
+    mean = mean.to(layer.weight.device)
+    return layer.weight.to(mean.dtype) @ mean

@@ -21,12 +21,14 @@ from qrsolve.options import IntArray
 from qrsolve.project import projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
-from qrsolve.training.centring import Centring
+from qrsolve.training.centring import Centring, has_free_bias
 from qrsolve.training.compiled_step import compilation_check
+from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
 from qrsolve.training.exchange import is_within_step
 from qrsolve.training.finalized import Finalized, share_moved
 from qrsolve.training.frozen import describe_trained
-from qrsolve.training.input_spread import InputSpread
+from qrsolve.training.input_spread import input_spread
+from qrsolve.training.kept_norm import scale_fresh
 from qrsolve.training.methods import Method, named_method
 from qrsolve.training.modes import ModeHooks
 from qrsolve.training.optimizers import require_whole, underlying
@@ -35,6 +37,7 @@ from qrsolve.training.quasi_newton import CurvaturePairs
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
+from qrsolve.training.statistics import InputStatistics, watched_layers
 from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.succession import forget, predecessor_of, register
 
@@ -43,7 +46,7 @@ _ALLOT_EVERY = 100
 _NAMED = 5
 """Parameters or populations that one message names."""
 _FINAL = Stage(0.0, is_snapped=True, is_frozen=False)
-_STATE_KEYS = ("spec_hash", "n_steps", "seed", "populations", "generator", "shares", "means", "spread")
+_STATE_KEYS = ("spec_hash", "n_steps", "seed", "populations", "generator", "shares", "means")
 
 
 class Projector:
@@ -80,16 +83,25 @@ class Projector:
         and for freezing the wiring near the end.
     schedule : Schedule or None
         Instead of ``compliant`` and ``total_steps``.
+    keep_norm : bool
+        Let what limits leave of a layer's weights have the norm that more of them had: in ``always`` fresh weights are
+        scaled once, where no centred bias absorbs what is missing (`qrsolve.training.kept_norm`); in ``at_end`` the
+        latent weights grow while the capacities shrink. Not with methods that need small weights. In ``always`` give
+        ``False`` where the network was trained before: its weights have the sizes that they need.
     centre : bool
         Let the biases of linear layers absorb what their inputs add up to on average (`Centring`): worth several
         points of accuracy with few inputs per neuron; needs forward hooks on these layers and changes the gradients
-        that Adam sees.
+        that Adam sees. Only where the optimizer that steps owns weight and bias; not with L-BFGS.
     weigh_inputs : bool
-        Weigh the first population's errors by how much its inputs vary (`InputSpread`), if it is one linear layer.
+        Weigh the first population's errors by how much its inputs vary (`input_spread`), if it is one linear layer.
     seed : int
         Of everything that is random in the method, and of the noise with which ``always`` explores wirings
         (`qrsolve.training.exploration`). The first population is not explored: its sources are data, which no
         training makes more useful.
+    process_group : ProcessGroup, False or None
+        Processes that train this model together, as with `DistributedDataParallel`: all take over the first one's
+        latent weights, statistics are of all their inputs, and every so many steps a hash of the weights is compared.
+        ``None`` is torch's default group, where it is initialised; ``False`` trains alone.
 
     Raises
     ------
@@ -132,10 +144,13 @@ class Projector:
         compliant: Compliant = "always",
         total_steps: int | None = None,
         schedule: Schedule | None = None,
-        centre: bool = False,
-        weigh_inputs: bool = False,
+        keep_norm: bool = True,
+        centre: bool = True,
+        weigh_inputs: bool = True,
         seed: int = 0,
+        process_group: Processes = None,
     ) -> None:
+        model = unwrapped(model)
         chip = load_spec(spec)
         optimizers = () if optimizer is None else underlying(optimizer)
         description = describe_trained(
@@ -164,15 +179,25 @@ class Projector:
         self._stepping: list[tuple[PopulationState, tuple[str, ...]]] = []
         self._n_within = 0
         self._generator = torch.Generator().manual_seed(seed)
+        self._watch_inputs(centre=centre, weighs=weigh_inputs)
+        is_fresh = predecessor is None or predecessor.is_final
+        keeps_norm = keep_norm and self.method.keeps_norm
+        if keeps_norm and is_fresh and self.schedule.compliant == "always":
+            self._scale_fresh(latents)
         self._states = [
             PopulationState(
-                population, self.method, self._generator, {name: latents[name] for name in population.names}
+                population,
+                self.method,
+                self._generator,
+                {name: latents[name] for name in population.names},
+                keeps_norm=keeps_norm,
             )
             for population in self.plan.populations
         ]
         self._seed_exploration(seed)
-        self._centring = Centring(model, self.plan.names) if centre else None
-        self._spread = InputSpread.of(model, self.plan.names[0]) if weigh_inputs and self._is_alone(0) else None
+        self._process_group = process_group
+        self._ranks: Ranks | None = None
+        self._is_first = True
         self._has_said_written = self._is_retired = False
         self._finalized: Finalized | None = None
         self._hook(optimizers)
@@ -180,6 +205,7 @@ class Projector:
         if predecessor is not None:
             predecessor.retire()
         register(self)
+        self._join_ranks()
 
     def __repr__(self) -> str:
         """Say chip, populations and progress in one line."""
@@ -303,6 +329,9 @@ class Projector:
         if not self._is_retired and not self.parameters.is_lending:
             self.parameters.require_own()
             self._notice(self._states)
+        return self._saved_state()
+
+    def _saved_state(self) -> dict[str, Any]:
         return {
             "spec_hash": spec_hash(self.plan.spec),
             "n_steps": self.n_steps,
@@ -311,8 +340,7 @@ class Projector:
             "generator": self._generator.get_state(),
             "shares": [[_saved(group.capacity) for group in state.population.groups] for state in self._states],
             "curvature": [pairs.state_dict() for pairs in self._pairs.values()],
-            "means": {} if self._centring is None else self._centring.state_dict(),
-            "spread": None if self._spread is None else self._spread.state_dict(),
+            **self._statistics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -340,11 +368,8 @@ class Projector:
         self._generator.set_state(state["generator"].cpu())
         for pairs, kept in zip(self._pairs.values(), state.get("curvature", ()), strict=False):
             pairs.load_state_dict(kept)
-        if self._centring is not None:
-            self._centring.load_state_dict(state["means"])
-        if self._spread is not None and state["spread"] is not None:
-            self._spread.load_state_dict(state["spread"])
-            self._states[0].importance = self._spread.importance()
+        self._statistics.load_state_dict(state)
+        self._weigh()
         for own, shares in zip(self._states, state["shares"], strict=True):
             own.population = own.population.with_capacities(shares)
         for own in self._states:
@@ -357,7 +382,9 @@ class Projector:
         if self.parameters.is_lending:
             raise QRSolveError("a projector cannot be copied while an optimizer works; copy it between two steps")
         pairs = [each.state_dict() for each in self._pairs.values()]
-        return {**self.__dict__, "_hooks": [], "_pairs": pairs, "_stepping": [], "_refuse_compiled": None}
+        group = False if self._process_group is False else None
+        lost = {"_refuse_compiled": None, "_ranks": None, "_process_group": group}
+        return {**self.__dict__, "_hooks": [], "_pairs": pairs, "_stepping": [], **lost}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Attach a copy to its own copies of the optimizers."""
@@ -374,6 +401,25 @@ class Projector:
     def __copy__(self) -> NoReturn:
         """Refuse a copy that would train the same parameters."""
         raise QRSolveError("copy.copy of a projector shares its parameters; use copy.deepcopy((model, optimizer, it))")
+
+    def _watch_inputs(self, *, centre: bool, weighs: bool) -> None:
+        """Watch the inputs of linear layers, as far as they are centred or weighed."""
+        layers = watched_layers(self.model, [self.parameters[name] for name in self.plan.names])
+        is_alone = len(self.plan.populations[0].names) == 1
+        first = self.parameters[self.plan.names[0]] if weighs and is_alone else None
+        self._weighed = next((path for path, layer in layers.items() if layer.weight is first), None)
+        centred = {path for path, layer in layers.items() if centre and has_free_bias(layer)}
+        watched = {path: layer for path, layer in layers.items() if path in centred or path == self._weighed}
+        self._statistics = InputStatistics(watched, () if self._weighed is None else (self._weighed,))
+        self._centring = Centring(self._statistics) if centre else None
+
+    def _scale_fresh(self, latents: Mapping[str, Tensor]) -> None:
+        """Let fresh weights keep their norm, in place, where no centred bias absorbs what limits take away."""
+        layers = () if self._centring is None else self._statistics.layers.values()
+        absorbed = {id(layer.weight) for layer in layers if has_free_bias(layer)}
+        for population in self.plan.populations:
+            if not absorbed.issuperset(id(self.parameters[name]) for name in population.names):
+                scale_fresh(population, {name: latents[name] for name in population.names})
 
     def _first_latents(self, predecessor: Projector | None) -> dict[str, Tensor]:
         """Return what latent weights start from: those of a projector that this one takes over from, or the weights."""
@@ -405,6 +451,7 @@ class Projector:
                 raise ModelError("this optimizer is attached already")
             if not self._moved_by(optimizer):
                 raise ModelError(f"the optimizer owns none of the projected parameters: {', '.join(self.plan.names)}")
+        self._statistics.watch()
         for optimizer in optimizers:
             self._attached.append(optimizer)
             self._counts.append(self.n_steps)
@@ -421,10 +468,7 @@ class Projector:
         self._pairs.clear()
         self._attached.clear()
         self._counts.clear()
-        if self._centring is not None:
-            self._centring.detach()
-        if self._spread is not None:
-            self._spread.detach()
+        self._statistics.detach()
 
     def _moved_by(self, optimizer: Optimizer) -> set[str]:
         """Return the parameters that an optimizer has."""
@@ -440,12 +484,14 @@ class Projector:
             return None
         self._n_within = 0  # where something is lent, a step came to no end
         self._recover()
+        self._join_ranks()
         moved = self._require_moved(optimizer)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         self._notice([state for state in self._states if not moved.isdisjoint(state.latent)])
-        if self._centring is not None and closure is None:
-            # A closure makes its gradients within the step, where biases have to be the plain ones.
-            self._centring.centre()
+        if self._centring is not None:
+            self._centring.forget()
+        if closure is None:
+            self._centre(optimizer)
         self._stepping = []
         for state in self._states:
             names = tuple(name for name in state.latent if name in moved and self.parameters[name].requires_grad)
@@ -461,7 +507,7 @@ class Projector:
             self._lend(state, names)
         if closure is None:
             return None
-        wrapped = self._at_projection(closure, self._pairs.get(optimizer))
+        wrapped = self._at_projection(closure, optimizer)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
@@ -477,9 +523,10 @@ class Projector:
         stage = self.stage
         if is_new_step and self.plan is not self._whole and not stage.is_frozen and self.n_steps % _ALLOT_EVERY == 0:
             self._allot()
-        if self._spread is not None and not stage.is_frozen:
-            self._spread.update()
-            self._states[0].importance = self._spread.importance()
+        if optimizer in self._pairs:
+            self._statistics.update(self._ranks)
+        if not stage.is_frozen:
+            self._weigh()
         for state, names in self._stepping:
             moved, deployed = self._take_back(state, names)
             if self.method.reads_gradient or self.method.moves_values:
@@ -492,6 +539,10 @@ class Projector:
         self._stepping = []
         if self._centring is not None:
             self._centring.settle()
+        if self._ranks is not None and (self._is_first or self.n_steps % COMPARE_EVERY == 0):
+            latent = {f"{name} (latent)": w for state in self._states for name, w in state.latent.items()}
+            self._ranks.require_same(self.parameters.now(self.plan.names) | latent, self.n_steps)
+            self._is_first = False
 
     def _after_last(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Warn of the first step after the training was finalized."""
@@ -617,8 +668,15 @@ class Projector:
         for state, population in zip(self._states, self.plan.populations, strict=True):
             state.population = population
 
-    def _at_projection(self, closure: Callable[[], Any], pairs: CurvaturePairs | None) -> Callable[[], Any]:
+    def _centre(self, optimizer: Optimizer) -> None:
+        """Take the inputs of the passes since the last step into the statistics, and centre the gradients."""
+        self._statistics.update(self._ranks)
+        if self._centring is not None:
+            self._centring.centre(optimizer)
+
+    def _at_projection(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
         """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""
+        pairs = self._pairs.get(optimizer)
         if pairs is not None:
             pairs.start()
 
@@ -628,6 +686,9 @@ class Projector:
                 if pairs is not None:
                     latents = [item for state, _ in self._stepping for item in state.latent.items()]
                     pairs.evaluated({self.parameters[n]: (self.parameters[n].detach(), x) for n, x in latents})
+                else:
+                    # Losses of a quasi-Newton method would not fit centred gradients.
+                    self._centre(optimizer)
                 return result
 
         return evaluate
@@ -688,8 +749,21 @@ class Projector:
                 return True
         return False
 
-    def _is_alone(self, position: int) -> bool:
-        return len(self._states[position].latent) == 1
+    def _join_ranks(self) -> None:
+        """Take over the state of the first of the ranks that train together now, unless that has been done."""
+        ranks = Ranks.current(self._process_group)
+        if ranks != self._ranks:
+            self._ranks, self._is_first = ranks, True
+            if ranks is not None:
+                # What others hold, such as what DistributedDataParallel wrote when it was made, is of no use.
+                own = self.state_dict() if ranks.is_first else self._saved_state()
+                self.load_state_dict(ranks.first(own))
+
+    def _weigh(self) -> None:
+        """Weigh the errors of the first population by what is known of its inputs."""
+        if self._weighed is not None:
+            moments = self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed)
+            self._states[0].importance = input_spread(*moments)
 
     def _seed_exploration(self, seed: int) -> None:
         self.seed = seed

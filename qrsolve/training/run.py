@@ -18,7 +18,6 @@ from qrsolve.project import Projection
 from qrsolve.projections import rounding_remarks
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.data import DataSet
-from qrsolve.training.describe import describe_module
 from qrsolve.training.methods import Method
 from qrsolve.training.projector import Projector
 from qrsolve.training.schedule import Compliant, Schedule
@@ -34,8 +33,8 @@ class Recipe:
     """How `qrsolve train` trains; the same for the dense network and for the one under the chip.
 
     Adam with a cosine decay to 0. ``exploration``: the noise of ``always`` at first, as in `Schedule` (there
-    ``temperature``). ``is_centred``: see `qrsolve.training.centring`, ``weighs_inputs``:
-    `qrsolve.training.input_spread`; both only under the chip. ``is_mixed``: forward passes in half precision by
+    ``temperature``). ``keeps_norm``, ``is_centred`` and ``weighs_inputs`` are ``keep_norm``, ``centre`` and
+    ``weigh_inputs`` of `Projector`, and have its defaults. ``is_mixed``: forward passes in half precision by
     autocast (float16 with scaled losses on CUDA, else bfloat16); the parameters, and so their projections, stay as they
     are.
     """
@@ -43,6 +42,7 @@ class Recipe:
     epochs: int = 8
     batch_size: int = 128
     learning_rate: float = 4e-3
+    keeps_norm: bool = True
     is_centred: bool = True
     weighs_inputs: bool = True
     seed: int = 0
@@ -109,14 +109,13 @@ def train(
 
     torch.manual_seed(recipe.seed)
     model = make_model().to(device)
-    if recipe.compliant == "always" and (method is None or method.keeps_norm):
-        keep_norm(model, spec)
     total = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
     projector = Projector(
         spec,
         model,
         method=method,
         schedule=Schedule(recipe.compliant, total, temperature=recipe.exploration),
+        keep_norm=recipe.keeps_norm,
         centre=recipe.is_centred,
         weigh_inputs=recipe.weighs_inputs,
         seed=recipe.seed,
@@ -205,17 +204,3 @@ def accuracy_of(model: nn.Module, data: DataSet) -> float:
     model.eval()
     guesses = torch.cat([model(x).argmax(dim=1) for x in data.test_inputs()])
     return float((guesses == data.y_test).float().mean())
-
-
-@torch.no_grad()
-def keep_norm(model: nn.Module, spec: HardwareSpec) -> None:
-    """Scale fresh weights so that what a fan-in limit leaves of them has the norm that all of them had."""
-    fan_in = [limit.capacity for limit in spec.limits if limit.kind == "fan_in"]
-    if not fan_in:
-        return
-    for name in describe_module(model).names:
-        weight = model.get_parameter(name)
-        rows = weight.reshape(len(weight), -1)
-        kept = torch.topk(rows.abs(), min(fan_in[0], rows.shape[1]), dim=1).values
-        if float(kept.norm()) > 0:
-            weight.mul_(rows.norm() / kept.norm())

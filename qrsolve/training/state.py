@@ -75,6 +75,8 @@ class PopulationState:
         Deployed weights of parameters that are frozen: projections leave them and all learned values as they are.
     is_new : bool
         Whether the latent weights were never projected, or written by somebody else since.
+    keeps_norm : bool
+        While capacities shrink, latents grow so that what each selection leaves has the norm that the one before left.
     """
 
     population: Population
@@ -89,6 +91,7 @@ class PopulationState:
     seed: int | None = None
     importance: Tensor | None = None
     pinned: dict[str, Tensor] = field(default_factory=dict)
+    keeps_norm: bool = False
     _alphabet: Alphabet | None = field(default=None, repr=False)
     _repeated: Repeated | None = field(default=None, repr=False)
     is_new: bool = field(default=True, repr=False)
@@ -314,7 +317,7 @@ class PopulationState:
     def project(self, stage: Stage, *, refits: bool = True) -> dict[str, Tensor]:
         """Return the projection of the latent weights at a stage, by parameter name.
 
-        Learned values are fitted anew where that is due, unless ``refits`` is false.
+        Learned values are fitted anew, and latents grow, where that is due, unless ``refits`` is false.
         """
         if self._has_jumped and refits:
             self._has_jumped = False
@@ -323,7 +326,9 @@ class PopulationState:
         if stage.is_frozen and self.wiring is None:
             matrix = self._freeze(matrix, stage)
         try:
-            values = self._snapped(matrix, refits=refits) if stage.is_snapped else self._relaxed(matrix, stage)
+            values = (
+                self._snapped(matrix, refits=refits) if stage.is_snapped else self._relaxed(matrix, stage, grows=refits)
+            )
         except QRSolveError as error:
             raise type(error)(f"'{self.population.name}': {error}") from error
         return self.population.split(values)
@@ -438,7 +443,7 @@ class PopulationState:
         self.solution = solution
         return values
 
-    def _relaxed(self, matrix: Tensor, stage: Stage) -> Tensor:
+    def _relaxed(self, matrix: Tensor, stage: Stage, *, grows: bool = True) -> Tensor:
         """Keep the largest weights under capacities wider than the chip's; values stay free.
 
         Nothing has to hold exactly yet, so the selection is renewed only every few steps.
@@ -452,10 +457,27 @@ class PopulationState:
             rows, columns = matrix.shape
             groups = tuple(_widened(group, stage.openness, rows, columns) for group in self.population.groups)
             problem = ChoiceProblem(matrix, None, groups, self._importance(matrix))
+            before = None if is_first or self.solution is None else self.solution.choice
             self.solution = replace(solve_choice(problem), solver=RELAXED, prices=())
+            if self.keeps_norm and grows and not self.pinned:
+                matrix = self._grown(matrix, before)
         assert self.solution is not None
         assert self.solution.choice is not None
         return matrix * self.solution.choice
+
+    def _grown(self, matrix: Tensor, before: Tensor | None) -> Tensor:
+        """Scale latents and their matrix, so that a narrower selection has the norm that the wider one had."""
+        assert self.solution is not None
+        assert self.solution.choice is not None
+        wide = torch.linalg.vector_norm(matrix if before is None else matrix * before)
+        narrow = torch.linalg.vector_norm(matrix * self.solution.choice)
+        if not bool((wide > narrow) & (narrow > 0)):
+            return matrix
+        growth: Tensor = wide / narrow
+        grown = matrix * growth  # first: a matrix may be a view of its latents
+        for latent in self.latent.values():
+            latent.mul_(growth)
+        return grown
 
     def _freeze(self, matrix: Tensor, stage: Stage) -> Tensor:
         """Keep only the connections that a projection now uses."""

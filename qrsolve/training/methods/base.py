@@ -68,8 +68,7 @@ class Method(ABC):
     explores: ClassVar[bool] = False
     """Whether ``always`` may project noisy latents at first (`qrsolve.training.exploration`)."""
     keeps_norm: ClassVar[bool] = True
-    """Whether `qrsolve.training.run` may scale up fresh weights, so that the few that ``always`` leaves are as large as
-    all of them were."""
+    """Whether latent weights may be scaled up, so that the few that limits leave have the norm that all had."""
     resolve_every: int = 20
     """Projections between two least-squares steps of learned values."""
 
