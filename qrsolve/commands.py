@@ -12,7 +12,7 @@ from qrsolve.opened import Choice, Opened, describe_file
 from qrsolve.output_file import require_writable, write_file
 from qrsolve.project import Projection, project_population
 from qrsolve.provenance import claimed_parameters, provenance
-from qrsolve.report.console import console, print_json
+from qrsolve.report.console import print_json, print_page
 from qrsolve.report.progress import progress
 from qrsolve.report.tables import comparison_page, projections_page, report_page, training_page
 from qrsolve.solvers import named_solver
@@ -29,7 +29,8 @@ def _verdict(report: Report, *, strict: bool) -> int:
 
 def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, as_json: bool) -> int:
     """Write the network that a model's file makes up, with a comment on everything that was guessed."""
-    _, description = describe_file(model, choice)
+    with progress(f"reading {model}"):
+        _, description = describe_file(model, choice)
     text = description.to_yaml()
     if out is not None:
         write_file(out, text.encode(), force=force)
@@ -47,11 +48,12 @@ def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, 
 
 def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
     """Print what weights use of each limit."""
-    report = check(opened.plan, opened.weights, claimed_parameters(opened.file.metadata))
+    with progress(f"checking {opened.file.path}"):
+        report = check(opened.plan, opened.weights, claimed_parameters(opened.file.metadata))
     if as_json:
         print_json({"spec": opened.plan.spec.name, "model": opened.file.path, **report.to_dict()})
     else:
-        console().print(report_page(report), soft_wrap=True)
+        print_page(report_page(report))
     return _verdict(report, strict=strict)
 
 
@@ -69,9 +71,9 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
     claimed = claimed_parameters(opened.file.metadata)
     require_room(plan)
     divided = allotted(plan, weights)
-    with progress() as advance:
+    with progress("projecting") as advance:
         for i, population in enumerate(divided.populations):
-            advance(population.name, i, len(plan.populations))
+            advance(f"projecting {population.name}", i, len(plan.populations))
             projections[population.name] = project_population(
                 population, weights, solver=chosen, claimed=claimed.get(population.name)
             )
@@ -87,8 +89,7 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
         said = {key: report.to_dict()[key] for key in ("network", "left_out", "not_enforced", "remarks")}
         print_json({"spec": plan.spec.name, "output": out, **verdict, "layers": layers, **said})
     else:
-        console().print(projections_page(projections))
-        console().print(report_page(report), soft_wrap=True)
+        print_page(projections_page(projections), report_page(report))
     return _verdict(report, strict=strict)
 
 
@@ -96,11 +97,11 @@ def compare_model(opened: Opened, *, as_json: bool) -> int:
     """Print what every solver and heuristic makes of each layer."""
     plan = allotted(opened.plan, opened.weights)
     layers = {}
-    with progress() as advance:
+    with progress("comparing") as advance:
         for i, population in enumerate(plan.populations):
 
             def tell(solver: str, name: str = population.name, done: int = i) -> None:
-                advance(f"{name}: {solver}", done, len(plan.populations))
+                advance(f"comparing on {name}: {solver}", done, len(plan.populations))
 
             layers[population.name] = compare_population(population, opened.weights, tell)
     if as_json:
@@ -113,17 +114,16 @@ def compare_model(opened: Opened, *, as_json: bool) -> int:
             }
         )
     else:
-        console().print(comparison_page(layers))
+        print_page(comparison_page(layers))
     return DONE
 
 
 def train_network(options: TrainOptions, *, as_json: bool) -> int:
     """Train, write, and print the accuracy beside that of the dense network."""
-    with progress() as advance:
+    with progress(f"reading {options.data}") as advance:
         trained = run_training(options, advance)
     if as_json:
         print_json(trained.to_dict())
     else:
-        console().print(training_page(trained.training, str(trained.folder)))
-        console().print(report_page(trained.training.report), soft_wrap=True)
+        print_page(training_page(trained.training, str(trained.folder)), report_page(trained.training.report))
     return DONE if trained.training.report.is_compliant else VIOLATED

@@ -435,7 +435,7 @@ def test_as_a_program(folder: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": root}
 
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "qrsolve.cli", *arguments]
+        command = [sys.executable, "-m", "qrsolve", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
     bad = program("check", "mychip.yaml", "none.npz")

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors", "lazy", "compiled", "instructions", "limit_row"},
+    {"errors", "lazy", "compiled", "instructions", "limit_row", "catalogue"},
     {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals", "options"},
     {"scatter_loop"},
@@ -45,6 +45,8 @@ _ORDER = [
     {"commands"},
     {"sweep_results"},
     {"sweep"},
+    {"complaint", "command_help", "command_options"},
+    {"program"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):

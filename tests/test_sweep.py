@@ -48,7 +48,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
     def fake(task: Any) -> dict[str, Any]:
-        spec, options = task
+        spec, options, _ = task
         limit = spec.limits[0].capacity
         done.append(f"{limit} {options.method} {options.seed}")
         return {

@@ -33,15 +33,16 @@ class Recipe:
     """How `qrsolve train` trains; the same for the dense network and for the one under the chip.
 
     Adam with a cosine decay to 0. ``exploration``: the noise of ``always`` at first, as in `Schedule` (there
-    ``temperature``). ``is_centred``: see `qrsolve.training.centring`, ``weighs_inputs``:
-    `qrsolve.training.input_spread`; both only under the chip. ``is_mixed``: forward passes in half precision by
-    autocast (float16 with scaled losses on CUDA, else bfloat16); the parameters, and so their projections, stay as they
-    are.
+    ``temperature``). ``keeps_norm``: see `keep_norm`, in mode ``always`` only. ``is_centred``: see
+    `qrsolve.training.centring`, ``weighs_inputs``: `qrsolve.training.input_spread`; all three only under the chip.
+    ``is_mixed``: forward passes in half precision by autocast (float16 with scaled losses on CUDA, else bfloat16); the
+    parameters, and so their projections, stay as they are.
     """
 
     epochs: int = 8
     batch_size: int = 128
     learning_rate: float = 4e-3
+    keeps_norm: bool = True
     is_centred: bool = True
     weighs_inputs: bool = True
     seed: int = 0
@@ -108,7 +109,7 @@ def train(
 
     torch.manual_seed(recipe.seed)
     model = make_model().to(device)
-    if recipe.compliant == "always" and (method is None or method.keeps_norm):
+    if recipe.keeps_norm and recipe.compliant == "always" and (method is None or method.keeps_norm):
         keep_norm(model, spec)
     total = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
     projector = Projector(
@@ -120,7 +121,9 @@ def train(
         weigh_inputs=recipe.weighs_inputs,
         seed=recipe.seed,
     )
-    run_epochs(model, data, recipe, projector.attach, spec.name, advance)
+    run_epochs(model, data, recipe, projector.attach, f"training under {spec.name}", advance)
+    if advance is not None:
+        advance("projecting for the last time and checking", 0, 0)
     projections = projector.finalize()
     report = projector.check()
     dense_weights = {name: dense.get_parameter(name).detach() for name in projector.plan.names}
@@ -148,7 +151,7 @@ def train_dense(
     """Train a dense network; arguments as in `train`."""
     torch.manual_seed(recipe.seed)
     dense = make_model().to(device)
-    run_epochs(dense, data.to(device), recipe, lambda optimizer: None, "dense", advance)
+    run_epochs(dense, data.to(device), recipe, lambda optimizer: None, "training the dense network", advance)
     return dense
 
 
