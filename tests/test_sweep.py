@@ -231,15 +231,15 @@ def test_a_killed_sweep_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups on this system")
 def test_an_interrupt_leaves_nothing_half_written(folder: Path) -> None:
-    process = start(*LONG, "--jobs", "2", "--json")
+    process = start(*LONG, "--jobs", "2")
     wait_for_a_run(process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     finished = run_files()
     assert (process.returncode, out) == (130, "")
     assert err == (
-        f"qrsolve: {len(finished)} of 12 runs are finished and kept in out; the same command goes on with the rest\n"
-        "qrsolve: interrupted\n"
+        f"qrsolve: interrupted; {len(finished)} of 12 runs are finished and kept in out; "
+        "the same command goes on with the rest\n"
     )
     assert {p.name for p in Path("out").iterdir()} == set(finished)
     assert all(json.loads(content)["accuracy"] > 0 for _, content in finished.values())
@@ -336,8 +336,8 @@ def test_violations_are_one(folder: Path, capsys: pytest.CaptureFixture[str], tr
 
 def test_a_sweep_without_settings(folder: Path, capsys: pytest.CaptureFixture[str], trained: list[str]) -> None:
     content = run_json(capsys, "sweep", "mychip.yaml", "--seeds", "2")
-    assert (content["trained"], content["settings"], content["output"]) == (2, {}, "qrsolve-sweep-mychip")
-    assert {p.name for p in Path("qrsolve-sweep-mychip").iterdir()} >= FILES
+    assert (content["trained"], content["settings"], content["output"]) == (2, {}, "qrsolve-sweep-mychip-digits")
+    assert {p.name for p in Path("qrsolve-sweep-mychip-digits").iterdir()} >= FILES
 
 
 def _process(task: int) -> tuple[int, int]:
