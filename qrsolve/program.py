@@ -15,6 +15,7 @@ import typer
 from qrsolve.command_help import help_width
 from qrsolve.complaint import BAD_INPUT, INTERRUPTED, VIOLATED, complain, kind_of
 from qrsolve.errors import InfeasibleError, QRSolveError
+from qrsolve.interrupts import Interrupts
 from qrsolve.report.console import print_json
 
 # typer names only one of its usage errors; unknown options and missing arguments are its siblings.
@@ -34,15 +35,18 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     """
     given = list(arguments)
     as_json = "--json" in given
-    try:
-        return _invoked(app, given)
-    except _EXPECTED as error:
-        if isinstance(error, InfeasibleError) and as_json:
-            print_json({"compliant": False, "infeasible": str(error), "not_decided": [], "layers": {}})
-        if isinstance(error, OSError) and error.filename is None:
-            # Whoever read stdout has left, or its disk is full; Python must not write there once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return complain(*_failure(error), as_json=as_json)
+    with Interrupts() as interrupts:
+        try:
+            return _invoked(app, given)
+        except BaseException as error:
+            if not isinstance(error, _EXPECTED) and not interrupts.happened:
+                raise
+            if isinstance(error, InfeasibleError) and as_json:
+                print_json({"compliant": False, "infeasible": str(error), "not_decided": [], "layers": {}})
+            if isinstance(error, OSError) and error.filename is None:
+                # Whoever read stdout has left, or its disk is full; Python must not write there once more at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return complain(*_failure(error), as_json=as_json)
 
 
 def _failure(error: BaseException) -> tuple[str, str, int]:
@@ -58,7 +62,8 @@ def _failure(error: BaseException) -> tuple[str, str, int]:
         return "output", f"stdout: cannot be written: {error.strerror}", BAD_INPUT
     if isinstance(error, OSError):
         return "file", f"{error.filename}: {error.strerror}", BAD_INPUT
-    return "interrupted", "; ".join(["interrupted", *map(str, error.args)]), INTERRUPTED
+    kept = error.args if isinstance(error, KeyboardInterrupt) else ()  # a sweep says what is finished
+    return "interrupted", "; ".join(["interrupted", *kept]), INTERRUPTED
 
 
 def _invoked(app: typer.Typer, given: list[str]) -> int:

@@ -11,6 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
     {"errors", "lazy", "compiled", "instructions", "limit_row", "catalogue"},
+    {"complaint"},
+    {"interrupts"},
     {"output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals", "options"},
     {"scatter_loop"},
@@ -45,7 +47,7 @@ _ORDER = [
     {"commands"},
     {"sweep_results"},
     {"sweep"},
-    {"complaint", "command_help", "command_options"},
+    {"command_help", "command_options"},
     {"program"},
     {"cli"},
 ]

@@ -13,6 +13,8 @@ from rich.text import Text
 
 Advance = Callable[[str, int, int], None]
 """Called with what is being done, the steps done, and all steps; 0 where nobody knows how many."""
+_WIDE = 80
+"""Columns from which there is room for a bar beside a name."""
 _SOON = 1.0
 """Seconds of a phase before its time left is worth telling."""
 
@@ -57,7 +59,7 @@ def progress(what: str = "") -> Iterator[Advance]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
-        BarColumn(bar_width=20),
+        *([BarColumn(bar_width=20)] if console.width >= _WIDE else []),
         _Amount(table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=console, transient=True) as bar:

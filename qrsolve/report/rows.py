@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 _INDENT = "  "
+_SENTENCE = 24
+"""Columns below which a sentence is no longer put beside other facts."""
 _NUMBERS = frozenset(("value", "max", "excess", "objective", "bound", "gap", "certified", "seconds"))
 
 
@@ -22,10 +24,13 @@ class Rows:
         Their names; a column without any text is left out where rows are blocks.
     titles : collection of str
         The columns that start a row's block, above the others.
+    ends_in_sentence : bool
+        Whether the last column is wrapped between words, where the others leave it room.
     """
 
-    def __init__(self, columns: Sequence[str], titles: Collection[str] = ()) -> None:
+    def __init__(self, columns: Sequence[str], titles: Collection[str] = (), *, ends_in_sentence: bool = False) -> None:
         self._columns = tuple(columns)
+        self._sentence = self._columns[-1] if ends_in_sentence else None
         self._titles = tuple(titles) or self._columns[:1]
         self._rows: list[tuple[tuple[str, ...], str]] = []
 
@@ -36,7 +41,8 @@ class Rows:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table, or blocks where it is wider than the terminal."""
         table = self._table()
-        width = Measurement.get(console, options.update(max_width=10**6), table).maximum
+        measured = Measurement.get(console, options.update(max_width=10**6), table)
+        width = measured.maximum if self._sentence is None else measured.minimum
         if width <= options.max_width:
             yield table
         else:
@@ -45,7 +51,14 @@ class Rows:
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in self._columns:
-            table.add_column(Text(column), justify="right" if column in _NUMBERS else "left", no_wrap=True)
+            is_wrapped = column == self._sentence
+            table.add_column(
+                Text(column),
+                justify="right" if column in _NUMBERS else "left",
+                no_wrap=not is_wrapped,
+                overflow="fold",
+                min_width=_SENTENCE if is_wrapped else None,
+            )
         for cells, style in self._rows:
             table.add_row(*map(Text, cells), style=style)
         return table

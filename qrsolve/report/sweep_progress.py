@@ -112,7 +112,7 @@ class SweepWatch:
         words = f"{n_before + len(self._finished)} of {self._n_runs} runs finished, {n_running} in progress"
         words += f", {n_waiting} waiting" * (n_waiting > 0)
         done = sum(1.0 if i in self._finished else share for i, share in enumerate(shares))
-        if done > _ENOUGH * len(shares) or self._finished:
+        if _ENOUGH * len(shares) < done < len(shares):
             left = (time.monotonic() - self._began) * (len(shares) - done) / done
             words += f"; about {clock(left)} left"
         return words

@@ -132,7 +132,7 @@ def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:
     """List accuracies over the seeds, one row per combination of settings and method."""
     names = list(summary[0]["settings"])
     shown = (*names, "method", "seeds", "mean", "min", "max", "dense", "compliant")
-    table = Rows(shown, titles=(*names, "method"))
+    table = Rows(shown, titles=("method",))
     for row in summary:
         shares = [f"{100 * row[key]:.2f} %" for key in ("mean", "min", "max", "dense_mean")]
         compliant = "yes" if row["compliant"] else "no"
@@ -171,7 +171,7 @@ def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
 
 
 def _layer_block(name: str, layer: LayerExplanation) -> Group:
-    table = Rows(("solver", "answer"))
+    table = Rows(("solver", "answer"), ends_in_sentence=True)
     for solver, reason in layer.refusals.items():
         answer = "taken" if solver == layer.solver else f"refuses: {reason}" if reason else "accepts"
         table.add(solver, answer, style="green" if solver == layer.solver else "")
