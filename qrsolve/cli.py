@@ -394,3 +394,7 @@ def schema(
         print(text)
     else:
         write_file(out, f"{text}\n".encode(), force=force)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

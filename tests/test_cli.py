@@ -310,7 +310,7 @@ def test_infeasible_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     Path("full.yaml").write_text(CHIP.replace("zero: true", "zero: false"))
     said = (
         "'fc1': 12 connections x at least 1 synapse each = 12 synapses; fan_in allows 4 (8 too many), "
-        "and mychip has no weight 0"
+        "and mychip has no weight 0; if connections can be absent on it, say zero: true in its weights"
     )
     for command in (("check", "full.yaml", "dense.npz"), ("project", "full.yaml", "dense.npz", "-o", "out.npz")):
         assert run(capsys, *command) == (1, "", f"qrsolve: {said}\n")

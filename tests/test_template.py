@@ -51,6 +51,13 @@ def test_the_template_is_a_chip_that_is_explained() -> None:
     assert "qrsolve explain my_chip.yaml" in TEXT
 
 
+def test_comments_are_plain_and_list_the_kinds_of_scale() -> None:
+    assert "``" not in TEXT
+    scale = TEXT.split("  # scale: ")[1].split("\n")
+    assert scale[1].endswith(" (free | power_of_two | fixed)")
+    assert scale[2] == "##     scope: Which weights share one scale. (neuron | core | layer | chip)"
+
+
 def test_every_kind_is_in_it() -> None:
     assert sorted(weight_blocks()) == sorted(KINDS)
     for kind in LIMITS:
