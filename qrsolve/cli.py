@@ -55,7 +55,8 @@ _LOADING = "loading torch"
 
 app = typer.Typer(
     name="qrsolve",
-    help="Train and project neural networks under the exact limits of a chip.",
+    help="Train and project neural networks under the exact limits of a chip.\n\n"
+    "Not on PyPI yet: install it, and its extras, from a checkout: pip install '.[fast,train,solvers]'.",
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -277,24 +278,9 @@ def train(
         from qrsolve import commands
         from qrsolve.train import TrainOptions
 
+    recipe = (keep_norm, centre, weigh_inputs)
     options = TrainOptions(
-        spec,
-        data,
-        data_dir,
-        model,
-        method,
-        epochs,
-        seed,
-        fan_in,
-        compliant,
-        out,
-        force,
-        steps,
-        device,
-        amp,
-        keep_norm,
-        centre,
-        weigh_inputs,
+        spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force, steps, device, amp, *recipe
     )
     return commands.train_network(options, as_json=as_json)
 
