@@ -325,7 +325,7 @@ def test_an_interrupt_in_exec_still_has_its_exit_code() -> None:
 import os, signal, sys
 import qrsolve.cli as cli
 signal.signal(signal.SIGINT, signal.default_int_handler)
-cli.load_spec = lambda name: exec("os.kill(os.getpid(), signal.SIGINT)", {"os": os, "signal": signal})
+cli.load_spec = lambda name: exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)")
 sys.exit(cli.main(["explain", "dynap_se"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
