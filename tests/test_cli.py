@@ -451,7 +451,7 @@ def test_names_with_brackets_and_colons_print_as_they_are(folder: Path, capsys: 
 def test_as_a_program(folder: Path) -> None:
     """A real process: codes, streams, and a reader that leaves early."""
     root = str(Path(qrsolve.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root}
+    environment = {**os.environ, "PYTHONPATH": root, "PYTHONUNBUFFERED": ""}
 
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "qrsolve", *arguments]
