@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import qrsolve
 import qrsolve.sweep
 from qrsolve.cli import main
 from qrsolve.errors import NoSolverError
 from qrsolve.parallel import over_processes
+from qrsolve.report.sweep_progress import SweepWatch
+from qrsolve.spec import load_spec
+from qrsolve.train import TrainOptions
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -106,6 +111,18 @@ def test_a_real_sweep_in_two_processes_and_in_one(folder: Path, capsys: pytest.C
     alone = run_json(capsys, *SWEEP[:-1], "alone", *FAN_IN, "--jobs", "1")
     for one, two in zip(alone["runs"], content["runs"], strict=True):
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_a_run_says_how_far_it_is(folder: Path) -> None:
+    watch = SweepWatch(folder, is_dumb=False)
+    watch.start(["the run"], 1)
+    options = TrainOptions("mychip.yaml", epochs=1)
+    record = qrsolve.sweep._trained((load_spec("mychip.yaml"), options, watch.share(0)))
+    assert isinstance(record, dict)
+    console = Console(width=60, file=StringIO())
+    console.print(watch.page())
+    assert "the run" in console.file.getvalue()
+    assert "100 %" in console.file.getvalue()
 
 
 def test_table_and_picture(folder: Path, capsys: pytest.CaptureFixture[str], trained: list[str]) -> None:
