@@ -15,7 +15,7 @@ import typer
 from qrsolve.command_help import help_width
 from qrsolve.complaint import BAD_INPUT, INTERRUPTED, VIOLATED, complain, kind_of
 from qrsolve.errors import InfeasibleError, QRSolveError
-from qrsolve.interrupts import Interrupts
+from qrsolve.interrupts import Interrupt, Interrupts
 from qrsolve.report.console import print_json
 
 # typer names only one of its usage errors; unknown options and missing arguments are its siblings.
@@ -38,8 +38,10 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     with Interrupts() as interrupts:
         try:
             return _invoked(app, given)
-        except BaseException as error:
-            if not isinstance(error, _EXPECTED) and not interrupts.happened:
+        except BaseException as raised:
+            is_lost = interrupts.happened and not isinstance(raised, KeyboardInterrupt)
+            error = Interrupt() if is_lost else raised
+            if not isinstance(error, _EXPECTED):
                 raise
             if isinstance(error, InfeasibleError) and as_json:
                 print_json({"compliant": False, "infeasible": str(error), "not_decided": [], "layers": {}})

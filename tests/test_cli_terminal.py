@@ -23,6 +23,7 @@ from terminal import FakeTerminal, Terminal, plain
 import qrsolve
 import qrsolve.report.progress
 from qrsolve.cli import main
+from qrsolve.errors import ModelError
 from qrsolve.report.console import print_page
 from qrsolve.report.progress import clock, progress
 from qrsolve.report.rows import Rows
@@ -299,15 +300,16 @@ def test_an_early_interrupt_is_one_line() -> None:
     assert (done.returncode, done.stdout, json.loads(done.stderr)) == (130, "", error)
 
 
+@pytest.mark.parametrize("other", [AttributeError("half imported"), ModelError("the digits need scikit-learn")])
 def test_an_interrupt_that_an_import_turns_into_another_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], other: Exception
 ) -> None:
     def spoil(*_: object) -> None:
         try:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
         except KeyboardInterrupt:
-            raise AttributeError("half imported") from None
+            raise other from None
 
     monkeypatch.setattr("qrsolve.cli.load_spec", spoil)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
