@@ -120,7 +120,7 @@ def run_sweep(options: SweepOptions, watch: SweepWatch | None = None) -> Sweep:
     try:
         _train_missing(options, runs, missing, found, folder, watch)
     except KeyboardInterrupt:
-        n_done = sum(record is not None for record in found)
+        n_done = sum(_finished(folder, run) is not None for run in runs)  # a file may have come without its record
         raise KeyboardInterrupt(
             f"{n_done} of {len(runs)} runs are finished and kept in {folder}; the same command goes on with the rest"
         ) from None
