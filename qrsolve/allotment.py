@@ -344,7 +344,7 @@ def _require_enough(spec: HardwareSpec, limit: LimitKind, fewest: int, total: in
     if fewest > total:
         raise InfeasibleError(
             f"{limit.kind}: all layers together take at least {fewest:,} {unit}; {spec.name} allows {total:,} "
-            f"({fewest - total:,} too many), and it has no weight 0"
+            f"({fewest - total:,} too many), and it has no weight 0{spec.weights.zero_hint()}"
         )
 
 

@@ -12,7 +12,7 @@ from qrsolve.output_file import require_writable, write_file
 from qrsolve.project import project_plan
 from qrsolve.projections import Projections
 from qrsolve.provenance import provenance
-from qrsolve.report.console import console, print_json
+from qrsolve.report.console import print_json, print_page
 from qrsolve.report.progress import progress
 from qrsolve.report.tables import comparison_page, projections_page, report_page, training_page
 from qrsolve.train import TrainOptions, run_training
@@ -28,7 +28,8 @@ def _verdict(report: Report, *, strict: bool) -> int:
 
 def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, as_json: bool) -> int:
     """Write the network that a model's file makes up, with a comment on everything that was guessed."""
-    description = describe_source(source_of(model, choice.entry), choice)
+    with progress(f"reading {model}"):
+        description = describe_source(source_of(model, choice.entry), choice)
     text = description.to_yaml()
     if out is not None:
         write_file(out, text.encode(), force=force)
@@ -46,11 +47,12 @@ def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, 
 
 def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
     """Print what weights use of each limit."""
-    report = check(opened.plan, opened.weights, opened.source.claimed)
+    with progress(f"checking {opened.source.shown}"):
+        report = check(opened.plan, opened.weights, opened.source.claimed)
     if as_json:
         print_json({"spec": opened.plan.spec.name, "model": opened.source.shown, **report.to_dict()})
     else:
-        console().print(report_page(report), soft_wrap=True)
+        print_page(report_page(report))
     return _verdict(report, strict=strict)
 
 
@@ -63,8 +65,8 @@ def require_output(out: str, *, force: bool) -> None:
 def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict: bool, as_json: bool) -> int:
     """Write the nearest weights that a chip can hold, and print their certificates."""
     plan = opened.plan
-    with progress() as advance:
-        chosen = None if solver == "auto" else solver
+    chosen = None if solver == "auto" else solver
+    with progress("projecting") as advance:
         projections = Projections(
             plan, project_plan(plan, opened.weights, None, chosen, opened.source.claimed, advance)
         )
@@ -80,15 +82,14 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
         said = {key: report.to_dict()[key] for key in ("network", "left_out", "not_enforced", "remarks")}
         print_json({"spec": plan.spec.name, "output": out, **verdict, "layers": layers, **said})
     else:
-        console().print(projections_page(projections))
-        console().print(report_page(report), soft_wrap=True)
+        print_page(projections_page(projections), report_page(report))
     return _verdict(report, strict=strict)
 
 
 def compare_model(opened: Opened, *, as_json: bool) -> int:
     """Print what every solver and heuristic makes of each layer."""
     plan = opened.plan
-    with progress() as advance:
+    with progress("comparing") as advance:
         layers = compare_plan(plan, opened.weights, advance)
     if as_json:
         print_json(
@@ -100,17 +101,16 @@ def compare_model(opened: Opened, *, as_json: bool) -> int:
             }
         )
     else:
-        console().print(comparison_page(layers))
+        print_page(comparison_page(layers))
     return DONE
 
 
 def train_network(options: TrainOptions, *, as_json: bool) -> int:
     """Train, write, and print the accuracy beside that of the dense network."""
-    with progress() as advance:
+    with progress(f"reading {options.data}") as advance:
         trained = run_training(options, advance)
     if as_json:
         print_json(trained.to_dict())
     else:
-        console().print(training_page(trained.training, str(trained.folder)))
-        console().print(report_page(trained.training.report), soft_wrap=True)
+        print_page(training_page(trained.training, str(trained.folder)), report_page(trained.training.report))
     return DONE if trained.training.report.is_compliant else VIOLATED

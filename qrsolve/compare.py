@@ -154,7 +154,7 @@ def compare_plan(plan: Plan, weights: Mapping[str, Tensor], advance: ProgressAdv
 
         def tell(solver: str, name: str = population.name, done: int = i) -> None:
             if advance is not None:
-                advance(f"{name}: {solver}", done, len(populations))
+                advance(f"comparing on {name}: {solver}", done, len(populations))
 
         layers[population.name] = compare_population(population, weights, tell)
     return Comparisons(layers)

@@ -580,7 +580,7 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         n_empty = len(region.rows) * len(region.columns)
         raise InfeasibleError(
             f"{population.place(region.rows.start, region.columns.start)} and {n_empty - 1:,} other weights must be 0 "
-            f"by {region.limit}, and {spec.name} has no weight 0"
+            f"by {region.limit}, and {spec.name} has no weight 0{spec.weights.zero_hint()}"
         )
     for group in population.groups:
         if group.kind == "block" and any(width % group.block for width in population.widths):
@@ -600,9 +600,10 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
                 f"{group.limit} allows {capacity} ({fewest * size - capacity} too many), "
                 f"and {spec.name} has no weight 0"
             )
+            hint = spec.weights.zero_hint()
             if layer.max_synapses > 1 and _asks_for_sources(spec, group) and family is not None and family.is_learned:
-                raise NoSolverError(f"{counted} but that of learned values that cancel, which are not looked for")
-            raise InfeasibleError(counted)
+                raise NoSolverError(f"{counted} but that of learned values that cancel, which are not looked for{hint}")
+            raise InfeasibleError(f"{counted}{hint}")
 
 
 def _asks_for_sources(spec: HardwareSpec, group: Group) -> bool:

@@ -174,7 +174,7 @@ def project_plan(
     projections = {}
     for i, population in enumerate(populations):
         if advance is not None:
-            advance(population.name, i, len(populations))
+            advance(f"projecting {population.name}", i, len(populations))
         projections[population.name] = project_population(
             population, weights, importance, chosen, known.get(population.name)
         )

@@ -18,13 +18,15 @@ from qrsolve import __version__
 from qrsolve.errors import InfeasibleError, QRSolveError, ShapeError, SpecError
 from qrsolve.output_file import OutputError, require_writable, write_file
 from qrsolve.parallel import n_cores, over_processes, over_ray, require_module
+from qrsolve.report.sweep_progress import Share, SweepWatch
 from qrsolve.spec import HardwareSpec, Setting, load_spec, parse_setting, spec_hash, with_values
 from qrsolve.spec.override import Scalar
 from qrsolve.sweep_results import PICTURE_FILE, TABLE_CSV, TABLE_JSON, Record, Sweep, assignments
-from qrsolve.train import Trained, TrainOptions, prepare
-from qrsolve.training.run import Advance
+from qrsolve.train import Trained, TrainOptions, default_name, prepare
 
 ENGINES = {"processes": over_processes, "ray": over_ray}
+Task = tuple[HardwareSpec, TrainOptions, Share | None]
+"""A run for another process: the chip, its options, and where to say how far it is."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,15 @@ class Run:
         return f"run-{self.key}.json"
 
 
-def run_sweep(options: SweepOptions, advance: Advance | None = None) -> Sweep:
+def run_sweep(options: SweepOptions, watch: SweepWatch | None = None) -> Sweep:
     """Train what is not finished yet, one file per finished run, then write the table and the picture.
 
     Parameters
     ----------
     options : SweepOptions
         What to train.
-    advance : callable or None
-        Told about every finished run.
+    watch : SweepWatch or None
+        Who shows how far the runs are.
 
     Raises
     ------
@@ -116,9 +118,9 @@ def run_sweep(options: SweepOptions, advance: Advance | None = None) -> Sweep:
     missing = [i for i, record in enumerate(found) if record is None]
     threads = torch.get_num_threads()
     try:
-        _train_missing(options, runs, missing, found, folder, advance)
+        _train_missing(options, runs, missing, found, folder, watch)
     except KeyboardInterrupt:
-        n_done = sum(record is not None for record in found)
+        n_done = sum(_finished(folder, run) is not None for run in runs)  # a file may have come without its record
         raise KeyboardInterrupt(
             f"{n_done} of {len(runs)} runs are finished and kept in {folder}; the same command goes on with the rest"
         ) from None
@@ -192,7 +194,7 @@ def _check(options: SweepOptions, runs: Sequence[Run]) -> None:
 
 def _require_folder(options: TrainOptions, spec: HardwareSpec, keys: set[str]) -> Path:
     """Make the folder; refuse one whose table has runs that this sweep does not have."""
-    folder = Path(f"qrsolve-sweep-{spec.name}" if options.out is None else options.out)
+    folder = Path(f"qrsolve-sweep-{default_name(spec, options)}" if options.out is None else options.out)
     if not folder.is_dir():
         require_writable(folder)
         try:
@@ -218,15 +220,19 @@ def _train_missing(
     missing: Sequence[int],
     found: list[Record | None],
     folder: Path,
-    advance: Advance | None,
+    watch: SweepWatch | None,
 ) -> None:
     """Put the records of all missing runs into ``found``, and each into its file as soon as it is there."""
     n_processes = n_cores() if options.n_processes is None else options.n_processes
     failed: list[tuple[Run, QRSolveError]] = []
-    if advance is not None:
-        advance("runs", len(runs) - len(missing), len(runs))
-    tasks = [(runs[i].spec, runs[i].options) for i in missing]
-    for done, (position, result) in enumerate(_results(options.engine, tasks, n_processes), 1):
+    if watch is not None:
+        watch.start([runs[i].label for i in missing], len(runs))
+    # Processes of this machine say how far they are; a run on another one cannot.
+    shares = [
+        watch.share(k) if watch is not None and options.engine == "processes" else None for k in range(len(missing))
+    ]
+    tasks = [(runs[i].spec, runs[i].options, share) for i, share in zip(missing, shares, strict=True)]
+    for position, result in _results(options.engine, tasks, n_processes):
         run = runs[missing[position]]
         if isinstance(result, QRSolveError):
             failed.append((run, result))
@@ -234,27 +240,25 @@ def _train_missing(
             record = {"key": run.key, "version": __version__, "settings": dict(run.settings), **result}
             write_file(folder / run.file_name, (json.dumps(record, indent=2) + "\n").encode(), force=True)
             found[missing[position]] = record
-        if advance is not None:
-            advance(run.label, len(runs) - len(missing) + done, len(runs))
+        if watch is not None:
+            watch.finish(position)
     if failed:
         run, error = failed[0]
         text = f"{len(failed)} of {len(runs)} runs failed, all others are kept in {folder}; {run.label}: {error}"
         raise type(error)(text)
 
 
-def _results(
-    engine: str, tasks: Sequence[tuple[HardwareSpec, TrainOptions]], n_processes: int
-) -> Iterator[tuple[int, Record | QRSolveError]]:
+def _results(engine: str, tasks: Sequence[Task], n_processes: int) -> Iterator[tuple[int, Record | QRSolveError]]:
     if tasks:
         yield from ENGINES[engine](_trained, tasks, n_processes)
 
 
-def _trained(task: tuple[HardwareSpec, TrainOptions]) -> Record | QRSolveError:
+def _trained(task: Task) -> Record | QRSolveError:
     """Train one run; an error is a result, so that the others go on."""
-    spec, options = task
+    spec, options, share = task
     torch.set_num_threads(1)
     try:
-        training = prepare(spec, options)(None)
+        training = prepare(spec, options)(share)
     except QRSolveError as error:
         return error
     record = Trained(spec, options, training, Path()).to_dict()

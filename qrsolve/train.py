@@ -48,6 +48,9 @@ class TrainOptions:
     steps: int | None = None
     device: str = "cpu"
     amp: bool = False
+    keep_norm: bool = True
+    centre: bool = True
+    weigh_inputs: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,11 @@ def run_training(options: TrainOptions, advance: Advance | None = None) -> Train
         Bad options, data, chip or output folder: before any work. Nothing is written then.
     """
     spec = with_fan_in(load_spec(options.spec), options.fan_in)
-    folder = _require_folder(options)
+    folder = _require_folder(options, spec)
     run = prepare(spec, options)
     trained = Trained(spec, options, run(advance), folder)
+    if advance is not None:
+        advance(f"writing {folder}", 0, 0)
     _write(trained)
     return trained
 
@@ -131,6 +136,9 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
         epochs=_EPOCHS[options.data] if options.epochs is None else options.epochs,
         batch_size=_BATCH[options.data],
         learning_rate=network.learning_rate,
+        keeps_norm=options.keep_norm,
+        is_centred=options.centre,
+        weighs_inputs=options.weigh_inputs,
         seed=options.seed,
         compliant=cast("Compliant", options.compliant),
         is_mixed=options.amp,
@@ -187,9 +195,18 @@ def _method(name: str) -> Method:
     raise QRSolveError(f"--method is '{name}'; this version has {', '.join(m.name for m in METHODS)}")
 
 
-def _require_folder(options: TrainOptions) -> Path:
+def default_name(spec: HardwareSpec, options: TrainOptions) -> str:
+    """Return the chip, the data and what is not the default, for the name of a folder."""
+    usual = TrainOptions(options.spec)
+    parts = [spec.name, options.data]
+    parts += [f"fan_in{options.fan_in}"] * (options.fan_in is not None)
+    parts += [getattr(options, f) for f in ("model", "method", "compliant") if getattr(options, f) != getattr(usual, f)]
+    return "-".join(parts)
+
+
+def _require_folder(options: TrainOptions, spec: HardwareSpec) -> Path:
     """Return the folder to write to, which does not exist yet unless forced; its parent does."""
-    folder = Path(f"qrsolve-{options.data}-seed{options.seed}" if options.out is None else options.out)
+    folder = Path(f"qrsolve-{default_name(spec, options)}-seed{options.seed}" if options.out is None else options.out)
     if folder.is_dir():
         if any(folder.iterdir()) and not options.force:
             raise OutputError(f"{folder}: exists already; give --force to replace its files, or another name")

@@ -62,13 +62,28 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the one line that bad input leaves on stderr; with and without --json."""
+    """Return the one line that bad input leaves on stderr; under --json an object says the same."""
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
-    assert run(capsys, *arguments, "--json") == (2, "", err)
     assert err.startswith("qrsolve: ")
+    assert err.endswith("\n")
+    message = err.removeprefix("qrsolve: ").removesuffix("\n")
+    assert "\n" not in message
+    error = json_error(capsys, *arguments)
+    assert (error["message"], error["exit_code"]) == (message, 2)
+    return message
+
+
+def json_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """Return what an error says under --json, alone on stderr."""
+    code, out, err = run(capsys, *arguments, "--json")
+    assert out == "" or code == 1
     assert err.count("\n") == 1
-    return err.removeprefix("qrsolve: ").rstrip("\n")
+    content = json.loads(err)
+    assert set(content) == {"error"}
+    assert set(content["error"]) == {"kind", "message", "exit_code"}
+    assert content["error"]["exit_code"] == code
+    return content["error"]
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,8 +96,9 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys) == (2, "", "qrsolve: Missing command. See qrsolve --help\n")
-    assert complaint(capsys, "chek", "a", "b").startswith("No such command 'chek'")
-    assert "model" in complaint(capsys, "check", "dynap_se").lower()
+    assert complaint(capsys, "chek", "a", "b").endswith("Did you mean 'check', 'schema'? See qrsolve --help")
+    assert json_error(capsys, "chek")["kind"] == "usage"
+    assert complaint(capsys, "check", "dynap_se") == "Missing argument 'MODEL'. See qrsolve check --help"
     assert complaint(capsys, "check", "dynap_se", "m.npz", "--laier", "a").startswith("No such option: --laier")
     assert complaint(capsys, "train", "dynap_se", "--epochs", "nine").startswith("Invalid value for '--epochs': ")
 
@@ -296,15 +312,16 @@ def test_infeasible_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     Path("full.yaml").write_text(CHIP.replace("zero: true", "zero: false"))
     said = (
         "'fc1': 12 connections x at least 1 synapse each = 12 synapses; fan_in allows 4 (8 too many), "
-        "and mychip has no weight 0; "
+        "and mychip has no weight 0; if connections can be absent on it, say zero: true in its weights; "
         "'fc2': 6 connections x at least 1 synapse each = 6 synapses; fan_in allows 4 (2 too many), "
-        "and mychip has no weight 0"
+        "and mychip has no weight 0; if connections can be absent on it, say zero: true in its weights"
     )
     for command in (("check", "full.yaml", "dense.npz"), ("project", "full.yaml", "dense.npz", "-o", "out.npz")):
         assert run(capsys, *command) == (1, "", f"qrsolve: {said}\n")
-        code, out, _ = run(capsys, *command, "--json")
+        code, out, err = run(capsys, *command, "--json")
         assert code == 1
-        assert json.loads(out) == {"compliant": False, "infeasible": said, "layers": {}}
+        assert json.loads(out) == {"compliant": False, "infeasible": said, "not_decided": [], "layers": {}}
+        assert json.loads(err) == {"error": {"kind": "infeasible", "message": said, "exit_code": 1}}
     assert not Path("out.npz").exists()
 
 
@@ -411,7 +428,9 @@ def test_an_interrupt(folder: Path, capsys: pytest.CaptureFixture[str], monkeypa
 
     monkeypatch.setattr(qrsolve.commands, "project_plan", interrupt)
     before = sorted(folder.iterdir())
-    assert run(capsys, "project", "mychip.yaml", "dense.npz", "-o", "out.npz") == (130, "", "qrsolve: interrupted\n")
+    arguments = ("project", "mychip.yaml", "dense.npz", "-o", "out.npz")
+    assert run(capsys, *arguments) == (130, "", "qrsolve: interrupted\n")
+    assert json_error(capsys, *arguments) == {"kind": "interrupted", "message": "interrupted", "exit_code": 130}
     assert sorted(folder.iterdir()) == before
 
 
@@ -436,10 +455,10 @@ def test_names_with_brackets_and_colons_print_as_they_are(folder: Path, capsys: 
 def test_as_a_program(folder: Path) -> None:
     """A real process: codes, streams, and a reader that leaves early."""
     root = str(Path(qrsolve.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root}
+    environment = {**os.environ, "PYTHONPATH": root, "PYTHONUNBUFFERED": ""}
 
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "qrsolve.cli", *arguments]
+        command = [sys.executable, "-m", "qrsolve", *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
     bad = program("check", "mychip.yaml", "none.npz")
@@ -447,3 +466,26 @@ def test_as_a_program(folder: Path) -> None:
     good = program("check", "mychip.yaml", "good.npz", "--json")
     assert (good.returncode, good.stderr) == (0, "")
     assert json.loads(good.stdout)["compliant"] is True
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "qrsolve", "check", "mychip.yaml", "good.npz"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    said = "qrsolve: stdout: cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (2, "qrsolve: stdout: cannot be written: Broken pipe\n")
+
+
+def test_kinds_of_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every class of error has its kind, after its name."""
+    for arguments, kind in {
+        ("check", "none", "good.npz"): "spec",
+        ("check", "mychip.yaml", "none.npz"): "model",
+        ("explain", "mychip.yaml", "--shape", "a"): "shape",
+        ("project", "mychip.yaml", "dense.npz", "-o", "out.npz", "--solver", "magic"): "no_solver",
+        ("project", "mychip.yaml", "dense.npz", "-o", "no/out.npz"): "output",
+        ("train", "mychip.yaml", "--data", "svhn"): "input",
+    }.items():
+        assert json_error(capsys, *arguments)["kind"] == kind

@@ -10,7 +10,9 @@ PACKAGE = Path(__file__).parents[1] / "qrsolve"
 # What each part may import, beside itself; parts stand in the order of the design.
 ALLOWED: dict[str, set[str]] = {}
 _ORDER = [
-    {"errors", "lazy", "compiled", "instructions"},
+    {"errors", "lazy", "compiled", "instructions", "catalogue"},
+    {"complaint"},
+    {"interrupts"},
     {"shapes", "shown"},
     {"limit_row"},
     {"held", "output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
@@ -50,6 +52,8 @@ _ORDER = [
     {"commands"},
     {"sweep_results"},
     {"sweep"},
+    {"command_help", "command_options"},
+    {"program"},
     {"cli"},
 ]
 for _level, _parts in enumerate(_ORDER):

@@ -473,7 +473,7 @@ class TestCommands:
     def run(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
         code = main([*arguments, "--json"])
         out, err = capsys.readouterr()
-        return code, json.loads(out) if out else err
+        return code, json.loads(out or err)
 
     def test_roles_on_the_command_line(self, model: str, capsys: pytest.CaptureFixture[str]) -> None:
         both = ("--group", "w_in,w_rec", "--role", "w_in=input", "--role", "w_rec=recurrent")
@@ -523,7 +523,8 @@ class TestCommands:
             ("compare", "ends.yaml", model),
             ("explain", "ends.yaml", "--shape", "w_in=4x2", "--shape", "w_rec=4x4"),
         ):
-            assert self.run(capsys, *command, *options) == (2, f"qrsolve: {said}\n")
+            code, content = self.run(capsys, *command, *options)
+            assert (code, content["error"]["message"]) == (2, said)
         assert not Path("out.npz").exists()
 
 

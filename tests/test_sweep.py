@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import qrsolve
 import qrsolve.sweep
 from qrsolve.cli import main
 from qrsolve.errors import NoSolverError
 from qrsolve.parallel import over_processes
+from qrsolve.report.sweep_progress import SweepWatch
+from qrsolve.spec import load_spec
+from qrsolve.train import TrainOptions
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -48,7 +53,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
 
     def fake(task: Any) -> dict[str, Any]:
-        spec, options = task
+        spec, options, _ = task
         limit = spec.limits[0].capacity
         done.append(f"{limit} {options.method} {options.seed}")
         return {
@@ -106,6 +111,18 @@ def test_a_real_sweep_in_two_processes_and_in_one(folder: Path, capsys: pytest.C
     alone = run_json(capsys, *SWEEP[:-1], "alone", *FAN_IN, "--jobs", "1")
     for one, two in zip(alone["runs"], content["runs"], strict=True):
         assert {**one, "seconds": 0} == {**two, "seconds": 0}
+
+
+def test_a_run_says_how_far_it_is(folder: Path) -> None:
+    watch = SweepWatch(folder, is_dumb=False)
+    watch.start(["the run"], 1)
+    options = TrainOptions("mychip.yaml", epochs=1)
+    record = qrsolve.sweep._trained((load_spec("mychip.yaml"), options, watch.share(0)))
+    assert isinstance(record, dict)
+    console = Console(width=60, file=StringIO())
+    console.print(watch.page())
+    assert "the run" in console.file.getvalue()
+    assert "100 %" in console.file.getvalue()
 
 
 def test_table_and_picture(folder: Path, capsys: pytest.CaptureFixture[str], trained: list[str]) -> None:
@@ -231,15 +248,15 @@ def test_a_killed_sweep_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups on this system")
 def test_an_interrupt_leaves_nothing_half_written(folder: Path) -> None:
-    process = start(*LONG, "--jobs", "2", "--json")
+    process = start(*LONG, "--jobs", "2")
     wait_for_a_run(process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     finished = run_files()
     assert (process.returncode, out) == (130, "")
     assert err == (
-        f"qrsolve: {len(finished)} of 12 runs are finished and kept in out; the same command goes on with the rest\n"
-        "qrsolve: interrupted\n"
+        f"qrsolve: interrupted; {len(finished)} of 12 runs are finished and kept in out; "
+        "the same command goes on with the rest\n"
     )
     assert {p.name for p in Path("out").iterdir()} == set(finished)
     assert all(json.loads(content)["accuracy"] > 0 for _, content in finished.values())
@@ -336,8 +353,8 @@ def test_violations_are_one(folder: Path, capsys: pytest.CaptureFixture[str], tr
 
 def test_a_sweep_without_settings(folder: Path, capsys: pytest.CaptureFixture[str], trained: list[str]) -> None:
     content = run_json(capsys, "sweep", "mychip.yaml", "--seeds", "2")
-    assert (content["trained"], content["settings"], content["output"]) == (2, {}, "qrsolve-sweep-mychip")
-    assert {p.name for p in Path("qrsolve-sweep-mychip").iterdir()} >= FILES
+    assert (content["trained"], content["settings"], content["output"]) == (2, {}, "qrsolve-sweep-mychip-digits")
+    assert {p.name for p in Path("qrsolve-sweep-mychip-digits").iterdir()} >= FILES
 
 
 def _process(task: int) -> tuple[int, int]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import qrsolve.train
 from qrsolve.cli import main
+from qrsolve.errors import QRSolveError
+from qrsolve.spec import load_spec
+from qrsolve.train import TrainOptions, default_name
+from qrsolve.training.run import Recipe
 
 CHIP = """schema: 1
 name: mychip
@@ -54,6 +61,67 @@ def test_a_network_is_trained_and_its_file_is_compliant(capsys: pytest.CaptureFi
     report = json.loads(capsys.readouterr().out)
     assert list(report["layers"]) == list(content["layers"])
     assert report["energy"]["memory_bits"] == energy["memory_bits"]
+
+
+def test_the_default_folder_names_the_chip_and_what_is_not_the_default(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    content = train_json(capsys)
+    assert content["output"] == "qrsolve-mychip-digits-seed0"
+    assert (folder / "qrsolve-mychip-digits-seed0" / "model.safetensors").is_file()
+    spec = load_spec("mychip.yaml")
+    names = {
+        default_name(spec, TrainOptions("mychip.yaml", **options))
+        for options in (
+            {"method": "deep_r"},
+            {"model": "snn"},
+            {"data": "mnist", "compliant": "always"},
+            {"fan_in": 4, "model": "snn", "method": "cat"},
+        )
+    }
+    assert names == {
+        "mychip-digits-deep_r",
+        "mychip-digits-snn",
+        "mychip-mnist-always",
+        "mychip-digits-fan_in4-snn-cat",
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "field"),
+    [("--no-keep-norm", "keeps_norm"), ("--no-centre", "is_centred"), ("--no-weigh-inputs", "weighs_inputs")],
+)
+def test_parts_of_the_recipe_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, option: str, field: str) -> None:
+    recipes: list[Recipe] = []
+
+    def stop(spec: object, data: object, make_model: object, recipe: Recipe, *_: object) -> None:
+        recipes.append(recipe)
+        raise QRSolveError("seen")
+
+    monkeypatch.setattr(qrsolve.train, "train", stop)
+    parts = ("keeps_norm", "is_centred", "weighs_inputs")
+    for given, off in (((), ()), ((option,), (field,))):
+        for command in (("train",), ("sweep", "--seeds", "1", "--jobs", "1")):
+            assert main([command[0], "mychip.yaml", *command[1:], *given, "--out", "out"]) == 2
+            recipe = recipes.pop()
+            assert [part for part in parts if not getattr(recipe, part)] == list(off)
+
+
+def test_a_folder_that_is_full_or_not_writable_keeps_nothing_half_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["train", "mychip.yaml", "--epochs", "1", "--out", "out"]) == 2
+    said = "qrsolve: out/model.safetensors: cannot be written: No space left on device; nothing was written\n"
+    assert capsys.readouterr() == ("", said)
+    assert not list((folder / "out").iterdir())
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(["train", "mychip.yaml"]) == 2
+    said = "qrsolve: qrsolve-mychip-digits-seed0: the folder . is not writable\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_complaints_before_any_work(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

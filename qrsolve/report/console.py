@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+from io import StringIO
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-PIPE_WIDTH = 160
-"""Characters per line where the output is no terminal."""
+UNWRAPPED = 100_000
+"""Columns where the output is no terminal: a sentence stays on its line, and a table is as wide as it is."""
 
 
-def console() -> Console:
-    """Return stdout without markup: a name may have brackets and colons."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width)
+def print_page(*page: RenderableType) -> None:
+    """Print tables and sentences: wrapped between words on a terminal, not at all elsewhere.
+
+    Without markup: a name may have brackets and colons.
+    """
+    if sys.stdout.isatty():
+        Console(file=sys.stdout, markup=False, highlight=False, emoji=False).print(*page, sep="\n")
+        return
+    text = StringIO()
+    Console(file=text, markup=False, highlight=False, emoji=False, width=UNWRAPPED).print(*page, sep="\n")
+    # Rich fills up the last column of a table.
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
+
+from qrsolve.report.rows import Rows
 
 if TYPE_CHECKING:
     # Only annotations: the list of chips is printed without torch, which takes seconds to load.
@@ -19,16 +20,18 @@ if TYPE_CHECKING:
     from qrsolve.training.run import Training
 
 
-def specs_table(specs: Iterable[HardwareSpec]) -> Table:
-    """List chips with their weight kind, their limits, and the parts that nobody has checked."""
-    table = _table("name", "title", "weights", "unverified", "limits")
+def specs_page(specs: Iterable[HardwareSpec]) -> Group:
+    """List chips with their weight kind, their limits, where these are from, and the parts that nobody has checked."""
+    table = Rows(("name", "title", "weights", "limits", "unverified", "sources"), titles=("name", "title"))
     for spec in specs:
         limits = ", ".join(limit.kind if not limit.not_enforced() else f"({limit.kind})" for limit in spec.limits)
-        table.add_row(spec.name, spec.title, spec.weights.kind, ", ".join(spec.unverified()), limits)
-    table.caption = (
-        "(limit): stated by the chip, not enforced by this version; unverified: recalled, not read in any source"
+        sources = "; ".join(spec.sources.values())
+        table.add(spec.name, spec.title, spec.weights.kind, limits, ", ".join(spec.unverified()), sources)
+    return Group(
+        table,
+        Text("(limit): stated by the chip, not enforced by this version"),
+        Text("unverified: recalled, not read in any source"),
     )
-    return table
 
 
 def explanation_page(explanation: Explanation) -> Group:
@@ -38,9 +41,9 @@ def explanation_page(explanation: Explanation) -> Group:
     parts: list[RenderableType] = [Text(f"{spec.name}: {spec.title}", style="bold")]
     parts.extend(Text(f"{name}: {_fields(part)}") for name, part in explanation.parts().items())
     if explanation.limits():
-        table = _table("limit", "allows", "of", "counts", "scope", "enforced")
+        table = Rows(("limit", "allows", "of", "counts", "scope", "enforced"))
         for limit in explanation.limits():
-            table.add_row(
+            table.add(
                 limit["kind"],
                 _allows(limit),
                 ", ".join(limit.get("of", ())),
@@ -70,10 +73,10 @@ def _allows(limit: Mapping[str, Any]) -> str:
 
 def report_page(report: Report) -> Group:
     """Lay out a check: one row per limit, the arithmetic of each violation, the verdict."""
-    table = _table("limit", "worst place", "value", "max", "excess")
+    table = Rows(("limit", "worst place", "value", "max", "excess"), titles=("limit", "worst place"))
     for row in report.rows:
-        style = "red" if row.excess else None
-        table.add_row(row.kind, row.where, f"{row.value:,}", f"{row.max:,}", f"{row.excess:,}", style=style)
+        style = "red" if row.excess else ""
+        table.add(row.kind, row.where, f"{row.value:,}", f"{row.max:,}", f"{row.excess:,}", style=style)
     n = len(report.violations)
     lines = [Text(row.text, style="red") for row in report.violations]
     verdict = "compliant" if n == 0 else f"{n} violation{'s' if n > 1 else ''}"
@@ -97,10 +100,10 @@ def projections_page(projections: Mapping[str, Projection]) -> Group:
 
     The bound holds for all values; ``certified`` counts the neurons whose choice is proved best for the values used.
     """
-    table = _table("layer", "solver", "status", "objective", "bound", "gap", "certified", "seconds")
+    table = Rows(("layer", "solver", "status", "objective", "bound", "gap", "certified", "seconds"))
     for name, projection in projections.items():
         proof = projection.certificate
-        table.add_row(
+        table.add(
             name,
             projection.solution.solver,
             projection.status.value,
@@ -117,9 +120,9 @@ def projections_page(projections: Mapping[str, Projection]) -> Group:
 
 def training_page(training: Training, folder: str) -> Group:
     """Set the accuracy under the chip beside the dense one, and list the projections."""
-    table = _table("network", "test accuracy")
-    table.add_row("dense", f"{100 * training.dense_accuracy:.2f} %")
-    table.add_row("on the chip", f"{100 * training.accuracy:.2f} %")
+    table = Rows(("network", "test accuracy"))
+    table.add("dense", f"{100 * training.dense_accuracy:.2f} %")
+    table.add("on the chip", f"{100 * training.accuracy:.2f} %")
     written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
     energy = (Text(f"dense: {training.dense_energy.text()}"), Text(f"on the chip: {training.energy.text()}"))
     return Group(table, *energy, projections_page(training.projections), written)
@@ -128,12 +131,13 @@ def training_page(training: Training, folder: str) -> Group:
 def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:
     """List accuracies over the seeds, one row per combination of settings and method."""
     names = list(summary[0]["settings"])
-    table = _table(*names, "method", "seeds", "mean", "min", "max", "dense", "compliant")
+    shown = (*names, "method", "seeds", "mean", "min", "max", "dense", "compliant")
+    table = Rows(shown, titles=("method",))
     for row in summary:
         shares = [f"{100 * row[key]:.2f} %" for key in ("mean", "min", "max", "dense_mean")]
         compliant = "yes" if row["compliant"] else "no"
         values = [str(row["settings"][name]) for name in names]
-        table.add_row(*values, row["method"], str(row["seeds"]), *shares, compliant)
+        table.add(*values, row["method"], str(row["seeds"]), *shares, compliant)
     return Group(table, Text(f"runs, tables and picture are in {folder}"))
 
 
@@ -144,11 +148,11 @@ def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
     """
     parts: list[RenderableType] = []
     for name, layer in layers.items():
-        table = _table("solver", "status", "claims", "objective", "bound", "gap", "bound from", "certified", "seconds")
+        table = Rows(("solver", "status", "claims", "objective", "bound", "gap", "bound from", "certified", "seconds"))
         for result in layer.results:
             if result.refused:
                 continue
-            table.add_row(
+            table.add(
                 result.solver,
                 "" if result.status is None else result.status.value,
                 "" if result.claimed is None else result.claimed.value,
@@ -167,10 +171,10 @@ def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
 
 
 def _layer_block(name: str, layer: LayerExplanation) -> Group:
-    table = _table("solver", "answer")
+    table = Rows(("solver", "answer"), ends_in_sentence=True)
     for solver, reason in layer.refusals.items():
         answer = "taken" if solver == layer.solver else f"refuses: {reason}" if reason else "accepts"
-        table.add_row(solver, answer, style="green" if solver == layer.solver else None)
+        table.add(solver, answer, style="green" if solver == layer.solver else "")
     verdict = f"{layer.solver}: {layer.guarantee}" if layer.solver else "no exact solver accepts this problem"
     return Group(Text(f"{name}: {layer.structure}", style="bold"), Text(verdict), table)
 
@@ -183,16 +187,6 @@ def _sentences(
 ) -> Group:
     kinds = {"not decided": not_decided, "not enforced": not_enforced, "remark": remarks, "note": notes}
     return Group(*(Text(f"{kind}: {text}") for kind, texts in kinds.items() for text in texts))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", caption_justify="left")
-    for column in columns:
-        right = column in ("value", "max", "excess", "objective", "bound", "gap", "certified", "seconds")
-        table.add_column(
-            column, justify="right" if right else "left", overflow="fold", no_wrap=column not in ("title", columns[-1])
-        )
-    return table
 
 
 def _fields(facts: Mapping[str, object]) -> str:

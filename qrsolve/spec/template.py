@@ -102,12 +102,20 @@ def _weights() -> Iterator[str]:
                 yield f"{mark}  {name}: {_flow(EXAMPLES[name])}  # {_said(field)}"
             elif field.default is not None:
                 yield f"{mark}  # {name}: {_flow(_plain(field.default))}  # {_said(field)}"
+                if isinstance(field.default, BaseModel):
+                    yield from _parts(field.default)
             elif name == "composition":
                 yield f"{mark}  # {name}: {_flow(EXAMPLES[name])}  # {_said(field)}"
             else:
                 yield f"##   {name}: {_said(field)}"
         yield from (f"{mark}  {name}: {word}" for name, word in _ORIGIN.items())
         yield ""
+
+
+def _parts(part: BaseModel) -> Iterator[str]:
+    """Explain the fields of a part that stands on one line, its kinds first."""
+    fields = type(part).model_fields
+    yield from (f"##     {name}: {_said(fields[name])}" for name in fields if name not in Fact.model_fields)
 
 
 def _is_written(kind: type[BaseModel], name: str) -> bool:
@@ -144,7 +152,7 @@ def _word(kind: type[BaseModel]) -> str:
 
 def _sentence(part: type[BaseModel]) -> str:
     """Return the first sentence of a class, on one line."""
-    return " ".join(str(part.__doc__).split("\n\n")[0].split())
+    return _plain_text(str(part.__doc__).split("\n\n")[0])
 
 
 def _field_of(part: type[BaseModel], name: str) -> str:
@@ -155,7 +163,12 @@ def _said(field: FieldInfo) -> str:
     """Return what a field is for, on one line, and its words where it has a few."""
     words = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     listed = f" ({' | '.join(map(str, words))})" if len(words) > 1 else ""
-    return " ".join(str(field.description).split()) + listed
+    return _plain_text(str(field.description)) + listed
+
+
+def _plain_text(text: str) -> str:
+    """Return a docstring's text on one line, with the marks of code that people write in comments."""
+    return " ".join(text.split()).replace("``", "`")
 
 
 def _plain(value: object) -> object:

@@ -120,7 +120,9 @@ def train(
         weigh_inputs=recipe.weighs_inputs,
         seed=recipe.seed,
     )
-    run_epochs(model, data, recipe, projector.attach, spec.name, advance)
+    run_epochs(model, data, recipe, projector.attach, f"training under {spec.name}", advance)
+    if advance is not None:
+        advance("projecting for the last time and checking", 0, 0)
     projections = projector.finalize()
     report = projector.check()
     report = replace(report, remarks=(*report.remarks, *rounding_remarks(projections)))
@@ -149,7 +151,7 @@ def train_dense(
     """Train a dense network; arguments as in `train`."""
     torch.manual_seed(recipe.seed)
     dense = make_model().to(device)
-    run_epochs(dense, data.to(device), recipe, lambda optimizer: None, "dense", advance)
+    run_epochs(dense, data.to(device), recipe, lambda optimizer: None, "training the dense network", advance)
     return dense
 
 

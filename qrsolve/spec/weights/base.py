@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Scope = Literal["neuron", "core", "layer", "chip"]
 Bits = Annotated[int, Field(ge=1, le=16)]
+ZERO_HINT = "; if connections can be absent on it, say zero: true in its weights"
+"""How an error that a chip has no weight 0 ends where its file could say otherwise."""
 MAX_TABLE = 2**22
 """The most numbers that the table of all options (options x parameters) may hold: 32 MiB."""
 
@@ -62,6 +64,10 @@ class WeightKind(Fact):
     def group(self) -> Group | None:
         """Return what the kind asks of the weights of one source together, as a limit; ``None`` where nothing."""
         return None
+
+    def zero_hint(self) -> str:
+        """Return how a chip without a weight 0 is given one, as the end of an error; "" where it cannot have one."""
+        return ""
 
     def value_scope(self) -> Scope | None:
         """Return which weights share values, or ``None`` where none do."""

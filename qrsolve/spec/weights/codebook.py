@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, PositiveCount, PositiveNumber, refusal
-from qrsolve.spec.weights.base import Bits, CountedKind, Scope, multisets, n_multisets, one_of
+from qrsolve.spec.weights.base import ZERO_HINT, Bits, CountedKind, Scope, multisets, n_multisets, one_of
 
 if TYPE_CHECKING:
     from qrsolve.alphabet import AlphabetFamily
@@ -60,6 +60,10 @@ class CodebookWeights(CountedKind):
     def value_scope(self) -> Scope:
         """Return which weights share the values."""
         return self.scope
+
+    def zero_hint(self) -> str:
+        """Name the field: unlike a grid, a codebook has no 0 by default."""
+        return "" if self.has_zero() else ZERO_HINT
 
     def has_zero(self) -> bool:
         """Whether 0 is one of the values."""

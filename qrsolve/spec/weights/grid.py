@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, PositiveNumber, refusal
-from qrsolve.spec.weights.base import Bits, CountedKind, Scope
+from qrsolve.spec.weights.base import ZERO_HINT, Bits, CountedKind, Scope
 
 if TYPE_CHECKING:
     from qrsolve.alphabet import AlphabetFamily
@@ -114,6 +114,10 @@ class GridWeights(CountedKind):
     def stored_bits(self) -> int:
         """Return the bits of one synapse: of one cell, where two make a weight."""
         return self.bits if self.pair else super().stored_bits()
+
+    def zero_hint(self) -> str:
+        """Name the field; one signed bit has no room for a 0."""
+        return "" if self.zero or (self.bits == 1 and self._has_sign_bit) else ZERO_HINT
 
     def value_scope(self) -> Scope:
         """Return which weights share a scale."""
