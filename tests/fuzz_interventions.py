@@ -198,7 +198,7 @@ def _two_of(training: Training, random: Random, other: Loop, what: str) -> bool:
 
 
 def freeze(training: Training, random: Random) -> bool:
-    if training.case.optimizer in ("sam", "schedule_free", "distance"):  # these do not ask whether there are gradients
+    if training.case.optimizer not in COPYABLE:  # others move weights without gradients, or fail
         return False
     drawn = random.getstate()
     for loop in training.loops():

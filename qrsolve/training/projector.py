@@ -495,9 +495,9 @@ class Projector:
         self._stepping = []
         for state in self._states:
             names = tuple(name for name in state.latent if name in moved and self.parameters[name].requires_grad)
+            self._hold_frozen(state)
             if not names:
                 continue
-            self._pin(state)
             self._stepping.append((state, names))
             if self.method.alters_gradient and closure is None:
                 gradients = self._gradients(state, names)
@@ -622,13 +622,7 @@ class Projector:
     def _project(self) -> None:
         stage = self.stage
         for state in self._states:
-            frozen = self._frozen(state)
-            if state.is_new and frozen:
-                # Frozen weights are projected once, onto the chip itself, whatever the schedule allows the others.
-                projected = state.project(_FINAL)
-                self.parameters.write({name: projected[name] for name in frozen})
-            self._pin(state)
-            if len(frozen) < len(state.latent):
+            if self._hold_frozen(state) < len(state.latent):
                 self._write(state, state.project(stage))
 
     def _frozen(self, state: PopulationState) -> set[str]:
@@ -638,11 +632,18 @@ class Projector:
             moved = set().union(*(self._moved_by(optimizer) for optimizer in self._attached))
         return {name for name in state.latent if name not in moved or not self.parameters[name].requires_grad}
 
-    def _pin(self, state: PopulationState) -> None:
-        """Hold frozen weights where they are, unless they were never projected."""
+    def _hold_frozen(self, state: PopulationState) -> int:
+        """Hold frozen weights where they are, and return how many parameters these are.
+
+        New ones are projected first, once, onto the chip itself, whatever the schedule allows the others.
+        """
+        frozen = self._frozen(state)
+        if state.is_new and frozen:
+            projected = state.project(_FINAL)
+            self.parameters.write({name: projected[name] for name in frozen})
         if not state.is_new:
-            frozen = self._frozen(state)
             state.pin({name: self.parameters[name].detach() for name in frozen})
+        return len(frozen)
 
     def _gradients(self, state: PopulationState, names: Sequence[str]) -> dict[str, Tensor] | None:
         """Return the gradients of a population, 0 for weights that no step moves; ``None`` where some are missing."""
