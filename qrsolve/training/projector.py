@@ -21,6 +21,7 @@ from qrsolve.options import IntArray
 from qrsolve.project import projection_of
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
+from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.centring import Centring, has_free_bias
 from qrsolve.training.compiled_step import compilation_check
 from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
@@ -487,7 +488,7 @@ class Projector:
         self._join_ranks()
         moved = self._require_moved(optimizer)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        self._notice([state for state in self._states if not moved.isdisjoint(state.latent)])
+        is_touched = self._notice([state for state in self._states if not moved.isdisjoint(state.latent)])
         if self._centring is not None:
             self._centring.forget()
         if closure is None:
@@ -499,15 +500,12 @@ class Projector:
                 continue
             self._pin(state)
             self._stepping.append((state, names))
-            if self.method.alters_gradient and closure is None:
-                gradients = self._gradients(state, names)
-                if gradients is not None:
-                    deployed = {name: self.parameters[name].detach() for name in state.latent}
-                    state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, names))
+            if closure is None:
+                self._alter_gradient(state, names, optimizer)
             self._lend(state, names)
         if closure is None:
             return None
-        wrapped = self._at_projection(closure, optimizer)
+        wrapped = self._at_projection(closure, optimizer, is_touched=is_touched)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
@@ -587,13 +585,20 @@ class Projector:
             self.parameters.follow(name)
         return moved
 
-    def _notice(self, states: Iterable[PopulationState]) -> None:
-        """Take weights that somebody else wrote since the last projection as the latent ones, and say so once."""
-        written = []
+    def _notice(self, states: Iterable[PopulationState]) -> bool:
+        """Take weights that somebody else wrote since the last projection as the latent ones, and say so once.
+
+        Returns whether anything but the last projection may be in the parameters.
+        """
+        written, is_touched = [], False
         for state in states:
-            if not self._followed(state):
-                names = [name for name in state.latent if self.parameters.may_be_written(name)]
-                written += self._taken_over(state, names) if names else []
+            if self._followed(state):
+                is_touched = True
+                continue
+            names = [name for name in state.latent if self.parameters.may_be_written(name)]
+            if names:
+                is_touched = True
+                written += self._taken_over(state, names)
         if written and not self._has_said_written:
             self._has_said_written = True
             listed = ", ".join(f"'{name}'" for name in written[:_NAMED])
@@ -603,6 +608,7 @@ class Projector:
                 "average, an edit); what was written are the latent weights now",
                 stacklevel=3,
             )
+        return is_touched
 
     def _taken_over(self, state: PopulationState, names: Sequence[str]) -> list[str]:
         """Return which parameters of a population somebody wrote in fact; these are its latent weights now."""
@@ -644,6 +650,13 @@ class Projector:
             frozen = self._frozen(state)
             state.pin({name: self.parameters[name].detach() for name in frozen})
 
+    def _alter_gradient(self, state: PopulationState, names: Sequence[str], optimizer: Optimizer) -> None:
+        """Let the method change gradients at deployable weights, where parameters hold these."""
+        gradients = self._gradients(state, names) if self.method.alters_gradient else None
+        if gradients is not None:
+            deployed = {name: self.parameters[name].detach() for name in state.latent}
+            state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, names))
+
     def _gradients(self, state: PopulationState, names: Sequence[str]) -> dict[str, Tensor] | None:
         """Return the gradients of a population, 0 for weights that no step moves; ``None`` where some are missing."""
         gradients = {}
@@ -674,33 +687,50 @@ class Projector:
         if self._centring is not None:
             self._centring.centre(optimizer)
 
-    def _at_projection(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
-        """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""
+    def _at_projection(
+        self, closure: Callable[[], Any], optimizer: Optimizer, *, is_touched: bool
+    ) -> Callable[[], Any]:
+        """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones.
+
+        Where latents are what they were when the step began, as in nearly all steps, the last projection serves.
+        """
         pairs = self._pairs.get(optimizer)
+        bits = None if pairs is not None or is_touched else self._latent_bits()
         if pairs is not None:
             pairs.start()
 
         def evaluate() -> Any:  # noqa: ANN401 (a closure returns whatever its owner wants)
-            with self._projected(fits=pairs is not None):
+            with self._projected(fits=pairs is not None, unless=bits):
                 result = closure()
                 if pairs is not None:
                     latents = [item for state, _ in self._stepping for item in state.latent.items()]
                     pairs.evaluated({self.parameters[n]: (self.parameters[n].detach(), x) for n, x in latents})
                 else:
-                    # Losses of a quasi-Newton method would not fit centred gradients.
+                    # Losses of a quasi-Newton method would not fit other gradients.
                     self._centre(optimizer)
+                    for state, names in self._stepping:
+                        self._alter_gradient(state, names, optimizer)
                 return result
 
         return evaluate
 
+    def _latent_bits(self) -> list[int]:
+        """Return sums of the bits of all latent weights in a step."""
+        return [BitSum().of(latent) for state, _ in self._stepping for latent in state.latent.values()]
+
     @contextmanager
-    def _projected(self, *, fits: bool) -> Iterator[None]:
-        """Deploy projected weights while a closure is evaluated; where it raises, they stay."""
+    def _projected(self, *, fits: bool, unless: Sequence[int] | None) -> Iterator[None]:
+        """Deploy projected weights while a closure is evaluated; where it raises, they stay.
+
+        Those of the last projection stay unless latents have other bits by now.
+        """
         stage = self.stage
         self._recover()
+        is_last = all(state.is_projected_at(stage) for state, _ in self._stepping)
         with ExitStack() as trials:
-            for state, _ in self._stepping:
-                self._write(state, trials.enter_context(state.trial(stage, fits=fits)))
+            if not is_last or unless is None or unless != self._latent_bits():
+                for state, _ in self._stepping:
+                    self._write(state, trials.enter_context(state.trial(stage, fits=fits)))
             yield
             for state, names in self._stepping:
                 self._lend(state, names)
