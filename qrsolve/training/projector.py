@@ -19,8 +19,10 @@ from qrsolve.errors import ModelError, NoSolverError, QRSolveError
 from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
 from qrsolve.project import projection_of
+from qrsolve.projections import Projections
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
+from qrsolve.training.averages import project_average
 from qrsolve.training.centring import Centring, has_free_bias
 from qrsolve.training.compiled_step import compilation_check
 from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
@@ -251,6 +253,43 @@ class Projector:
         self._recover()
         self._notice(self._states)
         self._project()
+
+    def project_average(self, averaged: nn.Module | Mapping[str, Any]) -> Projections:
+        """Project an average of the weights onto the chip, as `qrsolve.project` does; the training goes on untouched.
+
+        Averages of deployable weights are not deployable. Take them as ever, of the weights that the model has; project
+        the average at the end, or whenever it is evaluated, with a copy if averaging goes on.
+
+        Parameters
+        ----------
+        averaged : nn.Module or mapping of str to Tensor or array
+            ``torch.optim.swa_utils.AveragedModel`` (SWA or EMA), any copy of the model with averaged weights, or these
+            by name; with or without ``module.`` before the names. A module gets the deployable weights in place; a
+            mapping is only read.
+
+        Returns
+        -------
+        Projections
+            With certificates relative to the average; its ``load_into(model)`` writes the weights elsewhere.
+
+        Raises
+        ------
+        ModelError, ShapeError
+            It is neither, is the model that is trained, lacks a weight, has other shapes, or NaN or inf in a weight.
+
+        Notes
+        -----
+        Statistics of batch normalisation belong to the weights: call ``torch.optim.swa_utils.update_bn`` afterwards.
+        A schedule-free optimizer has its average within: its ``eval()`` leaves the projection of that average in the
+        model, and ``train()`` takes it back. Biases and norms are averaged, and not projected.
+        """
+        if self._is_retired:
+            self._require_open()
+        weighed = self.plan.populations[0].name, self._input_spread()
+        trained = [self.parameters[name] for name in self.plan.names]
+        return project_average(
+            self._whole, averaged, trained, {name: h for name, h in (weighed,) if h is not None}
+        )
 
     def finalize(self) -> Finalized:
         """Project onto the chip a last time, drop the latent weights and the hooks, and certify.
@@ -762,8 +801,13 @@ class Projector:
     def _weigh(self) -> None:
         """Weigh the errors of the first population by what is known of its inputs."""
         if self._weighed is not None:
-            moments = self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed)
-            self._states[0].importance = input_spread(*moments)
+            self._states[0].importance = self._input_spread()
+
+    def _input_spread(self) -> Tensor | None:
+        """Return how the errors of the first population are weighed; ``None`` where they are not."""
+        if self._weighed is None:
+            return None
+        return input_spread(self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed))
 
     def _seed_exploration(self, seed: int) -> None:
         self.seed = seed
