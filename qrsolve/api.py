@@ -28,6 +28,17 @@ if TYPE_CHECKING:
     from qrsolve.model_source import Model, ModelSource
     from qrsolve.projections import Projections
     from qrsolve.solvers import Solver
+    from qrsolve.training.attach import attach as attach
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load `attach`, which needs torch, when it is first asked for."""
+        if name != "attach":
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        from qrsolve.training.attach import attach
+
+        return attach
+
 
 Chip: TypeAlias = "HardwareSpec | str | PathLike[str]"
 """A chip, a bundled chip's name, or a YAML file."""

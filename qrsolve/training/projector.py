@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qrsolve.allotment import allotted
+from qrsolve.arguments import explicit
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, NoSolverError, QRSolveError
@@ -20,6 +21,7 @@ from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
 from qrsolve.project import projection_of
 from qrsolve.projections import Projections
+from qrsolve.shown import Shown
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.averages import project_average
@@ -42,6 +44,7 @@ from qrsolve.training.state import PopulationState
 from qrsolve.training.statistics import InputStatistics, watched_layers
 from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.succession import forget, predecessor_of, register
+from qrsolve.training.wrong_arguments import require_arguments
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
@@ -51,7 +54,7 @@ _FINAL = Stage(0.0, is_snapped=True, is_frozen=False)
 _STATE_KEYS = ("spec_hash", "n_steps", "seed", "populations", "generator", "shares", "means")
 
 
-class Projector:
+class Projector(Shown):
     """Keep the weights of a model deployable while an optimizer trains it.
 
     Two hooks on the optimizer: for its step the parameters lend it their latent weights (`Exchange`), after it they
@@ -60,7 +63,7 @@ class Projector:
 
     Parameters
     ----------
-    spec : HardwareSpec, str or path
+    chip : HardwareSpec, str or path
         The chip, its bundled name, or its file.
     model : nn.Module
         Any model; its afferent matrices are found (`describe_module`) or selected.
@@ -131,9 +134,10 @@ class Projector:
     Copies and pickles of a projector take model and optimizers along, and are attached to those.
     """
 
+    @explicit
     def __init__(
         self,
-        spec: HardwareSpec | str | PathLike[str],
+        chip: HardwareSpec | str | PathLike[str],
         model: nn.Module,
         *,
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
@@ -152,8 +156,9 @@ class Projector:
         seed: int = 0,
         process_group: Processes = None,
     ) -> None:
+        require_arguments(model, select, exclude, groups, roles, compliant, total_steps, schedule)
         model = unwrapped(model)
-        chip = load_spec(spec)
+        spec = load_spec(chip)
         optimizers = () if optimizer is None else underlying(optimizer)
         description = describe_trained(
             model, optimizers, select=select, exclude=exclude, groups=groups, roles=roles, network=network
@@ -164,7 +169,7 @@ class Projector:
             require_whole(f"'{name}'", self.parameters[name])
         predecessor = predecessor_of([self.parameters[name] for name in description.names])
         latents = self._first_latents(predecessor)
-        self._whole = description.compiled(chip)
+        self._whole = description.compiled(spec)
         require_room(self._whole)
         self.plan: Plan = allotted(self._whole, latents)
         _require_zero_for_sources(self.plan)
@@ -209,13 +214,27 @@ class Projector:
         register(self)
         self._join_ranks()
 
-    def __repr__(self) -> str:
-        """Say chip, populations and progress in one line."""
+    def _facts(self) -> str:
         total = self.schedule.total_steps
         steps = f"{self.n_steps}" if total is None else f"{self.n_steps}/{total}"
         names = [population.name for population in self.plan.populations]
         listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        return f"Projector({self.plan.spec.name}: {listed}; {self.schedule.compliant}, step {steps})"
+        return f"{self.plan.spec.name}: {self.schedule.compliant}, step {steps}; {listed}"
+
+    def solvers(self) -> dict[str, str]:
+        """Return the solver of each population's last projection."""
+        if self._finalized is not None:
+            return {name: projection.solution.solver for name, projection in self._finalized.items()}
+        found = {state.population.name: state.solution for state in self._states}
+        return {name: solution.solver for name, solution in found.items() if solution is not None}
+
+    def said(self) -> str:
+        """Say how far the training is, and what holds now."""
+        if self._finalized is not None:
+            return self._finalized.said()
+        total = self.schedule.total_steps
+        of = "" if total is None else f" of {total:,}"
+        return f"compliant {self.schedule.compliant}, step {self.n_steps:,}{of}: {self.stage.said()}"
 
     @property
     def stage(self) -> Stage:
@@ -287,9 +306,7 @@ class Projector:
             self._require_open()
         weighed = self.plan.populations[0].name, self._input_spread()
         trained = [self.parameters[name] for name in self.plan.names]
-        return project_average(
-            self._whole, averaged, trained, {name: h for name, h in (weighed,) if h is not None}
-        )
+        return project_average(self._whole, averaged, trained, {name: h for name, h in (weighed,) if h is not None})
 
     def finalize(self) -> Finalized:
         """Project onto the chip a last time, drop the latent weights and the hooks, and certify.
@@ -299,7 +316,7 @@ class Projector:
         Returns
         -------
         Finalized
-            A dict of population to `Projection`, each with its certificate relative to the last latent weights; with
+            A mapping of populations to `Projection`, each with its certificate relative to the last latent weights; with
             the step of how many at which the training ended, and what the last projection moved.
 
         Warns
@@ -329,7 +346,7 @@ class Projector:
             projections[state.population.name] = projection
         attached = list(self._attached)
         self._unhook()
-        self._finalized = Finalized(projections, self.schedule, self.n_steps, moved)
+        self._finalized = Finalized(self.plan, projections, self.schedule, self.n_steps, moved)
         self._hooks = [StepHooks(each, _unchanged, self._after_last, _nothing) for each in attached]
         self._states = []
         if self._finalized.is_worth_a_warning:
