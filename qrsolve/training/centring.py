@@ -90,4 +90,4 @@ def has_free_bias(layer: nn.Linear) -> bool:
 def _arriving(layer: nn.Linear, mean: Tensor) -> Tensor:
     """Return what a layer's inputs add up to on average, in the precision of their mean."""
     mean = mean.to(layer.weight.device)
-    return layer.weight.to(mean.dtype) @ mean
+    return torch.mv(layer.weight.to(mean.dtype), mean)

@@ -69,7 +69,8 @@ class InputStatistics:
         self._sums = torch.zeros(len(owners) + len(sizes), dtype=dtype)
         """Sums since the last step, then the number of samples of each layer."""
         self._moments = torch.zeros(len(owners), dtype=dtype)
-        self._n_steps = torch.zeros(len(owners), dtype=dtype)
+        self._n_steps = 0
+        self._has_new = False
         self._handles: list[RemovableHandle] = []
         self._follow()
         self._register()
@@ -89,18 +90,18 @@ class InputStatistics:
 
         A layer that was not called keeps its moments.
         """
-        if not self._layers:
+        if not self._layers or (ranks is None and not self._has_new):
             return
         self._follow()
         if ranks is not None:
             ranks.add([self._sums])
         n = len(self._moments)
-        last = self._sums[:n] / self._sums[n:][self._owners]
-        is_known = last.isfinite()
-        self._n_steps += is_known
-        share = self._n_steps.clamp(min=1).reciprocal_().clamp_(min=_MOMENTUM)
-        self._moments.lerp_(torch.where(is_known, last, self._moments), share)
+        last = self._sums[:n] / self._sums[n:].index_select(0, self._owners)
+        change = last.sub_(self._moments).nan_to_num_(0.0, 0.0, 0.0)
+        self._n_steps += 1
+        self._moments.add_(change, alpha=max(_MOMENTUM, 1 / self._n_steps))
         self._sums.zero_()
+        self._has_new = False
 
     def mean(self, path: str) -> Tensor:
         """Return the running mean of a layer's inputs, shape (in_features,); zeros before its first step."""
@@ -118,14 +119,12 @@ class InputStatistics:
             handle.remove()
         self._handles.clear()
 
-    def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Return the running moments, and the steps behind each of them."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running moments, and the number of steps behind them."""
         return {
             "means": {path: self.mean(path).clone() for path in self._places},
             "squares": {path: self.mean_square(path).clone() for path in self._squares},
-            "moment_steps": {
-                path: self._n_steps[start : start + size].clone() for path, (start, size) in self._places.items()
-            },
+            "moment_steps": self._n_steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -139,27 +138,17 @@ class InputStatistics:
         """
         self._sums.zero_()
         self._moments.zero_()
-        self._n_steps.zero_()
-        spread = state.get("spread")
-        for path, (start, size) in self._places.items():
-            own = slice(start, start + size)
-            if path in state["means"] and len(state["means"][path]) != size:
-                continue
-            if path in state["means"]:
-                self._moments[own] = state["means"][path].to(self._moments)
-                self._n_steps[own] = _FORMER_STEPS
-            if path in state.get("moment_steps", {}):
-                self._n_steps[own] = state["moment_steps"][path].to(self._n_steps)
-            if path not in self._squares:
-                continue
-            wide = slice(self._squares[path][0], self._squares[path][0] + size)
-            if path in state.get("squares", {}):
-                self._moments[wide] = state["squares"][path].to(self._moments)
-                self._n_steps[wide] = self._n_steps[own]
-            elif spread is not None and spread["mean"] is not None:
-                self._moments[own] = spread["mean"].to(self._moments)
-                self._moments[wide] = spread["square"].to(self._moments)
-                self._n_steps[own] = self._n_steps[wide] = spread["n_batches"]
+        self._has_new = False
+        spread = state.get("spread") or {"n_batches": _FORMER_STEPS, "mean": None}
+        self._n_steps = int(state.get("moment_steps", spread["n_batches"]))
+        saved = {**state["means"]}, {**state.get("squares", {})}
+        if spread["mean"] is not None:
+            for path in self._squares:
+                saved[0][path], saved[1][path] = spread["mean"], spread["square"]
+        for places, moments in zip((self._places, self._squares), saved, strict=True):
+            for path, (start, size) in places.items():
+                if path in moments and len(moments[path]) == size:
+                    self._moments[start : start + size] = moments[path].to(self._moments)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the hooks behind: they are on the layers of the model that is copied."""
@@ -172,7 +161,7 @@ class InputStatistics:
         """Keep everything where the first layer is."""
         device = self._like().device
         if self._sums.device != device:
-            for name in ("_owners", "_sums", "_moments", "_n_steps"):
+            for name in ("_owners", "_sums", "_moments"):
                 setattr(self, name, getattr(self, name).to(device))
 
     def _register(self) -> None:
@@ -188,6 +177,7 @@ class InputStatistics:
             start, _ = self._squares[path]
             sums.narrow(0, start, size).add_(x.to(sums.dtype).square().sum(dim=0).to(sums.device))
         sums.narrow(0, self._counts[path], 1).add_(len(x))
+        self._has_new = True
 
 
 class _Watch:
