@@ -13,11 +13,11 @@ from chips import fan_in_chip, given_types_chip
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from qrsolve import ModelError, ShapeError
+from qrsolve import ModelError, ShapeError, attach
 from qrsolve.description import Description
 from qrsolve.spec.layout import layout_of, map_sizes
 from qrsolve.spec.network import Layer, LayerRules, NetworkSpec
-from qrsolve.training import METHODS, Projector, attach
+from qrsolve.training import METHODS, Projector
 from qrsolve.training.describe import describe_module
 from qrsolve.training.stated_network import describe_with
 

@@ -13,14 +13,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qrsolve.allotment import allotted
+from qrsolve.arguments import explicit
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, NoSolverError, QRSolveError
 from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
 from qrsolve.project import projection_of
+from qrsolve.projections import Projections
+from qrsolve.shown import Shown
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
+from qrsolve.training.averages import project_average
 from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.centring import Centring, has_free_bias
 from qrsolve.training.compiled_step import compilation_check
@@ -41,6 +45,7 @@ from qrsolve.training.state import PopulationState
 from qrsolve.training.statistics import InputStatistics, watched_layers
 from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.succession import forget, predecessor_of, register
+from qrsolve.training.wrong_arguments import require_arguments
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
@@ -50,7 +55,7 @@ _FINAL = Stage(0.0, is_snapped=True, is_frozen=False)
 _STATE_KEYS = ("spec_hash", "n_steps", "seed", "populations", "generator", "shares", "means")
 
 
-class Projector:
+class Projector(Shown):
     """Keep the weights of a model deployable while an optimizer trains it.
 
     Two hooks on the optimizer: for its step the parameters lend it their latent weights (`Exchange`), after it they
@@ -59,7 +64,7 @@ class Projector:
 
     Parameters
     ----------
-    spec : HardwareSpec, str or path
+    chip : HardwareSpec, str or path
         The chip, its bundled name, or its file.
     model : nn.Module
         Any model; its afferent matrices are found (`describe_module`) or selected.
@@ -130,9 +135,10 @@ class Projector:
     Copies and pickles of a projector take model and optimizers along, and are attached to those.
     """
 
+    @explicit
     def __init__(
         self,
-        spec: HardwareSpec | str | PathLike[str],
+        chip: HardwareSpec | str | PathLike[str],
         model: nn.Module,
         *,
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
@@ -151,8 +157,12 @@ class Projector:
         seed: int = 0,
         process_group: Processes = None,
     ) -> None:
+        switches = {"keep_norm": keep_norm, "centre": centre, "weigh_inputs": weigh_inputs}
+        require_arguments(
+            model, select, exclude, groups, roles, compliant, total_steps, schedule, switches, seed, process_group
+        )
         model = unwrapped(model)
-        chip = load_spec(spec)
+        spec = load_spec(chip)
         optimizers = () if optimizer is None else underlying(optimizer)
         description = describe_trained(
             model, optimizers, select=select, exclude=exclude, groups=groups, roles=roles, network=network
@@ -163,7 +173,7 @@ class Projector:
             require_whole(f"'{name}'", self.parameters[name])
         predecessor = predecessor_of([self.parameters[name] for name in description.names])
         latents = self._first_latents(predecessor)
-        self._whole = description.compiled(chip)
+        self._whole = description.compiled(spec)
         require_room(self._whole)
         self.plan: Plan = allotted(self._whole, latents)
         _require_zero_for_sources(self.plan)
@@ -208,13 +218,27 @@ class Projector:
         register(self)
         self._join_ranks()
 
-    def __repr__(self) -> str:
-        """Say chip, populations and progress in one line."""
+    def _facts(self) -> str:
         total = self.schedule.total_steps
         steps = f"{self.n_steps}" if total is None else f"{self.n_steps}/{total}"
         names = [population.name for population in self.plan.populations]
         listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        return f"Projector({self.plan.spec.name}: {listed}; {self.schedule.compliant}, step {steps})"
+        return f"{self.plan.spec.name}: {self.schedule.compliant}, step {steps}; {listed}"
+
+    def solvers(self) -> dict[str, str]:
+        """Return the solver of each population's last projection."""
+        if self._finalized is not None:
+            return {name: projection.solution.solver for name, projection in self._finalized.items()}
+        found = {state.population.name: state.solution for state in self._states}
+        return {name: solution.solver for name, solution in found.items() if solution is not None}
+
+    def said(self) -> str:
+        """Say how far the training is, and what holds now."""
+        if self._finalized is not None:
+            return self._finalized.said()
+        total = self.schedule.total_steps
+        of = "" if total is None else f" of {total:,}"
+        return f"compliant {self.schedule.compliant}, step {self.n_steps:,}{of}: {self.stage.said()}"
 
     @property
     def stage(self) -> Stage:
@@ -253,6 +277,41 @@ class Projector:
         self._notice(self._states)
         self._project()
 
+    def project_average(self, averaged: nn.Module | Mapping[str, Any]) -> Projections:
+        """Project an average of the weights onto the chip, as `qrsolve.project` does; the training goes on untouched.
+
+        Averages of deployable weights are not deployable. Take them as ever, of the weights that the model has; project
+        the average at the end, or whenever it is evaluated, with a copy if averaging goes on.
+
+        Parameters
+        ----------
+        averaged : nn.Module or mapping of str to Tensor or array
+            ``torch.optim.swa_utils.AveragedModel`` (SWA or EMA), any copy of the model with averaged weights, or these
+            by name; with or without ``module.`` before the names. A module gets the deployable weights in place; a
+            mapping is only read.
+
+        Returns
+        -------
+        Projections
+            With certificates relative to the average; its ``load_into(model)`` writes the weights elsewhere.
+
+        Raises
+        ------
+        ModelError, ShapeError
+            It is neither, is the model that is trained, lacks a weight, has other shapes, or NaN or inf in a weight.
+
+        Notes
+        -----
+        Statistics of batch normalisation belong to the weights: call ``torch.optim.swa_utils.update_bn`` afterwards.
+        A schedule-free optimizer has its average within: its ``eval()`` leaves the projection of that average in the
+        model, and ``train()`` takes it back. Biases and norms are averaged, and not projected.
+        """
+        if self._is_retired:
+            self._require_open()
+        weighed = self.plan.populations[0].name, self._input_spread()
+        trained = [self.parameters[name] for name in self.plan.names]
+        return project_average(self._whole, averaged, trained, {name: h for name, h in (weighed,) if h is not None})
+
     def finalize(self) -> Finalized:
         """Project onto the chip a last time, drop the latent weights and the hooks, and certify.
 
@@ -261,8 +320,8 @@ class Projector:
         Returns
         -------
         Finalized
-            A dict of population to `Projection`, each with its certificate relative to the last latent weights; with
-            the step of how many at which the training ended, and what the last projection moved.
+            A mapping of populations to `Projection`, each with its certificate relative to the last latent weights;
+            with the step of how many at which the training ended, and what the last projection moved.
 
         Warns
         -----
@@ -291,7 +350,7 @@ class Projector:
             projections[state.population.name] = projection
         attached = list(self._attached)
         self._unhook()
-        self._finalized = Finalized(projections, self.schedule, self.n_steps, moved)
+        self._finalized = Finalized(self.plan, projections, self.schedule, self.n_steps, moved)
         self._hooks = [StepHooks(each, _unchanged, self._after_last, _nothing) for each in attached]
         self._states = []
         if self._finalized.is_worth_a_warning:
@@ -792,8 +851,13 @@ class Projector:
     def _weigh(self) -> None:
         """Weigh the errors of the first population by what is known of its inputs."""
         if self._weighed is not None:
-            moments = self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed)
-            self._states[0].importance = input_spread(*moments)
+            self._states[0].importance = self._input_spread()
+
+    def _input_spread(self) -> Tensor | None:
+        """Return how the errors of the first population are weighed; ``None`` where they are not."""
+        if self._weighed is None:
+            return None
+        return input_spread(self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed))
 
     def _seed_exploration(self, seed: int) -> None:
         self.seed = seed
