@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from qrsolve.alphabet import Alphabet as Alphabet
     from qrsolve.alphabet import AlphabetFamily as AlphabetFamily
+    from qrsolve.api import attach as attach
     from qrsolve.api import check as check
     from qrsolve.api import compare as compare
     from qrsolve.api import explain as explain
@@ -50,14 +51,13 @@ if TYPE_CHECKING:
     from qrsolve.spec.load_network import load_network as load_network
     from qrsolve.spec.network import NetworkSpec as NetworkSpec
     from qrsolve.training import Projector as Projector
-    from qrsolve.training import attach as attach
     from qrsolve.undecided import Undecided as Undecided
 else:
     # The same names for Python, each loaded when it is first used: help and mistakes in a chip's file need no torch.
     LazyPackage.serve(
         __name__,
         {
-            "api": ("check", "compare", "explain", "project"),
+            "api": ("attach", "check", "compare", "explain", "project"),
             "alphabet": ("Alphabet", "AlphabetFamily"),
             "certify": ("certify",),
             "compare": ("Comparison", "Comparisons", "LayerComparison"),
@@ -86,6 +86,6 @@ else:
             "spec.load_network": ("load_network",),
             "spec.network": ("NetworkSpec",),
             "undecided": ("Undecided",),
-            "training": ("Projector", "attach"),
+            "training": ("Projector",),
         },
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -95,7 +95,7 @@ class Projections(Shown, Mapping[str, Projection]):
         """
         if not isinstance(model, nn.Module):
             raise ModelError(f"load_into: a value of type {type(model).__name__}; needed the module to write into")
-        targets = _targets(list(self.tensors), named_tensors(model))
+        targets = tensors_of(list(self.tensors), named_tensors(model), "load_into")
         for name, tensor in self.tensors.items():
             target = targets[name]
             if target.shape != tensor.shape:
@@ -121,8 +121,23 @@ def rounding_remarks(projections: Mapping[str, Projection]) -> tuple[str, ...]:
     return (f"{n:,} of {total:,} weights ({n / total:.1%}) are lost to rounding: 0 is their nearest value; {listed}",)
 
 
-def _targets(names: list[str], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensor of a model for each name, with or without the prefixes of wrappers."""
+def tensors_of(names: Sequence[str], own: Mapping[str, Tensor], call: str) -> dict[str, Tensor]:
+    """Return the tensor of a model for each name, with or without the prefixes of wrappers on either side.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Those of projected weights.
+    own : mapping of str to Tensor
+        The tensors of the model.
+    call : str
+        The function that is called, for the error.
+
+    Raises
+    ------
+    ModelError
+        The model has no tensor of some name.
+    """
     short_own = {short: own[name] for short, name in unwrapped(own, "the model").items()}
     short = {name: short for short, name in unwrapped(names, "the projected weights").items()}
     found = {name: own.get(name, short_own.get(name, short_own.get(short[name]))) for name in names}
@@ -130,5 +145,5 @@ def _targets(names: list[str], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if missing:
         hint = did_you_mean(missing[0], own) or f"; it has {', '.join(list(own)[:_LISTED]) or 'no tensors'}"
         listed = some([f"'{name}'" for name in missing])
-        raise ModelError(f"load_into: the model has no {listed}, so nothing is written{hint}")
+        raise ModelError(f"{call}: the model has no {listed}, so nothing is written{hint}")
     return {name: tensor for name, tensor in found.items() if tensor is not None}

@@ -497,7 +497,7 @@ class TestLooks:
     def test_every_public_class_of_results_has_such_a_repr(self) -> None:
         classes = [value for name in qrsolve.__all__ if isinstance(value := getattr(qrsolve, name), type)]
         plain = {kind.__name__ for kind in classes if not issubclass(kind, Exception) and not hasattr(kind, "_facts")}
-        assert plain == {"Projector", "Status"}  # one has a line of its own, the other is an enumeration
+        assert plain == {"Status"}  # an enumeration
 
     def test_print_is_a_table_and_html_is_escaped(self) -> None:
         for name, value in results().items():

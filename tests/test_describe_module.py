@@ -13,11 +13,11 @@ from chips import fan_in_chip, given_types_chip
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from qrsolve import ModelError, ShapeError
+from qrsolve import ModelError, ShapeError, attach
 from qrsolve.description import Description
 from qrsolve.spec.layout import layout_of, map_sizes
 from qrsolve.spec.network import Layer, LayerRules, NetworkSpec
-from qrsolve.training import METHODS, Projector, attach
+from qrsolve.training import METHODS, Projector
 from qrsolve.training.describe import describe_module
 from qrsolve.training.stated_network import describe_with
 
@@ -927,6 +927,8 @@ class TestTraining:
             parameter.data = (own.T if own.ndim == 2 else own).clone()
         x = torch.randn(20, 9, dtype=torch.float64)
         before = plain.get_parameter("a.weight").detach().clone()
+        # Inputs of linear layers alone are watched.
+        options |= {"centre": False, "weigh_inputs": False}
         projectors = [train(model, x, n_steps=5, **options) for model in (plain, other)]
         for projector in projectors:
             projector.finalize()
@@ -1085,7 +1087,10 @@ layers:
         model[1] = nn.Linear(3, 2)
         with pytest.raises(ModelError) as error:
             projector.finalize()
-        assert str(error.value) == "'1.weight': its layer was replaced after the projector was made; make a new one"
+        assert str(error.value) == (
+            "'1.weight': its layer was replaced after the projector was made, so it is trained and projected no "
+            "longer; make a new projector for the model as it is"
+        )
 
 
 NETWORK_OF_FC = NetworkSpec(layers=(Layer(tensor="fc.weight"),))

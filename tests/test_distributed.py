@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from qrsolve.training import attach
+from qrsolve import attach
 from qrsolve.training.distributed import Ranks, unwrapped
 
 pytestmark = pytest.mark.skipif(

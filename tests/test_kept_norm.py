@@ -9,8 +9,8 @@ import torch
 from chips import fan_in_chip, types_chip
 from torch import nn
 
-from qrsolve import HardwareSpec
-from qrsolve.training import Projector, attach
+from qrsolve import HardwareSpec, attach
+from qrsolve.training import Projector
 from qrsolve.training.kept_norm import kept_norm_scale
 
 

@@ -435,3 +435,32 @@ def test_latents_do_not_drift_while_a_stage_leaves_nothing_out() -> None:
         optimizer.step()
         assert model.weight.grad is not None
         torch.testing.assert_close(model.weight.detach(), before.sub(model.weight.grad, alpha=0.1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("compliant", ["always", "at_end"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_step_with_a_closure_is_the_step_without_one(method: Any, compliant: Any) -> None:
+    x, y = torch.randn(24, 14), torch.randint(0, 4, (24,))
+    trained = []
+    for calls in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(14, 9), nn.ReLU(), nn.Linear(9, 4))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        projector = Projector(parse_spec(DYNAP), model, method=method(), compliant=compliant, total_steps=12)
+        projector.attach(optimizer)
+
+        def closure(model: nn.Module = model, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        for _ in range(10):
+            if calls:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+        latents = [latent.flatten() for state in projector._states for latent in state.latent.values()]
+        trained.append(torch.cat([*latents, *(p.detach().flatten() for p in model.parameters())]))
+    assert torch.equal(*trained)

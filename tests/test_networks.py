@@ -15,8 +15,8 @@ from chips import ForwardWatch, types_chip
 from torch import Tensor, nn
 
 import qrsolve.training.networks as package
-from qrsolve import ModelError, QRSolveError
-from qrsolve.training import Projector, attach
+from qrsolve import ModelError, QRSolveError, attach
+from qrsolve.training import Projector
 from qrsolve.training.data import DataSet
 from qrsolve.training.networks import NETWORKS, Mlp, Network, ResNet, Rsnn, Snn
 from qrsolve.training.networks.adaptive import AdaptiveNeurons, DelayedLinear

@@ -16,8 +16,8 @@ from loop_optimizers import DistanceAdaptive, Lookahead, Sam, ScheduleFree
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qrsolve import HardwareSpec, ModelError, QRSolveError
-from qrsolve.training import Projector, attach
+from qrsolve import HardwareSpec, ModelError, QRSolveError, attach
+from qrsolve.training import Projector
 from qrsolve.training.optimizers import underlying
 
 OPTIONS = ("foreach", "fused", "capturable", "maximize", "amsgrad", "nesterov", "centered", "differentiable")

@@ -14,8 +14,8 @@ import torch
 from chips import fan_in_chip, types_chip
 from torch import Tensor, nn
 
-from qrsolve import HardwareSpec, ModelError, QRSolveError, project
-from qrsolve.training import METHODS, Projector, Schedule, attach
+from qrsolve import HardwareSpec, ModelError, QRSolveError, attach, project
+from qrsolve.training import METHODS, Projector, Schedule
 
 Layers = list[tuple[Tensor, Tensor]]
 OTHERS = "somebody else wrote"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 import qrsolve
-from qrsolve import ModelError, QRSolveError, ShapeError
-from qrsolve.training import Projector, Schedule, StraightThrough, attach
+from qrsolve import ModelError, QRSolveError, ShapeError, attach
+from qrsolve.training import Projector, Schedule, StraightThrough
 
 FAN_IN, SYNAPSES = 6, 3
 PLAIN: dict[str, Any] = {"keep_norm": False, "centre": False, "weigh_inputs": False}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from qrsolve import HardwareSpec, QRSolveError
-from qrsolve.training import DeepR, Method, Projector, attach
+from qrsolve import HardwareSpec, QRSolveError, attach
+from qrsolve.training import DeepR, Method, Projector
 
 N_RANKS, N_STEPS, BATCH = 2, 8, 6
 Weights = dict[str, Tensor]

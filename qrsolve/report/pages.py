@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from qrsolve.solution import Certificate, Solution
     from qrsolve.spec import HardwareSpec
     from qrsolve.spec.network import NetworkSpec
+    from qrsolve.training.finalized import Finalized
+    from qrsolve.training.projector import Projector
 
 
 UNWRAPPED = 100_000
@@ -179,11 +181,25 @@ def _projection_page(projection: Projection) -> Group:
     return projections_page({projection.population.name: projection})
 
 
+def _finalized_page(finalized: Finalized) -> Group:
+    return Group(projections_page(finalized), Text(finalized.said()))
+
+
+def _projector_page(projector: Projector) -> Group:
+    """List the populations with the solver of their last projection, and say how far the training is."""
+    page = _table("population", "neurons", "sources", "solver")
+    solvers = projector.solvers()
+    for one in projector.plan.populations:
+        page.add_row(one.name, f"{one.n_rows:,}", f"{one.n_columns:,}", solvers.get(one.name, "none yet"))
+    return Group(Text(projector.plan.spec.title), page, Text(projector.said()))
+
+
 _PAGES: dict[str, Callable[[Any], RenderableType]] = {
     "Certificate": _certificate_page,
     "Comparisons": comparison_page,
     "Description": _description_page,
     "Explanation": explanation_page,
+    "Finalized": _finalized_page,
     "HardwareSpec": _spec_page,
     "LayerComparison": lambda layer: comparison_page({"": layer}),
     "LayerExplanation": _layer_explanation_page,
@@ -193,6 +209,7 @@ _PAGES: dict[str, Callable[[Any], RenderableType]] = {
     "Population": lambda population: _populations_table([population]),
     "Projection": _projection_page,
     "Projections": projections_page,
+    "Projector": _projector_page,
     "Report": report_page,
     "Solution": _solution_page,
 }

@@ -106,7 +106,7 @@ def plot_fan_in(use: Tensor, capacity: int | None = None, unit: str = "synapses"
     return ax
 
 
-def plot_projection(before: dict[str, Tensor], projections: dict[str, Projection]) -> Figure:
+def plot_projection(before: Mapping[str, Tensor], projections: Mapping[str, Projection]) -> Figure:
     """Draw every layer of a network: weights before and after with their values, and the fan-in of its neurons.
 
     Parameters

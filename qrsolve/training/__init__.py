@@ -1,6 +1,5 @@
 """Training under a chip: latent weights, schedules, methods."""
 
-from qrsolve.training.attach import attach
 from qrsolve.training.methods import (
     METHODS,
     Cat,
@@ -13,11 +12,12 @@ from qrsolve.training.methods import (
     StraightThrough,
 )
 from qrsolve.training.projector import Projector
-from qrsolve.training.schedule import Schedule, Stage
+from qrsolve.training.schedule import Compliant, Schedule, Stage
 
 __all__ = [
     "METHODS",
     "Cat",
+    "Compliant",
     "DeepR",
     "GradR",
     "Method",
@@ -28,5 +28,4 @@ __all__ = [
     "Stage",
     "Step",
     "StraightThrough",
-    "attach",
 ]

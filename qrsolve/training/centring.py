@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import torch
@@ -10,6 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qrsolve.training.statistics import InputStatistics
+
+_CENTRED = "_qrsolve_centred"
+"""Attribute of a gradient: its version when it was centred. It goes when the gradient goes."""
 
 
 class Centring:
@@ -36,7 +38,6 @@ class Centring:
     def __init__(self, statistics: InputStatistics) -> None:
         self._statistics = statistics
         self._before: dict[str, Tensor] = {}
-        self._centred: dict[str, tuple[weakref.ref[Tensor], int]] = {}
 
     def forget(self) -> None:
         """Forget a step that came to no end."""
@@ -49,7 +50,7 @@ class Centring:
         A gradient that serves several steps is centred once.
         """
         owned = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        gradients: dict[str, Tensor] = {}
+        gradients: list[Tensor] = []
         for path, layer in self._statistics.layers.items():
             if id(layer.weight) not in owned or id(layer.bias) not in owned or not has_free_bias(layer):
                 continue
@@ -58,11 +59,11 @@ class Centring:
                 continue
             mean = self._statistics.mean(path)
             self._before.setdefault(path, _arriving(layer, mean))
-            if not self._is_centred(path, gradient):
+            if getattr(gradient, _CENTRED, None) != gradient._version:
                 gradient.addr_(shift, mean.to(gradient), alpha=-1.0)
-            gradients[path] = gradient
-        for path, gradient in gradients.items():  # only now: layers that share a weight share its gradient
-            self._centred[path] = weakref.ref(gradient), gradient._version
+            gradients.append(gradient)
+        for gradient in gradients:  # only now: layers that share a weight share its gradient
+            setattr(gradient, _CENTRED, gradient._version)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -73,12 +74,8 @@ class Centring:
         self._before.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what belongs to the gradients of now, which no copy has."""
-        return {**self.__dict__, "_before": {}, "_centred": {}}
-
-    def _is_centred(self, path: str, gradient: Tensor) -> bool:
-        known, version = self._centred.get(path, (None, 0))
-        return known is not None and known() is gradient and version == gradient._version
+        """Leave behind what belongs to a step that is being made."""
+        return {**self.__dict__, "_before": {}}
 
 
 def has_free_bias(layer: nn.Linear) -> bool:

@@ -7,18 +7,23 @@ from math import sqrt
 
 from torch import Tensor
 
+from qrsolve.compile import Plan
 from qrsolve.project import Projection
+from qrsolve.projections import Projections
+from qrsolve.shown import some
 from qrsolve.training.schedule import Schedule
 
 _MOVED_FAR = 0.05
 """Share of the weights' norm that a last projection moves only where wiring or values were not settled before."""
 
 
-class Finalized(dict[str, Projection]):
-    """The last projection of each population, by name.
+class Finalized(Projections):
+    """The last projections of a training: a mapping of populations to `Projection`, with the end of the training.
 
     Parameters
     ----------
+    plan : Plan
+        The chip, compiled for these weights.
     projections : mapping of str to Projection
         With their certificates, relative to the last latent weights.
     schedule : Schedule
@@ -30,9 +35,14 @@ class Finalized(dict[str, Projection]):
     """
 
     def __init__(
-        self, projections: Mapping[str, Projection], schedule: Schedule, n_steps: int, moved: Mapping[str, float]
+        self,
+        plan: Plan,
+        projections: Mapping[str, Projection],
+        schedule: Schedule,
+        n_steps: int,
+        moved: Mapping[str, float],
     ) -> None:
-        super().__init__(projections)
+        super().__init__(plan, projections)
         self.schedule, self.n_steps, self.moved = schedule, n_steps, dict(moved)
 
     @property
@@ -51,7 +61,9 @@ class Finalized(dict[str, Projection]):
         total = self.schedule.total_steps
         of = "" if total is None else f" of {total:,}"
         most = max(self.moved, key=lambda name: self.moved[name], default="")
-        cost = f"the last projection moved '{most}' by {100 * self.moved[most]:.2g} % of its norm" if most else ""
+        cost = f"the last projection moved '{most}' by {100 * self.moved[most]:.2g} % of its norm"
+        if not self.moved or self.moved[most] == 0:
+            cost = "the last projection moved nothing"
         at = f"finalized at step {self.n_steps:,}{of}"
         if self.is_early and total is not None:
             at += f", before the wiring is frozen (from step {round(self.schedule.frozen_from * total):,})"
@@ -62,9 +74,8 @@ class Finalized(dict[str, Projection]):
         """Whether the last projection moved some weights far, so that the accuracy has to be measured again."""
         return max(self.moved.values(), default=0.0) > _MOVED_FAR
 
-    def __repr__(self) -> str:
-        """Say it in one line."""
-        return f"Finalized({', '.join(self)}; {self.said()})"
+    def _facts(self) -> str:
+        return f"{self.plan.spec.name}: {some(list(self))}; {self.said()}"
 
 
 def share_moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:

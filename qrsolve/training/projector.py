@@ -13,14 +13,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qrsolve.allotment import allotted
+from qrsolve.arguments import explicit
 from qrsolve.check import Report, check
 from qrsolve.compile import Plan
 from qrsolve.errors import ModelError, NoSolverError, QRSolveError
 from qrsolve.network_usage import require_room
 from qrsolve.options import IntArray
 from qrsolve.project import projection_of
+from qrsolve.projections import Projections
+from qrsolve.shown import Shown
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
+from qrsolve.training.averages import project_average
+from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.centring import Centring, has_free_bias
 from qrsolve.training.compiled_step import compilation_check
 from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
@@ -40,6 +45,7 @@ from qrsolve.training.state import PopulationState
 from qrsolve.training.statistics import InputStatistics, watched_layers
 from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.succession import forget, predecessor_of, register
+from qrsolve.training.wrong_arguments import require_arguments
 
 _ALLOT_EVERY = 100
 """Steps between two divisions of a total that populations share."""
@@ -49,7 +55,7 @@ _FINAL = Stage(0.0, is_snapped=True, is_frozen=False)
 _STATE_KEYS = ("spec_hash", "n_steps", "seed", "populations", "generator", "shares", "means")
 
 
-class Projector:
+class Projector(Shown):
     """Keep the weights of a model deployable while an optimizer trains it.
 
     Two hooks on the optimizer: for its step the parameters lend it their latent weights (`Exchange`), after it they
@@ -58,7 +64,7 @@ class Projector:
 
     Parameters
     ----------
-    spec : HardwareSpec, str or path
+    chip : HardwareSpec, str or path
         The chip, its bundled name, or its file.
     model : nn.Module
         Any model; its afferent matrices are found (`describe_module`) or selected.
@@ -129,9 +135,10 @@ class Projector:
     Copies and pickles of a projector take model and optimizers along, and are attached to those.
     """
 
+    @explicit
     def __init__(
         self,
-        spec: HardwareSpec | str | PathLike[str],
+        chip: HardwareSpec | str | PathLike[str],
         model: nn.Module,
         *,
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
@@ -150,8 +157,12 @@ class Projector:
         seed: int = 0,
         process_group: Processes = None,
     ) -> None:
+        switches = {"keep_norm": keep_norm, "centre": centre, "weigh_inputs": weigh_inputs}
+        require_arguments(
+            model, select, exclude, groups, roles, compliant, total_steps, schedule, switches, seed, process_group
+        )
         model = unwrapped(model)
-        chip = load_spec(spec)
+        spec = load_spec(chip)
         optimizers = () if optimizer is None else underlying(optimizer)
         description = describe_trained(
             model, optimizers, select=select, exclude=exclude, groups=groups, roles=roles, network=network
@@ -162,7 +173,7 @@ class Projector:
             require_whole(f"'{name}'", self.parameters[name])
         predecessor = predecessor_of([self.parameters[name] for name in description.names])
         latents = self._first_latents(predecessor)
-        self._whole = description.compiled(chip)
+        self._whole = description.compiled(spec)
         require_room(self._whole)
         self.plan: Plan = allotted(self._whole, latents)
         _require_zero_for_sources(self.plan)
@@ -207,13 +218,27 @@ class Projector:
         register(self)
         self._join_ranks()
 
-    def __repr__(self) -> str:
-        """Say chip, populations and progress in one line."""
+    def _facts(self) -> str:
         total = self.schedule.total_steps
         steps = f"{self.n_steps}" if total is None else f"{self.n_steps}/{total}"
         names = [population.name for population in self.plan.populations]
         listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        return f"Projector({self.plan.spec.name}: {listed}; {self.schedule.compliant}, step {steps})"
+        return f"{self.plan.spec.name}: {self.schedule.compliant}, step {steps}; {listed}"
+
+    def solvers(self) -> dict[str, str]:
+        """Return the solver of each population's last projection."""
+        if self._finalized is not None:
+            return {name: projection.solution.solver for name, projection in self._finalized.items()}
+        found = {state.population.name: state.solution for state in self._states}
+        return {name: solution.solver for name, solution in found.items() if solution is not None}
+
+    def said(self) -> str:
+        """Say how far the training is, and what holds now."""
+        if self._finalized is not None:
+            return self._finalized.said()
+        total = self.schedule.total_steps
+        of = "" if total is None else f" of {total:,}"
+        return f"compliant {self.schedule.compliant}, step {self.n_steps:,}{of}: {self.stage.said()}"
 
     @property
     def stage(self) -> Stage:
@@ -252,6 +277,41 @@ class Projector:
         self._notice(self._states)
         self._project()
 
+    def project_average(self, averaged: nn.Module | Mapping[str, Any]) -> Projections:
+        """Project an average of the weights onto the chip, as `qrsolve.project` does; the training goes on untouched.
+
+        Averages of deployable weights are not deployable. Take them as ever, of the weights that the model has; project
+        the average at the end, or whenever it is evaluated, with a copy if averaging goes on.
+
+        Parameters
+        ----------
+        averaged : nn.Module or mapping of str to Tensor or array
+            ``torch.optim.swa_utils.AveragedModel`` (SWA or EMA), any copy of the model with averaged weights, or these
+            by name; with or without ``module.`` before the names. A module gets the deployable weights in place; a
+            mapping is only read.
+
+        Returns
+        -------
+        Projections
+            With certificates relative to the average; its ``load_into(model)`` writes the weights elsewhere.
+
+        Raises
+        ------
+        ModelError, ShapeError
+            It is neither, is the model that is trained, lacks a weight, has other shapes, or NaN or inf in a weight.
+
+        Notes
+        -----
+        Statistics of batch normalisation belong to the weights: call ``torch.optim.swa_utils.update_bn`` afterwards.
+        A schedule-free optimizer has its average within: its ``eval()`` leaves the projection of that average in the
+        model, and ``train()`` takes it back. Biases and norms are averaged, and not projected.
+        """
+        if self._is_retired:
+            self._require_open()
+        weighed = self.plan.populations[0].name, self._input_spread()
+        trained = [self.parameters[name] for name in self.plan.names]
+        return project_average(self._whole, averaged, trained, {name: h for name, h in (weighed,) if h is not None})
+
     def finalize(self) -> Finalized:
         """Project onto the chip a last time, drop the latent weights and the hooks, and certify.
 
@@ -260,8 +320,8 @@ class Projector:
         Returns
         -------
         Finalized
-            A dict of population to `Projection`, each with its certificate relative to the last latent weights; with
-            the step of how many at which the training ended, and what the last projection moved.
+            A mapping of populations to `Projection`, each with its certificate relative to the last latent weights;
+            with the step of how many at which the training ended, and what the last projection moved.
 
         Warns
         -----
@@ -290,7 +350,7 @@ class Projector:
             projections[state.population.name] = projection
         attached = list(self._attached)
         self._unhook()
-        self._finalized = Finalized(projections, self.schedule, self.n_steps, moved)
+        self._finalized = Finalized(self.plan, projections, self.schedule, self.n_steps, moved)
         self._hooks = [StepHooks(each, _unchanged, self._after_last, _nothing) for each in attached]
         self._states = []
         if self._finalized.is_worth_a_warning:
@@ -487,7 +547,7 @@ class Projector:
         self._join_ranks()
         moved = self._require_moved(optimizer)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        self._notice([state for state in self._states if not moved.isdisjoint(state.latent)])
+        is_touched = self._notice([state for state in self._states if not moved.isdisjoint(state.latent)])
         if self._centring is not None:
             self._centring.forget()
         if closure is None:
@@ -499,15 +559,12 @@ class Projector:
             if not names:
                 continue
             self._stepping.append((state, names))
-            if self.method.alters_gradient and closure is None:
-                gradients = self._gradients(state, names)
-                if gradients is not None:
-                    deployed = {name: self.parameters[name].detach() for name in state.latent}
-                    state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, names))
+            if closure is None:
+                self._alter_gradient(state, names, optimizer)
             self._lend(state, names)
         if closure is None:
             return None
-        wrapped = self._at_projection(closure, optimizer)
+        wrapped = self._at_projection(closure, optimizer, is_touched=is_touched)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
@@ -587,13 +644,20 @@ class Projector:
             self.parameters.follow(name)
         return moved
 
-    def _notice(self, states: Iterable[PopulationState]) -> None:
-        """Take weights that somebody else wrote since the last projection as the latent ones, and say so once."""
-        written = []
+    def _notice(self, states: Iterable[PopulationState]) -> bool:
+        """Take weights that somebody else wrote since the last projection as the latent ones, and say so once.
+
+        Returns whether anything but the last projection may be in the parameters.
+        """
+        written, is_touched = [], False
         for state in states:
-            if not self._followed(state):
-                names = [name for name in state.latent if self.parameters.may_be_written(name)]
-                written += self._taken_over(state, names) if names else []
+            if self._followed(state):
+                is_touched = True
+                continue
+            names = [name for name in state.latent if self.parameters.may_be_written(name)]
+            if names:
+                is_touched = True
+                written += self._taken_over(state, names)
         if written and not self._has_said_written:
             self._has_said_written = True
             listed = ", ".join(f"'{name}'" for name in written[:_NAMED])
@@ -603,6 +667,7 @@ class Projector:
                 "average, an edit); what was written are the latent weights now",
                 stacklevel=3,
             )
+        return is_touched
 
     def _taken_over(self, state: PopulationState, names: Sequence[str]) -> list[str]:
         """Return which parameters of a population somebody wrote in fact; these are its latent weights now."""
@@ -645,6 +710,13 @@ class Projector:
             state.pin({name: self.parameters[name].detach() for name in frozen})
         return len(frozen)
 
+    def _alter_gradient(self, state: PopulationState, names: Sequence[str], optimizer: Optimizer) -> None:
+        """Let the method change gradients at deployable weights, where parameters hold these."""
+        gradients = self._gradients(state, names) if self.method.alters_gradient else None
+        if gradients is not None:
+            deployed = {name: self.parameters[name].detach() for name in state.latent}
+            state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, names))
+
     def _gradients(self, state: PopulationState, names: Sequence[str]) -> dict[str, Tensor] | None:
         """Return the gradients of a population, 0 for weights that no step moves; ``None`` where some are missing."""
         gradients = {}
@@ -675,33 +747,50 @@ class Projector:
         if self._centring is not None:
             self._centring.centre(optimizer)
 
-    def _at_projection(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
-        """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones."""
+    def _at_projection(
+        self, closure: Callable[[], Any], optimizer: Optimizer, *, is_touched: bool
+    ) -> Callable[[], Any]:
+        """Evaluate an optimizer's closure at projected weights; during a step the parameters hold latent ones.
+
+        Where latents are what they were when the step began, as in nearly all steps, the last projection serves.
+        """
         pairs = self._pairs.get(optimizer)
+        bits = None if pairs is not None or is_touched else self._latent_bits()
         if pairs is not None:
             pairs.start()
 
         def evaluate() -> Any:  # noqa: ANN401 (a closure returns whatever its owner wants)
-            with self._projected(fits=pairs is not None):
+            with self._projected(fits=pairs is not None, unless=bits):
                 result = closure()
                 if pairs is not None:
                     latents = [item for state, _ in self._stepping for item in state.latent.items()]
                     pairs.evaluated({self.parameters[n]: (self.parameters[n].detach(), x) for n, x in latents})
                 else:
-                    # Losses of a quasi-Newton method would not fit centred gradients.
+                    # Losses of a quasi-Newton method would not fit other gradients.
                     self._centre(optimizer)
+                    for state, names in self._stepping:
+                        self._alter_gradient(state, names, optimizer)
                 return result
 
         return evaluate
 
+    def _latent_bits(self) -> list[int]:
+        """Return sums of the bits of all latent weights in a step."""
+        return [BitSum().of(latent) for state, _ in self._stepping for latent in state.latent.values()]
+
     @contextmanager
-    def _projected(self, *, fits: bool) -> Iterator[None]:
-        """Deploy projected weights while a closure is evaluated; where it raises, they stay."""
+    def _projected(self, *, fits: bool, unless: Sequence[int] | None) -> Iterator[None]:
+        """Deploy projected weights while a closure is evaluated; where it raises, they stay.
+
+        Those of the last projection stay unless latents have other bits by now.
+        """
         stage = self.stage
         self._recover()
+        is_last = all(state.is_projected_at(stage) for state, _ in self._stepping)
         with ExitStack() as trials:
-            for state, _ in self._stepping:
-                self._write(state, trials.enter_context(state.trial(stage, fits=fits)))
+            if not is_last or unless is None or unless != self._latent_bits():
+                for state, _ in self._stepping:
+                    self._write(state, trials.enter_context(state.trial(stage, fits=fits)))
             yield
             for state, names in self._stepping:
                 self._lend(state, names)
@@ -763,8 +852,13 @@ class Projector:
     def _weigh(self) -> None:
         """Weigh the errors of the first population by what is known of its inputs."""
         if self._weighed is not None:
-            moments = self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed)
-            self._states[0].importance = input_spread(*moments)
+            self._states[0].importance = self._input_spread()
+
+    def _input_spread(self) -> Tensor | None:
+        """Return how the errors of the first population are weighed; ``None`` where they are not."""
+        if self._weighed is None:
+            return None
+        return input_spread(self._statistics.mean(self._weighed), self._statistics.mean_square(self._weighed))
 
     def _seed_exploration(self, seed: int) -> None:
         self.seed = seed

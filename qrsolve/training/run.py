@@ -14,8 +14,7 @@ from torch.optim import Optimizer
 from qrsolve.check import Report
 from qrsolve.compile import Plan
 from qrsolve.energy import Energy, dense_energy, with_activity
-from qrsolve.project import Projection
-from qrsolve.projections import rounding_remarks
+from qrsolve.projections import Projections, rounding_remarks
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.data import DataSet
 from qrsolve.training.methods import Method
@@ -63,7 +62,7 @@ class Training:
     model: nn.Module
     dense_accuracy: float
     accuracy: float
-    projections: dict[str, Projection]
+    projections: Projections
     report: Report
     dense_weights: dict[str, Tensor]
     seconds: float

@@ -34,6 +34,15 @@ class Stage:
     temperature: float = 0.0
     step: int = 0
 
+    def said(self) -> str:
+        """Say what holds, in a few words."""
+        if not self.is_deployable:
+            values = "at the chip's values" if self.is_snapped else "free"
+            return f"capacities {self.openness:.0%} open, weights {values}"
+        if self.temperature:
+            return f"deployable, exploring wirings with noise {self.temperature:.2g}"
+        return "deployable, wiring frozen" if self.is_frozen else "deployable"
+
     @property
     def is_deployable(self) -> bool:
         """Whether a projection at this stage satisfies the chip."""
@@ -75,6 +84,12 @@ class Schedule:
         if self.compliant == "at_end" and self.total_steps is None:
             raise QRSolveError(
                 "compliant 'at_end' tightens over the whole training: give total_steps (batches per epoch x epochs)"
+            )
+        if self.total_steps is not None and (
+            isinstance(self.total_steps, bool) or not hasattr(self.total_steps, "__index__")
+        ):
+            raise QRSolveError(
+                f"total_steps is {self.total_steps!r}; needed a whole number of optimizer steps: int(total_steps)"
             )
         if self.total_steps is not None and self.total_steps < 1:
             raise QRSolveError(f"total_steps is {self.total_steps}; needed at least 1")

@@ -333,14 +333,17 @@ class PopulationState:
             raise type(error)(f"'{self.population.name}': {error}") from error
         return self.population.split(values)
 
+    def is_projected_at(self, stage: Stage) -> bool:
+        """Whether the last projection was at this stage and is still the last word on these latent weights."""
+        return not (self.is_new or self._was_tried) and self._stage == stage
+
     @property
     def is_deployable(self) -> bool:
         """Whether the last projection was one of the latent weights themselves onto the chip, and is still that."""
         stage, solution = self._stage, self.solution
         if (
-            self.is_new
-            or self._was_tried
-            or stage is None
+            stage is None
+            or not self.is_projected_at(stage)
             or solution is None
             or not stage.is_deployable
             or stage.temperature > 0

@@ -169,6 +169,8 @@ class InputStatistics:
             self._handles.append(layer.register_forward_pre_hook(_Watch(self, path), with_kwargs=True))
 
     def _add(self, path: str, x: Tensor) -> None:
+        if self._sums.device != x.device:
+            self._follow()
         sums = self._sums
         start, size = self._places[path]
         x = x.detach().reshape(-1, size)
