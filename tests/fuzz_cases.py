@@ -116,9 +116,10 @@ def _weights(random: Random) -> dict[str, Any]:
     kind = random.choice(("real", "grid", "grid", "power", "codebook", "given", "types", "bases", "axon_types"))
     sign = {"sign": "per_source"} if random.random() < 0.15 else {}
     copies = {"composition": {"max_synapses": random.randint(2, 3)}} if random.random() < 0.4 else {}
+    made: dict[str, Any]
     match kind:
         case "real":
-            return {"kind": "real", **sign}
+            made = {"kind": "real", **sign}
         case "grid" | "power":
             scale = {"kind": random.choice(("free", "fixed")) if kind == "grid" else "power_of_two"}
             scale |= {"value": 0.07} if scale["kind"] == "fixed" else {"scope": scope}
@@ -130,13 +131,13 @@ def _weights(random: Random) -> dict[str, Any]:
             if random.random() < 0.1:
                 more["zero"] = False
             bits = random.choice((3, 4, 4, 6, 8))
-            return {"kind": "grid", "bits": bits, "scale": scale, **more, **sign, **(copies if bits < 6 else {})}
+            made = {"kind": "grid", "bits": bits, "scale": scale, **more, **sign, **(copies if bits < 6 else {})}
         case "codebook":
             more = {"bits": random.choice((4, 6))} if random.random() < 0.3 else {}
             has = random.random() < 0.8
-            return {"kind": "codebook", "n_values": random.randint(2, 6), "zero": has, "scope": scope, **more, **sign}
+            made = {"kind": "codebook", "n_values": random.randint(2, 6), "zero": has, "scope": scope, **more, **sign}
         case "given":
-            return {"kind": "codebook", "values": random.choice(([-0.4, -0.1, 0, 0.2, 0.5], [0, 0.3], [-0.2, 0.2]))}
+            made = {"kind": "codebook", "values": random.choice(([-0.4, -0.1, 0, 0.2, 0.5], [0, 0.3], [-0.2, 0.2]))}
         case "types":
             types: list[dict[str, Any]] = [
                 {"name": "a", "sign": "positive"},
@@ -145,9 +146,11 @@ def _weights(random: Random) -> dict[str, Any]:
             ][: random.randint(2, 3)]
             if random.random() < 0.3:
                 types[0]["value"] = 0.3
-            return {"kind": "synapse_types", "types": types, "scope": scope, **copies, **sign}
+            made = {"kind": "synapse_types", "types": types, "scope": scope, **copies, **sign}
         case "bases":
             given = random.random() < 0.3
             known = {"values": [0.1, 0.25, 0.6]} if given else {"n_bases": random.randint(1, 3)}
-            return {"kind": "base_mask", "scope": scope, **known, **sign}
-    return {"kind": "axon_types", "n_types": random.randint(1, 4), "bits": random.choice((2, 4, 9))}
+            made = {"kind": "base_mask", "scope": scope, **known, **sign}
+        case _:
+            made = {"kind": "axon_types", "n_types": random.randint(1, 4), "bits": random.choice((2, 4, 9))}
+    return made

@@ -275,7 +275,8 @@ class Training:
                 if self.case.twin:
                     self.twin = Loop(self.case, projects=False)
                     self.compare("at the start")
-                for self.i in range(self.case.n_steps):
+                for i in range(self.case.n_steps):
+                    self.i = i
                     name = self.case.events.get(self.i)
                     if name is not None and ACTIONS[name](self, Random(f"{self.case.seed} {self.i}")):
                         self.outcome.done.append(name)
@@ -287,7 +288,7 @@ class Training:
                         return self.outcome
                 self.finish()
             self.judge(said)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is a fault of this training)
+        except Exception as error:
             self.fault(f"step {self.i} {self.case.events.get(self.i)}: {type(error).__name__}: {error}")
         finally:
             handle.remove()
@@ -324,13 +325,13 @@ class Training:
         loop, case = self.loop, self.case
         assert loop.projector is not None
         loop.projector.check()
-        states, targets = loop.states(), []
-        for state in states:
-            targets.append(None if state is None else self.target(state))
+        states = loop.states()
+        targets = [None if state is None else self.target(state) for state in states]
         weighed = [state is not None and state.importance is not None and state.wiring is None for state in states]
         pinned = [state is not None and bool(loop.projector._frozen(state)) for state in states]
         found = loop.projector.finalize()
-        matrices, witnesses = loop.views(), []
+        matrices = loop.views()
+        witnesses: list[Floats | None] = []
         for i, state in enumerate(states):
             projection = None if state is None else found[state.population.name]
             values = None if projection is None or projection.parameters is None else projection.parameters

@@ -43,10 +43,8 @@ def complaints(chip: Chip, matrices: list[Floats], witnesses: list[Floats | None
             taken = _taken(limit, matrix != 0, use)
             if taken is not None and taken.size and int(taken.max()) > _capacity(limit):
                 found.append(f"population {number}: {limit} has {int(taken.max())}")
-    for limit in chip["limits"]:
-        if limit["kind"] == "synapses" and limit["scope"] != "layer" and total > limit["max"]:
-            found.append(f"all populations: {limit} has {total}")
-    return found
+    of_all = [limit for limit in chip["limits"] if limit["kind"] == "synapses" and limit["scope"] != "layer"]
+    return found + [f"all populations: {limit} has {total}" for limit in of_all if total > limit["max"]]
 
 
 def binds(chip: Chip, matrices: list[Floats], wanted: list[Floats]) -> bool:
@@ -202,7 +200,9 @@ def _base_mask(weights: dict[str, Any], matrix: Floats, witness: Floats | None) 
     for i, block in _blocks(weights.get("scope", "layer"), matrix):
         sizes = np.array(given, dtype=float) if witness is None else witness[i]
         _given_kept(given, sizes)
-        masks = [float(sum(sizes[list(c)])) for n in range(1, len(given) + 1) for c in combinations(range(len(given)), n)]
+        masks = [
+            float(sum(sizes[list(c)])) for n in range(1, len(given) + 1) for c in combinations(range(len(given)), n)
+        ]
         found.append(_reached(block, [(0, 0.0), *((1, sign * mask) for mask in masks for sign in signs)]))
     return np.concatenate(found)
 
