@@ -35,7 +35,7 @@ class Convolution(Net):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(1, 4, 3), nn.Linear(16, N_CLASSES)
+        self.first, self.second = nn.Conv2d(1, 4, 2), nn.Linear(36, N_CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(torch.relu(self.first(x.reshape(-1, 1, 4, 4))).flatten(1))

@@ -38,6 +38,11 @@ class Outcome:
     done: list[str] = field(default_factory=list)
 
 
+def trained(parameter: Tensor) -> bool:
+    """Return whether optimizers of torch move a parameter."""
+    return parameter.requires_grad or parameter.grad is not None
+
+
 class ByHand:
     """The projection onto the largest weights of each row, in a plain loop: nothing of qrsolve."""
 
@@ -45,6 +50,7 @@ class ByHand:
         self.most = most
         self.latent = [p.detach().clone() for p in net.parameters()]
         self.written = [p.detach().clone() for p in net.parameters()]
+        self.is_new = set(range(len(self.latent)))
         self.project(net)
 
     def matrices(self, net: Net) -> set[int]:
@@ -55,6 +61,7 @@ class ByHand:
             p = list(net.parameters())[i]
             if not torch.equal(p, self.written[i]):
                 self.latent[i] = self.written[i] = p.detach().clone()
+                self.is_new.add(i)
 
     @torch.no_grad()
     def project(self, net: Net) -> None:
@@ -66,15 +73,16 @@ class ByHand:
             kept.scatter_(1, places, rows.gather(1, places))
             parts = kept.split([self.latent[i][0].numel() for i in population], dim=1)
             for i, part in zip(population, parts, strict=True):
-                if parameters[i].requires_grad:
+                if trained(parameters[i]) or i in self.is_new:
                     parameters[i].copy_(part.reshape(parameters[i].shape))
                 self.written[i] = parameters[i].detach().clone()
+        self.is_new.clear()
 
     @contextmanager
     def step(self, net: Net) -> Iterator[None]:
         self.notice(net)
         parameters = list(net.parameters())
-        moved = [i for i in self.matrices(net) if parameters[i].requires_grad]
+        moved = [i for i in self.matrices(net) if trained(parameters[i])]
         for i in moved:
             parameters[i].data = self.latent[i]
         yield

@@ -143,7 +143,7 @@ def _integers(block: Floats, low: int, high: int, units: list[float] | None, is_
 def _codebook(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -> Ints:
     values = weights.get("values")
     has_zero = weights.get("zero", False) or (values is not None and 0 in values)
-    if not has_zero and (matrix == 0).any():
+    if values is not None and not has_zero and (matrix == 0).any():
         raise NoValueError("a 0 that is no value")
     for _, block in _blocks(weights.get("scope", "layer"), matrix):
         other = np.unique(block[block != 0])
@@ -151,7 +151,7 @@ def _codebook(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -
             known = np.array(values)
             if other.size and float(np.abs(other[:, None] - known).min(axis=1).max()) > 1e-6 * np.abs(known).max():
                 raise NoValueError(f"{other} are not all of {values}")
-        elif len(other) > weights["n_values"] - weights.get("zero", False):
+        elif len(other) + (has_zero or bool((block == 0).any())) > weights["n_values"]:  # a learned one may be 0
             raise NoValueError(f"{len(other)} values beside 0: {other}")
         elif "bits" in weights and other.size:
             top = max(2 ** (weights["bits"] - 1) - 1, 1)

@@ -8,7 +8,7 @@ from fuzz_trainings import Outcome, Training
 from run_fuzz_trainings import SEEDS, table
 from torch import Tensor, nn
 
-FEW = range(48)
+FEW = range(32)
 CHUNK = 100
 
 
@@ -18,10 +18,10 @@ def outcomes(seeds: range) -> list[Outcome]:
 
 @pytest.mark.parametrize("part", range(4))
 def test_some_trainings(part: int) -> None:
-    some = outcomes(FEW[part::4])
+    some = outcomes(FEW[8 * part : 8 * part + 8])
     assert [fault for outcome in some for fault in outcome.faults] == []
-    assert sum(outcome.n_passes for outcome in some) > 100
-    assert sum(outcome.n_binding > 0 for outcome in some) > len(some) // 3
+    assert sum(outcome.n_passes for outcome in some) > 50
+    assert sum(outcome.n_binding > 0 for outcome in some) > 1
     assert table(some).splitlines()[-1].startswith("all")
 
 

@@ -107,6 +107,11 @@ class ProjectedParameters:
         parameter, mark = self[name], self._marks[name]
         return parameter._version != mark.version or mark.bits.of(parameter) != mark.total
 
+    def is_trained(self, name: str) -> bool:
+        """Return whether optimizers move a parameter that they have: they do so wherever there is a gradient."""
+        parameter = self[name]
+        return parameter.requires_grad or parameter.grad is not None
+
     @property
     def is_lending(self) -> bool:
         """Whether some parameter has the memory of its latent weights now."""

@@ -125,7 +125,8 @@ class Projector(Shown):
     mere rounding, such as a perturbation that was taken off again, leave the latent weights.
 
     **Frozen weights** (``requires_grad`` is False, or no attached optimizer has them) are left out, unless they are
-    selected or share neurons with trained ones: then they are projected once, and stay.
+    selected or share neurons with trained ones: then they are projected once, and stay. Optimizers of torch go on with
+    a weight that is frozen in mid-training while it has a gradient, if only one of zeros: give it ``grad = None``.
 
     **A step or a closure that raises** leaves deployable weights behind as the exception leaves ``optimizer.step``:
     those of the last projection, or of the closure's evaluation. Latent weights keep what the step had made of them.
@@ -554,7 +555,7 @@ class Projector(Shown):
             self._centre(optimizer)
         self._stepping = []
         for state in self._states:
-            names = tuple(name for name in state.latent if name in moved and self.parameters[name].requires_grad)
+            names = tuple(name for name in state.latent if name in moved and self.parameters.is_trained(name))
             self._hold_frozen(state)
             if not names:
                 continue
@@ -695,7 +696,7 @@ class Projector(Shown):
         moved = set(state.latent)
         if self._attached:
             moved = set().union(*(self._moved_by(optimizer) for optimizer in self._attached))
-        return {name for name in state.latent if name not in moved or not self.parameters[name].requires_grad}
+        return {name for name in state.latent if name not in moved or not self.parameters.is_trained(name)}
 
     def _hold_frozen(self, state: PopulationState) -> int:
         """Hold frozen weights where they are, and return how many parameters these are.

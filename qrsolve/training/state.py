@@ -352,7 +352,7 @@ class PopulationState:
         if solution.solver == RELAXED:
             return False
         # What was frozen while the chip did not hold yet may be no value of it.
-        return not self.pinned or all(torch.equal(self.restored()[n], w) for n, w in self.pinned.items())
+        return not self.pinned or all(torch.equal(self._values_again()[n], w) for n, w in self.pinned.items())
 
     def _explores(self, stage: Stage) -> bool:
         return self.seed is not None and stage.temperature > 0 and self.method.explores
@@ -544,11 +544,15 @@ class PopulationState:
     def restored(self, stage: Stage | None = None) -> dict[str, Tensor]:
         """Return the projected weights that belong to the latents and the last choice, made at this stage.
 
-        Without a stage: at that of the last projection.
+        Without a stage: at that of the last projection. Pinned weights are as they were pinned.
         """
         self._stage = self._stage if stage is None else stage
-        assert self._stage is not None
         self.is_new = self.is_new and stage is None
+        return {**self._values_again(), **self.pinned}
+
+    def _values_again(self) -> dict[str, Tensor]:
+        """Return the last choice's values for the latents as they are."""
+        assert self._stage is not None
         matrix = self._explored(self._stage)
         if self.solution is None:
             values = matrix  # a stage that leaves nothing out
