@@ -162,7 +162,7 @@ def skip(training: Training, random: Random) -> bool:
 
 def _copied(way: Callable[[object], object]) -> Action:
     def act(training: Training, random: Random) -> bool:
-        if not training.loop.is_copyable:
+        if not training.loop.is_copyable or _moves_frozen(training.loop):
             return False
         return _two_of(training, random, training.loop.duplicate(way), "copy")
 
@@ -177,7 +177,12 @@ def resume(training: Training, random: Random) -> bool:
 
 def _is_as_built(training: Training) -> bool:
     loop = training.loop
-    return loop.is_copyable and not loop.is_wrapped and not loop.is_written
+    return loop.is_copyable and not loop.is_wrapped and not loop.is_written and not _moves_frozen(loop)
+
+
+def _moves_frozen(loop: Loop) -> bool:
+    """Return whether the optimizer still moves frozen weights by their last gradient, which no copy has."""
+    return any(not p.requires_grad and p.grad is not None for p in loop.net.parameters())
 
 
 def _two_of(training: Training, random: Random, other: Loop, what: str) -> bool:

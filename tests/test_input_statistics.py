@@ -143,6 +143,13 @@ def test_compiled_models_are_watched_in_one_graph(backend: str) -> None:
     assert torch.allclose(statistics.mean_square("0"), x.square().mean(dim=0), rtol=1e-4)
 
 
+def test_inputs_of_another_size_get_the_error_of_the_layer() -> None:
+    model = nn.Sequential(nn.Linear(6, 4))
+    InputStatistics(watched_layers(model, [model[0].weight]))
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
+        model(torch.ones(3, 5))
+
+
 def test_layers_that_share_a_weight_are_found() -> None:
     model = nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2), "c": nn.Linear(3, 2), "d": nn.Embedding(2, 3)})
     shared = cast("nn.Parameter", model["a"].weight)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from chips import fan_in_chip
 from loop_optimizers import DistanceAdaptive, Lookahead, Sam, ScheduleFree
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -575,3 +576,20 @@ def test_after_detaching_a_step_that_others_have_wrapped_is_the_plain_one(is_wra
     step_with(twin, plain, closure_of(twin, plain))
     assert projector.n_steps == 0
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_quasi_newton_explores_no_wirings(search: str | None) -> None:
+    """Gradients at two noisy projections say nothing of the curvature between them."""
+    trained = []
+    for total_steps in (None, 10):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3))
+        optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn=search)
+        projector = Projector(fan_in_chip(4), model, total_steps=total_steps)
+        projector.attach(optimizer)
+        closure = closure_of(model, optimizer)
+        for _ in range(3):
+            optimizer.step(closure)
+        trained.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*trained)

@@ -36,7 +36,7 @@ def descend(model: nn.Module, optimizer: Any, n_steps: int = 5, seed: int = 0) -
         generator = torch.Generator().manual_seed(1000 * seed + i)
         x, y = torch.randn(16, 12, generator=generator), torch.randint(0, 4, (16,), generator=generator)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        nn.functional.cross_entropy(model(x.to(next(model.parameters()).dtype)), y).backward()
         optimizer.step()
 
 
@@ -420,6 +420,50 @@ def test_a_layer_frozen_in_mid_training_stays_and_goes_on_later() -> None:
         assert not torch.equal(model[0].weight, held)
         projector.finalize()
         assert projector.check().is_compliant
+
+
+def test_a_frozen_weight_that_an_optimizer_still_moves_stays_deployable() -> None:
+    """Optimizers move what has a gradient, if only one of zeros."""
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    projector = attach(types_chip(6, 3), model, optimizer)
+    descend(model, optimizer, 5)
+    model[0].weight.requires_grad_(False)
+    model[0].weight.grad = torch.zeros_like(model[0].weight)
+    held = model[0].weight.detach().clone()
+    for _ in range(5):
+        optimizer.step()
+        assert projector.check().is_compliant
+    assert not torch.equal(model[0].weight, held)
+
+
+def test_a_frozen_weight_that_somebody_writes_is_projected_at_the_next_step() -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    projector = attach(types_chip(6, 3), model, optimizer)
+    model[0].weight.requires_grad_(False)
+    with torch.no_grad():
+        model[0].weight.normal_()
+    with pytest.warns(UserWarning, match="somebody else wrote"):
+        descend(model, optimizer, 1)
+    assert projector.check().is_compliant
+    held = model[0].weight.detach().clone()
+    descend(model, optimizer, 3)
+    assert torch.equal(model[0].weight, held)
+
+
+def test_a_copy_of_frozen_weights_in_another_precision_keeps_their_bits() -> None:
+    model = small_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    projector = attach(types_chip(6, 3), model, optimizer)
+    descend(model, optimizer, 3)
+    model[0].weight.requires_grad_(False)
+    model[0].weight.grad = None
+    model.double()
+    descend(model, optimizer, 1)
+    other, stepping, _ = copy.deepcopy((model, optimizer, projector))
+    descend(other, stepping, 1)
+    assert torch.equal(model[0].weight, other[0].weight)
 
 
 class Reservoir(nn.Module):

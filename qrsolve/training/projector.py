@@ -103,7 +103,7 @@ class Projector(Shown):
     seed : int
         Of everything that is random in the method, and of the noise with which ``always`` explores wirings
         (`qrsolve.training.exploration`). The first population is not explored: its sources are data, which no
-        training makes more useful.
+        training makes more useful; nor is any under L-BFGS.
     process_group : ProcessGroup, False or None
         Processes that train this model together, as with `DistributedDataParallel`: all take over the first one's
         latent weights, statistics are of all their inputs, and every so many steps a hash of the weights is compared.
@@ -521,6 +521,7 @@ class Projector(Shown):
             self._hooks.append(StepHooks(optimizer, self._before_step, self._after_step, self._recover))
         for optimizer in optimizers:
             self._hooks.append(ModeHooks(optimizer, self._before_mode, self._after_mode))
+        self._seed_exploration(self.seed)
 
     def _unhook(self) -> None:
         for hooks in (*self._hooks, *self._pairs.values()):
@@ -864,7 +865,9 @@ class Projector(Shown):
     def _seed_exploration(self, seed: int) -> None:
         self.seed = seed
         for i, state in enumerate(self._states):
-            state.seed = seed * len(self._states) + i if i and self.method.explores else None
+            # L-BFGS compares gradients of one step with those of the next: no noise may come between.
+            explores = i > 0 and self.method.explores and not self._pairs
+            state.seed = seed * len(self._states) + i if explores else None
 
     def _finalized_before(self, finalized: Finalized) -> Finalized:
         """Return what `finalize` returned before, if the weights are still those."""

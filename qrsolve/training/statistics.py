@@ -169,10 +169,12 @@ class InputStatistics:
             self._handles.append(layer.register_forward_pre_hook(_Watch(self, path), with_kwargs=True))
 
     def _add(self, path: str, x: Tensor) -> None:
+        start, size = self._places[path]
+        if x.shape[-1:] != (size,):
+            return  # the layer itself says best what is wrong
         if self._sums.device != x.device:
             self._follow()
         sums = self._sums
-        start, size = self._places[path]
         x = x.detach().reshape(-1, size)
         sums.narrow(0, start, size).add_(x.sum(dim=0, dtype=sums.dtype).to(sums.device))
         if path in self._squares:
