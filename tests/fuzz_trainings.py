@@ -336,7 +336,7 @@ class Training:
         states = loop.states()
         targets = [None if state is None else self.target(state) for state in states]
         weighed = [state is not None and state.importance is not None and state.wiring is None for state in states]
-        pinned = [state is not None and bool(loop.projector._frozen(state)) for state in states]
+        pinned = [state is not None and bool(state.pinned) for state in states]
         found = loop.projector.finalize()
         matrices = loop.views()
         witnesses: list[Floats | None] = []

@@ -235,7 +235,7 @@ def pytorch_time_sequence(run: Run) -> float:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = criterion(model(waves[:, :-1]), waves[:, 1:])
+            loss: Tensor = criterion(model(waves[:, :-1]), waves[:, 1:])
             loss.backward()
             return loss
 
@@ -298,7 +298,7 @@ def spikingjelly(run: Run) -> float:
     x, y = digits()
 
     def rates(images: Tensor) -> Tensor:
-        out = sum(net(4 * images) for _ in range(8)) / 8
+        out: Tensor = sum(net(4 * images) for _ in range(8)) / 8
         functional.reset_net(net)
         return out
 
@@ -356,7 +356,8 @@ def sinabs(run: Run) -> float:
         for each in net:
             if isinstance(each, sl.StatefulLayer):
                 each.reset_states()
-        return net(8 * images[:, None].expand(-1, 10, -1)).mean(dim=1)
+        out: Tensor = net(8 * images[:, None].expand(-1, 10, -1)).mean(dim=1)
+        return out
 
     for i in batches(run.n_steps):
         optimizer.zero_grad()
@@ -385,8 +386,8 @@ def rockpool(run: Run) -> float:
     def scores(images: Tensor) -> Tensor:
         net.reset_state()
         count()
-        out, _, _ = net(images[:, None].expand(-1, 20, -1))
-        return out.mean(dim=1)
+        out: Tensor = net(images[:, None].expand(-1, 20, -1))[0].mean(dim=1)
+        return out
 
     for i in batches(run.n_steps):
         optimizer.zero_grad()
@@ -401,7 +402,7 @@ def lightning(run: Run) -> float:
     import lightning as pl
     from torch.utils.data import DataLoader, TensorDataset
 
-    class Module(pl.LightningModule):
+    class Module(pl.LightningModule):  # type: ignore[misc]  # not installed where types are checked
         def __init__(self) -> None:
             super().__init__()
             self.net = nn.Sequential(nn.Linear(64, 60), nn.ReLU(), nn.Linear(60, 10))
@@ -576,7 +577,7 @@ def result_of(name: str, n_steps: int | None = None) -> Result:
             losses.append(loop(run))
         runs.append(run)
         said.append({str(warning.message).splitlines()[0] for warning in caught})
-    return Result(*runs, *losses, sorted(said[1] - said[0]))
+    return Result(runs[0], runs[1], losses[0], losses[1], sorted(said[1] - said[0]))
 
 
 def main() -> None:

@@ -555,9 +555,10 @@ class Projector(Shown):
         if closure is None:
             self._centre(optimizer)
         self._stepping = []
+        owned = moved if len(self._attached) == 1 else self._owned()
         for state in self._states:
             names = tuple(name for name in state.latent if name in moved and self.parameters.is_trained(name))
-            self._hold_frozen(state)
+            self._hold_frozen(state, owned)
             if not names:
                 continue
             self._stepping.append((state, names))
@@ -687,24 +688,23 @@ class Projector(Shown):
         return list(written)
 
     def _project(self) -> None:
-        stage = self.stage
+        stage, owned = self.stage, self._owned()
         for state in self._states:
-            if self._hold_frozen(state) < len(state.latent):
+            if self._hold_frozen(state, owned) < len(state.latent):
                 self._write(state, state.project(stage))
 
-    def _frozen(self, state: PopulationState) -> set[str]:
-        """Return the parameters of a population that nothing trains."""
-        moved = set(state.latent)
-        if self._attached:
-            moved = set().union(*(self._moved_by(optimizer) for optimizer in self._attached))
-        return {name for name in state.latent if name not in moved or not self.parameters.is_trained(name)}
+    def _owned(self) -> set[str]:
+        """Return the parameters that some optimizer has; all of them before one is attached."""
+        if not self._attached:
+            return set(self.plan.names)
+        return set().union(*(self._moved_by(optimizer) for optimizer in self._attached))
 
-    def _hold_frozen(self, state: PopulationState) -> int:
+    def _hold_frozen(self, state: PopulationState, owned: set[str]) -> int:
         """Hold frozen weights where they are, and return how many parameters these are.
 
         New ones are projected first, once, onto the chip itself, whatever the schedule allows the others.
         """
-        frozen = self._frozen(state)
+        frozen = {name for name in state.latent if name not in owned or not self.parameters.is_trained(name)}
         if state.is_new and frozen:
             projected = state.project(_FINAL)
             self.parameters.write({name: projected[name] for name in frozen})
