@@ -2,7 +2,7 @@
 
     python examples/benchmarks/ownership_overhead.py --fan-in 64 --blocks 25
 
-MNIST-sized 784-256-10, batch 128, Adam, dynap_se. Both kinds of steps alternate in blocks in one process; medians.
+MNIST-sized 784-256-10, batch 128, Adam, dynap_se. Blocks of both kinds of steps alternate in one training; medians.
 Left out in the step that does not watch: the sums of all weights after the projection and before the next step, and
 the checks of layers, parameters, processes and compiled callers. One JSON line.
 """
@@ -23,30 +23,42 @@ import qrsolve
 from qrsolve.train import with_fan_in
 
 
-def stepper(fan_in: int, *, watches: bool) -> Callable[[], None]:
-    """Return one training step under dynap_se with this fan-in."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    spec = with_fan_in(qrsolve.load_spec("dynap_se"), fan_in)
-    projector: Any = qrsolve.attach(spec, model, optimizer, centre=False, weigh_inputs=False)
-    if not watches:
+class Steps:
+    """Training steps under dynap_se with some fan-in, which watch whose weights these are or do not."""
+
+    def __init__(self, fan_in: int) -> None:
+        torch.manual_seed(0)
+        self._model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=1e-3)
+        spec = with_fan_in(qrsolve.load_spec("dynap_se"), fan_in)
+        self._projector: Any = qrsolve.attach(spec, self._model, self._optimizer, centre=False, weigh_inputs=False)
+        self._own: dict[str, Any] = {}
+        self._x, self._y = torch.rand(6000, 784), torch.randint(0, 10, (6000,))
+
+    def watch(self, *, watches: bool) -> None:
+        """Watch from the next step on, or do not."""
+        projector, parameters = self._projector, self._projector.parameters
         moved = set(projector.plan.names)
-        parameters = projector.parameters
-        parameters.note = parameters.require_own = lambda *_: None
-        parameters.may_be_written = lambda name: False
-        projector._refuse_compiled = lambda name: None
-        projector._require_moved = lambda optimizer: moved
-        projector._join_ranks = lambda: None
-    x, y = torch.rand(6000, 784), torch.randint(0, 10, (6000,))
+        replaced = (
+            (parameters, "note", lambda *_: None),
+            (parameters, "require_own", lambda: None),
+            (parameters, "may_be_written", lambda _: False),
+            (projector, "_refuse_compiled", lambda _: None),
+            (projector, "_require_moved", lambda _: moved),
+            (projector, "_join_ranks", lambda: None),
+        )
+        for owner, name, nothing in replaced:
+            own = self._own.setdefault(name, getattr(owner, name))
+            setattr(owner, name, own if watches else nothing)
+        for name in moved:
+            parameters.note(name)
 
-    def step() -> None:
-        batch = torch.randint(0, len(x), (128,))
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-        optimizer.step()
-
-    return step
+    def step(self) -> None:
+        """Make one step."""
+        batch = torch.randint(0, len(self._x), (128,))
+        self._optimizer.zero_grad()
+        nn.functional.cross_entropy(self._model(self._x[batch]), self._y[batch]).backward()
+        self._optimizer.step()
 
 
 def timed(step: Callable[[], None], n: int) -> list[float]:
@@ -68,15 +80,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    with_it, without = stepper(options.fan_in, watches=True), stepper(options.fan_in, watches=False)
-    for step in (with_it, without):
-        timed(step, 2 * options.steps)
+    steps = Steps(options.fan_in)
+    timed(steps.step, 5 * options.steps)
     ratios, medians = [], []
-    for _ in range(options.blocks):
-        a = statistics.median(timed(without, options.steps))
-        b = statistics.median(timed(with_it, options.steps))
-        ratios.append(b / a)
-        medians.append(a)
+    for i in range(options.blocks):
+        took = {}
+        for watches in (True, False) if i % 2 else (False, True):
+            steps.watch(watches=watches)
+            took[watches] = statistics.median(timed(steps.step, options.steps))
+        ratios.append(took[True] / took[False])
+        medians.append(took[False])
     print(
         json.dumps(
             {

@@ -14,7 +14,7 @@ from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.exchange import Exchange
 
 _Link = tuple[nn.Module, str, nn.Module]
-"""A module, the name of one inside it, and that one."""
+"""A module, the name of one inside it, and that one; last, the module of a parameter, its name, and the module."""
 
 
 @dataclass
@@ -51,7 +51,8 @@ class ProjectedParameters:
 
     def __getitem__(self, name: str) -> nn.Parameter:
         """Return a parameter as its module has it now."""
-        parameter = self._links[name][-1][0]._parameters.get(name.rpartition(".")[2])
+        module, attribute, _ = self._links[name][-1]
+        parameter = module._parameters.get(attribute)
         if parameter is None:
             raise ModelError(
                 f"'{name}' is a parameter of the model no longer, so projections would be lost; prune or parametrize a "
@@ -141,14 +142,14 @@ def _links(model: nn.Module, name: str) -> tuple[_Link, ...]:
     """Return the way from a model to the module of a parameter; the last link is that module itself."""
     links: list[_Link] = []
     module = model
-    path = name.rpartition(".")[0]
+    path, _, attribute = name.rpartition(".")
     for step in path.split(".") if path else ():
         child = module._modules.get(step)
         if child is None:
             raise KeyError(name)
         links.append((module, step, child))
         module = child
-    return (*links, (module, "", module))
+    return (*links, (module, attribute, module))
 
 
 def almost_equal(written: Tensor, last: Tensor) -> bool:
