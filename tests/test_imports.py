@@ -17,7 +17,7 @@ _ORDER = [
     {"limit_row"},
     {"held", "output_file", "formats", "left_out", "norms", "reparametrised", "wrappers", "model_file", "parallel"},
     {"intervals", "options"},
-    {"scatter_loop"},
+    {"scatter_loop", "bit_sum_loop"},
     {"savings"},
     {"alphabet", "group", "region"},
     {"structure", "places"},

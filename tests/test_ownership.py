@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qrsolve import HardwareSpec, ModelError, QRSolveError, attach, project
 from qrsolve.training import METHODS, Projector, Schedule
+from qrsolve.training.bit_sum import BitSum
 
 Layers = list[tuple[Tensor, Tensor]]
 OTHERS = "somebody else wrote"
@@ -129,6 +130,52 @@ def test_what_others_write_becomes_latent_and_is_said_once(way: Callable[..., No
         assert all(torch.equal(latents(projector)[name], written[name]) for name in new)
     if then in ("step", "project", "finalize"):
         assert projector.check().is_compliant
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("columns", [12, 7])  # rows of whole words of 64 bits, and not
+@pytest.mark.parametrize(
+    "change",
+    [torch.neg, lambda w: w.flip(0), lambda w: w.flip(1), lambda w: w.roll(1, dims=1)],
+    ids=["other signs", "other rows", "other columns", "rolled"],
+)
+def test_the_same_values_elsewhere_are_noticed(
+    change: Callable[[Tensor], Tensor], columns: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(3)
+    model = nn.Linear(columns, 6, dtype=dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    projector = attach(types_chip(3, 2), model, optimizer)
+    x = torch.randn(5, columns, dtype=dtype)
+    for _ in range(20):  # from then on the projection itself sums what it writes, where it can
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    weights = model.weight.detach().clone()
+    model.weight.data.copy_(change(weights))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        projector.project()
+    differs = not torch.equal(change(weights), weights)
+    assert differs
+    assert [OTHERS in str(w.message) for w in said] == [True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_sum_of_a_projection_is_that_of_what_it_wrote(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    model = nn.Linear(64, 33, dtype=dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    projector = attach(types_chip(6, 3), model, optimizer)
+    n_known = 0
+    for _ in range(20):
+        optimizer.zero_grad()
+        model(torch.randn(5, 64, dtype=dtype)).square().mean().backward()
+        optimizer.step()
+        bits = projector._states[0].bit_sum
+        assert bits in (None, BitSum().of(model.weight))
+        n_known += bits is not None
+    assert n_known >= 10
 
 
 def test_writes_are_said_once_per_projector() -> None:

@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 import qrsolve
+from qrsolve.solvers import compiled_rows
 from qrsolve.train import with_fan_in
+from qrsolve.training import projector as projector_module
 
 
 class Steps:
@@ -43,15 +45,24 @@ class Steps:
             (parameters, "note", lambda *_: None),
             (parameters, "require_own", lambda: None),
             (parameters, "may_be_written", lambda _: False),
-            (projector, "_refuse_compiled", lambda _: None),
+            (projector_module, "refuse_compiled", lambda _: None),
             (projector, "_require_moved", lambda _: moved),
             (projector, "_join_ranks", lambda: None),
         )
         for owner, name, nothing in replaced:
             own = self._own.setdefault(name, getattr(owner, name))
             setattr(owner, name, own if watches else nothing)
+        self._sum_while_projecting(watches=watches)
         for name in moved:
             parameters.note(name)
+
+    def _sum_while_projecting(self, *, watches: bool) -> None:
+        """Let the compiled loop sum the bits of what it writes, or not."""
+        own = self._own.setdefault("words per row", compiled_rows._words_per_row)
+        vars(compiled_rows)["_words_per_row"] = own if watches else lambda _: 0
+        for state in self._projector._states:
+            if state._repeated is not None and state._repeated.prepared is not None:
+                state._repeated.prepared._rows._given = ()
 
     def step(self) -> None:
         """Make one step."""

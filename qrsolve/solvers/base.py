@@ -68,6 +68,11 @@ class Prepared(ABC):
             which also says what is wrong with the targets, if something is.
         """
 
+    @property
+    @abstractmethod
+    def bit_sum(self) -> int | None:
+        """The sum of the bits of what was last written, as `weighed_sum` has it; ``None`` where it is not known."""
+
 
 def binding_groups(problem: ChoiceStructure) -> tuple[int, ...]:
     """Return the positions of the groups that can bind: some choice of options would exceed their capacity.

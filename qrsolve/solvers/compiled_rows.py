@@ -28,7 +28,7 @@ _ROWS_TOGETHER = 16
 """Rows that a thread takes at once, at most: some take ten times as long as others."""
 _NOTHING = np.empty((0, 0))
 # Places among what `solving` is given, and among its sizes, of what changes from call to call.
-_GIVEN, _N_DENSE, _N_WEIGHED, _N_TABLES, _IS_FIRST = slice(1, 4), 1, 2, 8, 10
+_GIVEN, _N_DENSE, _N_WEIGHED, _N_TABLES, _IS_FIRST, _N_WORDS = slice(1, 4), 1, 2, 8, 10, 11
 
 
 class CompiledRows:
@@ -74,9 +74,9 @@ class CompiledRows:
         self._most_threads = max(1, min(n_rows * n_columns // _ENTRIES_PER_THREAD, n_rows))
         together = max(1, min(_ROWS_TOGETHER, n_rows // (4 * self._most_threads)))
         scopes = _NOTHING if scope is None else scope.contiguous().numpy()
-        sizes = Sizes(n_rows, 0, 0, n_columns, len(scopes), alphabet.n_options, width, zero, 0, together, 1)
+        sizes = Sizes(n_rows, 0, 0, n_columns, len(scopes), alphabet.n_options, width, zero, 0, together, 1, 0)
         self._sizes = np.array(sizes, dtype=np.int64)
-        self._drift, self._progress = np.zeros(1), np.zeros(2, dtype=np.int64)
+        self._drift, self._progress = np.zeros(1), np.zeros(3, dtype=np.int64)
         near, needed = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
         limits, values = capacity.contiguous().numpy(), alphabet.values.contiguous().numpy()
         own = (self._sizes, _NOTHING, _NOTHING, _NOTHING, limits, near, needed, scopes)
@@ -125,12 +125,14 @@ class CompiledRows:
             assert not drift or (at == w.data_ptr() and into is not None)
             self._arrays[_GIVEN], self._drift[0], self._given = given[:3], drift, given
             self._sizes[_N_DENSE] = 0 if into is None else len(into)
+            self._sizes[_N_WORDS] = _words_per_row(into)
             self._entry = solving(size == 4)
         self._sizes[_N_WEIGHED] = 0 if h is None else len(h)
         self._sizes[_IS_FIRST] = 1
+        self._progress[:] = 0
         n_threads = min(threads(), self._most_threads)
         while True:
-            self._progress[:] = 0
+            self._progress[:2] = 0
             fork(self._entry, self._at, n_threads)
             if not self._progress[1]:
                 return True
@@ -139,6 +141,11 @@ class CompiledRows:
             # With tables of this depth, which are kept.
             self._add_table(self._depths[self._sizes[_N_TABLES]])
             self._sizes[_IS_FIRST] = 0
+
+    @property
+    def bit_sum(self) -> int | None:
+        """`weighed_sum` of what was last written, if all rows were settled; ``None`` where rows are no whole words."""
+        return int(self._progress[2]) if self._sizes[_N_WORDS] else None
 
     def _add_table(self, depth: int) -> None:
         """Hand over the table of what the first synapses save, this many; the first of all is that of one."""
@@ -176,6 +183,19 @@ class PreparedRows(Prepared):
     def solve(self, w: Tensor, h: Tensor | None, into: Tensor, drift: float = 0.0) -> Solution | None:
         """Solve for other targets; parameters and result as in `Prepared`."""
         return self._solution if self._rows.solve(w, h, into, drift) else None
+
+    @property
+    def bit_sum(self) -> int | None:
+        """The sum of the bits of what was last written, as `weighed_sum` has it; ``None`` where it is not known."""
+        return self._rows.bit_sum
+
+
+def _words_per_row(dense: Tensor | None) -> int:
+    """Return how many words of 64 bits a row of dense values has; 0 where it is not made of whole ones."""
+    if dense is None or dense.data_ptr() % 8:
+        return 0
+    words, odd = divmod(dense.shape[1] * dense.element_size(), 8)
+    return 0 if odd else words
 
 
 def _depths(max_use: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from qrsolve.bit_sum_loop import weighed_sum
 from qrsolve.compiled import Addresses, carray, compiled, entry
 from qrsolve.instructions import atomic_add, borrowed, first_bit, fused_multiply_add, outside
 from qrsolve.intervals import FloatArray, IntArray
@@ -59,6 +60,7 @@ class Sizes(NamedTuple):
     rows, 0 if there is none. ``n_scoped``: rows with a scope of their own, or 0. ``width``: columns to return.
     ``zero``: the option that leaves out. ``n_tables``: tables of several synapses. ``n_together``: rows that a thread
     takes at once. ``is_first``: whether all rows are to be solved, or those that an earlier call left `DEEPER`.
+    ``n_words``: words of 64 bits in a dense row, to be summed as `weighed_sum` does; 0: they are not.
     """
 
     n_rows: int
@@ -72,6 +74,7 @@ class Sizes(NamedTuple):
     n_tables: int
     n_together: int
     is_first: int
+    n_words: int
 
 
 class _Room(NamedTuple):
@@ -162,8 +165,8 @@ def _solve_double(arrays: Addresses) -> None:
 @compiled
 def _sizes(arrays: Addresses) -> Sizes:
     """Return the sizes of what is at the addresses."""
-    n = carray(arrays[0], 11, np.intp)
-    return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10])
+    n = carray(arrays[0], 12, np.intp)
+    return Sizes(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11])
 
 
 @compiled
@@ -176,7 +179,8 @@ def _solve_rows(w: Numbers, dense: Numbers, arrays: Addresses) -> None:
     needed, scope = carray(arrays[6], size.n_rows, np.int64), carray(arrays[7], size.n_scoped, np.int64)
     choice, columns = carray(arrays[8], shape, np.int64), carray(arrays[9], shape, np.int64)
     price, state = carray(arrays[10], size.n_rows, np.float64), carray(arrays[11], size.n_rows, np.int64)
-    drift, progress = carray(arrays[13], 1, np.float64)[0], carray(arrays[14], 2, np.int64)
+    drift, progress = carray(arrays[13], 1, np.float64)[0], carray(arrays[14], 3, np.int64)
+    words = carray(arrays[2], (size.n_dense, size.n_words), np.int64)  # the bits of dense values
     one = _table(arrays, N_ARRAYS)
     values = carray(arrays[12], (len(one.boundaries), size.n_options), np.float64)
     n = size.n_columns + 1
@@ -213,6 +217,7 @@ def _solve_rows(w: Numbers, dense: Numbers, arrays: Addresses) -> None:
                 _write(found, size.zero, columns[row], choice[row], room.is_in)
                 if size.n_dense:
                     _scatter(values[of], columns[row], choice[row], dense[row])
+                    atomic_add(progress, 2, weighed_sum(words[row], row * size.n_words))
     # Until here what was borrowed has to stay.
     numbers[0, 0], places[0, 0], marks[0] = 0.0, 0, False
 

@@ -17,8 +17,9 @@ _OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class BitSum:
     """Sums of the bits of one parameter after another, each a number of 64 bits that wraps around.
 
-    An edit of any single weight changes the sum, through ``.data`` as well; an exchange of two weights does not. The
-    view of a parameter's memory is kept for the next time, as long as the parameter has that memory.
+    An edit of any single weight changes the sum, through ``.data`` as well, and so do, nearly always, weights that have
+    changed places or signs. The view of a parameter's memory is kept for the next time, as long as the parameter has
+    that memory.
     """
 
     def __init__(self) -> None:
@@ -30,10 +31,7 @@ class BitSum:
         address = weights.data_ptr()
         if address != self._address:
             self._view, self._address = _view(weights), address
-        if self._view is not None:
-            return self._view()
-        bits = weights.detach().view(_OF_SIZE[weights.element_size()])
-        return int(bits.sum(dtype=torch.int64))
+        return _sum_of_tensor(weights) if self._view is None else self._view()
 
     def __getstate__(self) -> dict[str, object]:
         """Keep nothing in copies: a view is of the memory of one parameter in one process."""
@@ -47,7 +45,14 @@ def _view(weights: Tensor) -> Callable[[], int] | None:
         return None
     if weights.data_ptr() % 8:
         return None
-    from qrsolve.training.bit_sum_loop import total
+    from qrsolve.bit_sum_loop import weighed_sum
 
     words: NDArray[np.int64] = weights.detach().view(-1).view(torch.uint8).numpy().view(np.int64)
-    return lambda: total(words)
+    return lambda: weighed_sum(words, 0)
+
+
+def _sum_of_tensor(weights: Tensor) -> int:
+    """Return a sum of the same kind with tensors; the terms are others."""
+    bits = weights.detach().view(_OF_SIZE[weights.element_size()]).flatten().long()
+    weight = torch.arange(1, 2 * len(bits), 2, device=bits.device)
+    return int(((bits ^ (bits >> 31)) * weight).sum())

@@ -98,10 +98,10 @@ class ProjectedParameters:
             self[name].detach().copy_(tensor)
             self.note(name)
 
-    def note(self, name: str) -> None:
-        """Remember what a parameter is like: this is what was last written."""
+    def note(self, name: str, bit_sum: int | None = None) -> None:
+        """Remember what a parameter is like: this is what was last written. Its sum may be known (`BitSum`)."""
         parameter, mark = self[name], self._marks[name]
-        mark.version, mark.total = parameter._version, mark.bits.of(parameter)
+        mark.version, mark.total = parameter._version, mark.bits.of(parameter) if bit_sum is None else bit_sum
 
     def may_be_written(self, name: str) -> bool:
         """Return whether somebody may have written a parameter since: its version or its bits are others."""

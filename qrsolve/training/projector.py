@@ -27,7 +27,7 @@ from qrsolve.spec.network import NetworkSpec
 from qrsolve.training.averages import project_average
 from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.centring import Centring, has_free_bias
-from qrsolve.training.compiled_step import compilation_check
+from qrsolve.training.compiled_step import refuse_compiled
 from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
 from qrsolve.training.exchange import is_within_step
 from qrsolve.training.finalized import Finalized, share_moved
@@ -187,7 +187,6 @@ class Projector(Shown):
         self._attached: list[Optimizer] = []
         self._hooks: list[StepHooks | ModeHooks] = []
         self._pairs: dict[Optimizer, CurvaturePairs] = {}
-        self._refuse_compiled = compilation_check()
         self._stepping: list[tuple[PopulationState, tuple[str, ...]]] = []
         self._n_within = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -444,14 +443,14 @@ class Projector(Shown):
             raise QRSolveError("a projector cannot be copied while an optimizer works; copy it between two steps")
         pairs = [each.state_dict() for each in self._pairs.values()]
         group = False if self._process_group is False else None
-        lost = {"_refuse_compiled": None, "_ranks": None, "_process_group": group}
+        lost = {"_ranks": None, "_process_group": group}
         return {**self.__dict__, "_hooks": [], "_pairs": pairs, "_stepping": [], **lost}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Attach a copy to its own copies of the optimizers."""
         self.__dict__.update(state)
         attached, counts, pairs = self._attached, self._counts, state["_pairs"]
-        self._attached, self._pairs, self._refuse_compiled = [], {}, compilation_check()
+        self._attached, self._pairs = [], {}
         self._hook(attached)
         self._counts = counts
         for each, kept in zip(self._pairs.values(), pairs, strict=True):
@@ -540,7 +539,7 @@ class Projector(Shown):
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        self._refuse_compiled(type(optimizer).__name__)
+        refuse_compiled(type(optimizer).__name__)
         if self.parameters.is_lending and is_within_step(self._attached):
             self._n_within += 1
             return None
@@ -595,7 +594,7 @@ class Projector(Shown):
             else:
                 state.advance(moved, deployed, None, 0.0, stage)
             for name in state.latent:
-                self.parameters.note(name)
+                self.parameters.note(name, state.bit_sum)
         self._stepping = []
         if self._centring is not None:
             self._centring.settle()
@@ -705,6 +704,8 @@ class Projector(Shown):
         New ones are projected first, once, onto the chip itself, whatever the schedule allows the others.
         """
         frozen = {name for name in state.latent if name not in owned or not self.parameters.is_trained(name)}
+        if not (frozen or state.pinned):
+            return 0
         if state.is_new and frozen:
             projected = state.project(_FINAL)
             self.parameters.write({name: projected[name] for name in frozen})

@@ -77,6 +77,8 @@ class PopulationState:
         Whether the latent weights were never projected, or written by somebody else since.
     keeps_norm : bool
         While capacities shrink, latents grow so that what each selection leaves has the norm that the one before left.
+    bit_sum : int or None
+        Sum of the bits of what `advance` wrote, of a single parameter (`BitSum`); ``None`` where it is not known.
     """
 
     population: Population
@@ -92,6 +94,7 @@ class PopulationState:
     importance: Tensor | None = None
     pinned: dict[str, Tensor] = field(default_factory=dict)
     keeps_norm: bool = False
+    bit_sum: int | None = field(default=None, init=False, repr=False)
     _alphabet: Alphabet | None = field(default=None, repr=False)
     _repeated: Repeated | None = field(default=None, repr=False)
     is_new: bool = field(default=True, repr=False)
@@ -168,6 +171,7 @@ class PopulationState:
         stage: Stage,
     ) -> None:
         """Take over what the optimizer made of the latents, and replace deployed weights by the new projection."""
+        self.bit_sum = None
         if not self._advance_again(moved, deployed, stage):
             with torch.no_grad():
                 self.move(moved, deployed, gradients, learning_rate)
@@ -201,6 +205,7 @@ class PopulationState:
             self._write_projection(deployed, stage)
         else:
             self.solution, self._stage, self._was_tried = solution, stage, False
+            self.bit_sum = known.prepared.bit_sum
             self.n_projections += 1
         return True
 
