@@ -397,6 +397,22 @@ def test_a_compiled_step_is_refused_each_time(what: str, is_attached_first: bool
     assert projector.n_steps == 1
 
 
+def test_a_step_within_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    projector = attach(GRID, model, optimizer)
+    closure_of(model, optimizer)()
+    with monkeypatch.context() as recording:
+        recording.setattr(torch.cuda, "is_initialized", lambda: True)
+        recording.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        with pytest.raises(QRSolveError, match="the step of Adam is recorded in a CUDA graph.*after each replay"):
+            optimizer.step()
+    assert projector.n_steps == 0
+    assert projector.check().is_compliant
+    optimizer.step()
+    assert projector.n_steps == 1
+
+
 def test_a_step_that_is_excluded_from_what_is_compiled_is_taken() -> None:
     torch._dynamo.reset()
     model = small_model()
