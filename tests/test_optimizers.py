@@ -405,7 +405,7 @@ def test_a_step_within_a_cuda_graph_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as recording:
         recording.setattr(torch.cuda, "is_initialized", lambda: True)
         recording.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-        with pytest.raises(QRSolveError, match="the step of Adam is recorded in a CUDA graph.*after each replay"):
+        with pytest.raises(QRSolveError, match=r"the step of Adam is recorded in a CUDA graph.*after each replay"):
             optimizer.step()
     assert projector.n_steps == 0
     assert projector.check().is_compliant
