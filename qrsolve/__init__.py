@@ -2,27 +2,22 @@
 
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import LazyPackage
+from qrsolve.surface.lazy import LazyPackage
+from qrsolve.surface.moved import serve_old_names
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qrsolve.alphabet import Alphabet as Alphabet
-    from qrsolve.alphabet import AlphabetFamily as AlphabetFamily
-    from qrsolve.api import attach as attach
-    from qrsolve.api import check as check
-    from qrsolve.api import compare as compare
-    from qrsolve.api import explain as explain
-    from qrsolve.api import project as project
-    from qrsolve.certify import certify as certify
-    from qrsolve.compare import Comparison as Comparison
-    from qrsolve.compare import Comparisons as Comparisons
-    from qrsolve.compare import LayerComparison as LayerComparison
-    from qrsolve.compile import Plan as Plan
-    from qrsolve.compile import Population as Population
-    from qrsolve.compile import compile_plan as compile_plan
-    from qrsolve.describe import describe as describe
-    from qrsolve.description import Description as Description
+    from qrsolve.api.describe import describe as describe
+    from qrsolve.api.door import attach as attach
+    from qrsolve.api.door import check as check
+    from qrsolve.api.door import compare as compare
+    from qrsolve.api.door import explain as explain
+    from qrsolve.api.door import project as project
+    from qrsolve.audit.projections import Projections as Projections
+    from qrsolve.audit.report import LayerReport as LayerReport
+    from qrsolve.audit.report import Report as Report
+    from qrsolve.certificate.certification import certify as certify
     from qrsolve.errors import ArgumentError as ArgumentError
     from qrsolve.errors import InfeasibleError as InfeasibleError
     from qrsolve.errors import ModelError as ModelError
@@ -30,20 +25,27 @@ if TYPE_CHECKING:
     from qrsolve.errors import QRSolveError as QRSolveError
     from qrsolve.errors import ShapeError as ShapeError
     from qrsolve.errors import SpecError as SpecError
-    from qrsolve.explain import Explanation as Explanation
-    from qrsolve.explain import LayerExplanation as LayerExplanation
-    from qrsolve.group import Group as Group
-    from qrsolve.limit_report import LayerReport as LayerReport
-    from qrsolve.limit_report import Report as Report
-    from qrsolve.limit_row import LimitRow as LimitRow
-    from qrsolve.problem import ChoiceProblem as ChoiceProblem
-    from qrsolve.problem import LevelsProblem as LevelsProblem
-    from qrsolve.project import Projection as Projection
-    from qrsolve.projections import Projections as Projections
-    from qrsolve.solution import Certificate as Certificate
-    from qrsolve.solution import Solution as Solution
-    from qrsolve.solution import Status as Status
-    from qrsolve.solution import Violation as Violation
+    from qrsolve.plan.comparison import Comparison as Comparison
+    from qrsolve.plan.comparison import Comparisons as Comparisons
+    from qrsolve.plan.comparison import LayerComparison as LayerComparison
+    from qrsolve.plan.compilation import Plan as Plan
+    from qrsolve.plan.compilation import Population as Population
+    from qrsolve.plan.compilation import compile_plan as compile_plan
+    from qrsolve.plan.explanation import Explanation as Explanation
+    from qrsolve.plan.explanation import LayerExplanation as LayerExplanation
+    from qrsolve.plan.limit_row import LimitRow as LimitRow
+    from qrsolve.plan.network.description import Description as Description
+    from qrsolve.plan.projection import Projection as Projection
+    from qrsolve.plan.undecided import Undecided as Undecided
+    from qrsolve.problem.alphabet import Alphabet as Alphabet
+    from qrsolve.problem.alphabet import AlphabetFamily as AlphabetFamily
+    from qrsolve.problem.choice import ChoiceProblem as ChoiceProblem
+    from qrsolve.problem.choice import LevelsProblem as LevelsProblem
+    from qrsolve.problem.group import Group as Group
+    from qrsolve.problem.solution import Certificate as Certificate
+    from qrsolve.problem.solution import Solution as Solution
+    from qrsolve.problem.solution import Status as Status
+    from qrsolve.problem.solution import Violation as Violation
     from qrsolve.solvers import solve as solve
     from qrsolve.spec import HardwareSpec as HardwareSpec
     from qrsolve.spec import bundled_specs as bundled_specs
@@ -51,19 +53,18 @@ if TYPE_CHECKING:
     from qrsolve.spec.load_network import load_network as load_network
     from qrsolve.spec.network import NetworkSpec as NetworkSpec
     from qrsolve.training import Projector as Projector
-    from qrsolve.undecided import Undecided as Undecided
 else:
     # The same names for Python, each loaded when it is first used: help and mistakes in a chip's file need no torch.
     LazyPackage.serve(
         __name__,
         {
-            "api": ("attach", "check", "compare", "explain", "project"),
-            "alphabet": ("Alphabet", "AlphabetFamily"),
-            "certify": ("certify",),
-            "compare": ("Comparison", "Comparisons", "LayerComparison"),
-            "compile": ("Plan", "Population", "compile_plan"),
-            "describe": ("describe",),
-            "description": ("Description",),
+            "api.door": ("attach", "check", "compare", "explain", "project"),
+            "problem.alphabet": ("Alphabet", "AlphabetFamily"),
+            "certificate.certification": ("certify",),
+            "plan.comparison": ("Comparison", "Comparisons", "LayerComparison"),
+            "plan.compilation": ("Plan", "Population", "compile_plan"),
+            "api.describe": ("describe",),
+            "plan.network.description": ("Description",),
             "errors": (
                 "ArgumentError",
                 "InfeasibleError",
@@ -73,19 +74,20 @@ else:
                 "ShapeError",
                 "SpecError",
             ),
-            "explain": ("Explanation", "LayerExplanation"),
-            "group": ("Group",),
-            "limit_report": ("LayerReport", "Report"),
-            "limit_row": ("LimitRow",),
-            "problem": ("ChoiceProblem", "LevelsProblem"),
-            "project": ("Projection",),
-            "projections": ("Projections",),
-            "solution": ("Certificate", "Solution", "Status", "Violation"),
+            "plan.explanation": ("Explanation", "LayerExplanation"),
+            "problem.group": ("Group",),
+            "audit.report": ("LayerReport", "Report"),
+            "plan.limit_row": ("LimitRow",),
+            "problem.choice": ("ChoiceProblem", "LevelsProblem"),
+            "plan.projection": ("Projection",),
+            "audit.projections": ("Projections",),
+            "problem.solution": ("Certificate", "Solution", "Status", "Violation"),
             "solvers": ("solve",),
             "spec": ("HardwareSpec", "bundled_specs", "load_spec"),
             "spec.load_network": ("load_network",),
             "spec.network": ("NetworkSpec",),
-            "undecided": ("Undecided",),
+            "plan.undecided": ("Undecided",),
             "training": ("Projector",),
         },
     )
+    serve_old_names()

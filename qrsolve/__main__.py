@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from qrsolve.interrupts import leaving_at_once
+from qrsolve.cli.interrupts import leaving_at_once
 
 
 def main() -> int:
     """Load the command line and run it; return the exit code."""
     with leaving_at_once():
-        from qrsolve.cli import main as run
+        from qrsolve.cli.app import main as run
     return run()
 
 

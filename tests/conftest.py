@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from qrsolve import solution
-from qrsolve.intervals import has_numba
+from qrsolve.problem import solution
+from qrsolve.problem.intervals import has_numba
 from qrsolve.solvers import prices
 
 # Small tensors on shared cores: more threads only wait for each other.

@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
-from fuzz_cases import draw
-from fuzz_trainings import Outcome, Training
+from draws.cases import draw
+from draws.trainings import Outcome, Training
 
 SEEDS = range(2000)
 """Fixed before the first run."""

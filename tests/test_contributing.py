@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from qrsolve import attach, compile_plan, explain, project
-from qrsolve.check import check
+from qrsolve.audit.check import check
 
 chip = "dendritic.yaml"
 layer = explain(chip, {"fc": (3, 32)}).layers["fc"]

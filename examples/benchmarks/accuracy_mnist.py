@@ -22,12 +22,12 @@ import torch
 from peers import standardised, train_pat
 
 from qrsolve import HardwareSpec, load_spec, project
-from qrsolve.check import check
-from qrsolve.compile import compile_plan
-from qrsolve.train import with_fan_in
-from qrsolve.training.data import DataSet, load_mnist
-from qrsolve.training.networks.mlp import make_mlp
-from qrsolve.training.run import Recipe, accuracy_of, train
+from qrsolve.audit.check import check
+from qrsolve.lab.data import DataSet, load_mnist
+from qrsolve.lab.networks.mlp import make_mlp
+from qrsolve.lab.run import Recipe, accuracy_of, train
+from qrsolve.lab.train import with_fan_in
+from qrsolve.plan.compilation import compile_plan
 from qrsolve.training.schedule import Compliant
 
 HIDDEN = 256

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 
 from qrsolve import load_spec
-from qrsolve.train import with_fan_in
+from qrsolve.lab.cifar10 import load_cifar10
+from qrsolve.lab.data import load_mnist
+from qrsolve.lab.networks import NETWORKS
+from qrsolve.lab.run import Recipe, train, train_dense
+from qrsolve.lab.train import with_fan_in
 from qrsolve.training import METHODS, Method, QRewiring
-from qrsolve.training.cifar10 import load_cifar10
-from qrsolve.training.data import load_mnist
-from qrsolve.training.networks import NETWORKS
-from qrsolve.training.run import Recipe, train, train_dense
 
 N_HELD_OUT = 10_000
 

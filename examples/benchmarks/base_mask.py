@@ -20,8 +20,8 @@ import time
 import torch
 from torch import Tensor
 
-from qrsolve.problem import LevelsProblem
-from qrsolve.project import solve_choice
+from qrsolve.plan.projection import solve_choice
+from qrsolve.problem.choice import LevelsProblem
 from qrsolve.solvers.levels import select_method, solve_levels
 from qrsolve.spec import BaseMaskWeights, CodebookWeights
 

@@ -23,11 +23,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.certify import certify
-from qrsolve.group import GroupKind
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.solution import Status
+from qrsolve.certificate.certification import certify
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.group import GroupKind
+from qrsolve.problem.solution import Status
 from qrsolve.solvers import SOLVERS, Solver, named_solver
 
 FAMILIES = ("rows_columns", "sign_row", "type_row", "block_row", "rows_columns_total", "mixed_counts")

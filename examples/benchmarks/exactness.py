@@ -17,12 +17,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.certify import certify
+from qrsolve.certificate.certification import certify
 from qrsolve.errors import QRSolveError
-from qrsolve.group import GroupKind
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.group import GroupKind
+from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import SOLVERS
 
 STRUCTURES: tuple[tuple[GroupKind, ...], ...] = (

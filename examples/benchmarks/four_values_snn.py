@@ -26,13 +26,13 @@ from snn_runs import add_run_options, asked, images, percent
 from torch import nn
 
 from qrsolve import HardwareSpec, project
-from qrsolve.check import Report, check
-from qrsolve.compile import compile_plan
-from qrsolve.energy import with_activity
+from qrsolve.audit.check import Report, check
+from qrsolve.audit.energy import with_activity
+from qrsolve.lab.data import DataSet
+from qrsolve.lab.networks import Snn
+from qrsolve.lab.run import N_ENERGY_IMAGES, Recipe, accuracy_of, run_epochs, train, train_dense
+from qrsolve.plan.compilation import compile_plan
 from qrsolve.training import Cat, StraightThrough
-from qrsolve.training.data import DataSet
-from qrsolve.training.networks import Snn
-from qrsolve.training.run import N_ENERGY_IMAGES, Recipe, accuracy_of, run_epochs, train, train_dense
 from qrsolve.training.schedule import Compliant
 
 N_VALUES = 4

@@ -19,9 +19,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.solution import Solution
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.solution import Solution
 from qrsolve.solvers.prices import Prices
 
 

@@ -18,9 +18,9 @@ from itertools import product
 
 import torch
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.certify import certify
-from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.certificate.certification import certify
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.solvers import select_solver
 
 

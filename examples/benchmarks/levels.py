@@ -17,10 +17,10 @@ import time
 import numpy as np
 import torch
 
-from qrsolve.certify import certify
-from qrsolve.certify_levels import certify_levels
-from qrsolve.problem import LevelsProblem
-from qrsolve.project import solve_choice
+from qrsolve.certificate.certification import certify
+from qrsolve.certificate.values_bound import certify_levels
+from qrsolve.plan.projection import solve_choice
+from qrsolve.problem.choice import LevelsProblem
 from qrsolve.solvers.levels import solve_levels
 from qrsolve.spec import CodebookWeights
 

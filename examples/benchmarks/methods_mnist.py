@@ -27,13 +27,13 @@ from peers import ReleasedRewiring, pat_optimizer, released_sgd, standardised, t
 from torch import Tensor, nn
 
 from qrsolve import HardwareSpec, load_spec, project
-from qrsolve.check import check
-from qrsolve.compile import Plan, compile_plan
-from qrsolve.train import with_fan_in
+from qrsolve.audit.check import check
+from qrsolve.lab.data import DataSet, load_mnist
+from qrsolve.lab.networks.mlp import make_mlp
+from qrsolve.lab.run import Recipe, accuracy_of, run_epochs
+from qrsolve.lab.train import with_fan_in
+from qrsolve.plan.compilation import Plan, compile_plan
 from qrsolve.training import METHODS, Method, Projector, QRewiring
-from qrsolve.training.data import DataSet, load_mnist
-from qrsolve.training.networks.mlp import make_mlp
-from qrsolve.training.run import Recipe, accuracy_of, run_epochs
 from qrsolve.training.schedule import Compliant
 
 HIDDEN = 256
@@ -115,7 +115,7 @@ def run_ours(spec: HardwareSpec, data: DataSet, method: Method, runs: Runs) -> N
 
 
 def prepared(spec: HardwareSpec, data: DataSet, method: Method, recipe: Recipe) -> tuple[nn.Module, Projector]:
-    """Return a fresh network under the chip, as `qrsolve.training.run.train` makes it."""
+    """Return a fresh network under the chip, as `qrsolve.lab.run.train` makes it."""
     torch.manual_seed(recipe.seed)
     model = make_mlp(data, HIDDEN)
     projector = Projector(

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import qrsolve
+from qrsolve.lab.train import with_fan_in
 from qrsolve.solvers import compiled_rows
-from qrsolve.train import with_fan_in
 from qrsolve.training import projector as projector_module
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qrsolve.training.data import DataSet
-from qrsolve.training.run import Recipe, run_epochs
+from qrsolve.lab.data import DataSet
+from qrsolve.lab.run import Recipe, run_epochs
 
 
 def pat_optimizer(model: nn.Sequential, fan_in: int, learning_rate: float, n_steps: int) -> Optimizer:

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.certify import certify
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.solution import Certificate, Solution
+from qrsolve.certificate.certification import certify
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.solution import Certificate, Solution
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.prices import Prices

@@ -25,10 +25,10 @@ from snn_runs import add_run_options, asked, images, percent
 from torch import nn
 
 from qrsolve import HardwareSpec
+from qrsolve.lab.data import DataSet
+from qrsolve.lab.networks import Network, Snn
+from qrsolve.lab.run import Recipe, accuracy_of, train, train_dense
 from qrsolve.training import DeepR, GradR, Method, SoftDeepR, StraightThrough
-from qrsolve.training.data import DataSet
-from qrsolve.training.networks import Network, Snn
-from qrsolve.training.run import Recipe, accuracy_of, train, train_dense
 from qrsolve.training.schedule import Compliant
 
 _METHODS = ("grad_r", "deep_r", "soft_deep_r", "straight_through")

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 import qrsolve
-from qrsolve.train import with_fan_in
-from qrsolve.training.data import DataSet
+from qrsolve.lab.data import DataSet
+from qrsolve.lab.train import with_fan_in
 
 N_TIMES = 10
 WITHOUT = {"keep_norm": False, "centre": False, "weigh_inputs": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qrsolve.training.data import DataSet, load_mnist
+from qrsolve.lab.data import DataSet, load_mnist
 
 N_HELD_OUT = 10_000
 

@@ -26,10 +26,10 @@ from typing import Any, TypeVar
 import torch
 
 from qrsolve import project
-from qrsolve.certify import certify, status_of
-from qrsolve.compile import compile_plan, layer_shape
+from qrsolve.certificate.certification import certify, status_of
 from qrsolve.errors import NoSolverError
-from qrsolve.explain import explain
+from qrsolve.plan.compilation import compile_plan, layer_shape
+from qrsolve.plan.explanation import explain
 from qrsolve.solvers import select_solver, solve
 from qrsolve.solvers.base import binding_groups
 from qrsolve.spec import HardwareSpec, bundled_specs, load_spec

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 import qrsolve
-from qrsolve.train import with_fan_in
-from qrsolve.training.data import load_mnist
+from qrsolve.lab.data import load_mnist
+from qrsolve.lab.train import with_fan_in
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 

@@ -22,11 +22,11 @@ from typing import Any
 import torch
 
 from qrsolve import project
-from qrsolve.certify import certify
-from qrsolve.compile import compile_plan
+from qrsolve.certificate.certification import certify
 from qrsolve.errors import QRSolveError
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution
+from qrsolve.plan.compilation import compile_plan
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.solution import Solution
 from qrsolve.solvers import HEURISTICS, named_solver, select_solver, solve
 from qrsolve.solvers.base import binding_groups
 from qrsolve.spec import bundled_specs

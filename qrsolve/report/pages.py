@@ -17,15 +17,15 @@ from qrsolve.report.tables import comparison_page, explanation_page, projections
 
 if TYPE_CHECKING:
     # Only annotations: a chip is printed without torch.
-    from qrsolve.compile import Plan, Population
-    from qrsolve.description import Description
-    from qrsolve.explain import LayerExplanation
-    from qrsolve.limit_report import LayerReport
-    from qrsolve.project import Projection
-    from qrsolve.shown import Shown
-    from qrsolve.solution import Certificate, Solution
+    from qrsolve.audit.report import LayerReport
+    from qrsolve.plan.compilation import Plan, Population
+    from qrsolve.plan.explanation import LayerExplanation
+    from qrsolve.plan.network.description import Description
+    from qrsolve.plan.projection import Projection
+    from qrsolve.problem.solution import Certificate, Solution
     from qrsolve.spec import HardwareSpec
     from qrsolve.spec.network import NetworkSpec
+    from qrsolve.surface.shown import Shown
     from qrsolve.training.finalized import Finalized
     from qrsolve.training.projector import Projector
 
@@ -158,7 +158,7 @@ def _network_page(network: NetworkSpec) -> Table:
 
 
 def _spec_page(spec: HardwareSpec) -> RenderableType:
-    from qrsolve.explain import Explanation
+    from qrsolve.plan.explanation import Explanation
 
     return explanation_page(Explanation(spec, {}, is_example=False))
 

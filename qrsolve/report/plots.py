@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from qrsolve.audit.usage import usage_of
 from qrsolve.errors import QRSolveError
-from qrsolve.project import Projection
-from qrsolve.usage import usage_of
+from qrsolve.plan.projection import Projection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,12 +12,11 @@ from qrsolve.report.rows import Rows
 
 if TYPE_CHECKING:
     # Only annotations: the list of chips is printed without torch, which takes seconds to load.
-    from qrsolve.check import Report
-    from qrsolve.compare import LayerComparison
-    from qrsolve.explain import Explanation, LayerExplanation
-    from qrsolve.project import Projection
+    from qrsolve.audit.check import Report
+    from qrsolve.plan.comparison import LayerComparison
+    from qrsolve.plan.explanation import Explanation, LayerExplanation
+    from qrsolve.plan.projection import Projection
     from qrsolve.spec import HardwareSpec
-    from qrsolve.training.run import Training
 
 
 def specs_page(specs: Iterable[HardwareSpec]) -> Group:
@@ -116,29 +115,6 @@ def projections_page(projections: Mapping[str, Projection]) -> Group:
     named = {name: projection.named_values() for name, projection in projections.items()}
     lines = [Text(f"{name}: {_values(values)}") for name, values in named.items() if values]
     return Group(table, *lines)
-
-
-def training_page(training: Training, folder: str) -> Group:
-    """Set the accuracy under the chip beside the dense one, and list the projections."""
-    table = Rows(("network", "test accuracy"))
-    table.add("dense", f"{100 * training.dense_accuracy:.2f} %")
-    table.add("on the chip", f"{100 * training.accuracy:.2f} %")
-    written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
-    energy = (Text(f"dense: {training.dense_energy.text()}"), Text(f"on the chip: {training.energy.text()}"))
-    return Group(table, *energy, projections_page(training.projections), written)
-
-
-def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:
-    """List accuracies over the seeds, one row per combination of settings and method."""
-    names = list(summary[0]["settings"])
-    shown = (*names, "method", "seeds", "mean", "min", "max", "dense", "compliant")
-    table = Rows(shown, titles=("method",))
-    for row in summary:
-        shares = [f"{100 * row[key]:.2f} %" for key in ("mean", "min", "max", "dense_mean")]
-        compliant = "yes" if row["compliant"] else "no"
-        values = [str(row["settings"][name]) for name in names]
-        table.add(*values, row["method"], str(row["seeds"]), *shares, compliant)
-    return Group(table, Text(f"runs, tables and picture are in {folder}"))
 
 
 def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from qrsolve.errors import ArgumentError, InfeasibleError, NoSolverError
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Prepared, Solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.dynamic_program import DynamicProgram
@@ -23,7 +24,6 @@ from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 from qrsolve.solvers.type_prices import TypePrices
 from qrsolve.solvers.types import Types
-from qrsolve.structure import ChoiceStructure
 
 _PRICES = Prices()
 SOLVERS: tuple[Solver, ...] = (

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from qrsolve.option_class import EVERY, option_classes
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.solution import Solution, Status
-from qrsolve.structure import ChoiceStructure
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.option_class import EVERY, option_classes
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from qrsolve.lazy import torch
-from qrsolve.option_class import EVERY, chosen_classes, class_group, class_of, n_classes, option_ranks
-from qrsolve.problem import ChoiceProblem, Group, can_count_once
-from qrsolve.solution import Solution, Status, chosen_values
+from qrsolve.problem.choice import ChoiceProblem, Group, can_count_once
+from qrsolve.problem.option_class import EVERY, chosen_classes, class_group, class_of, n_classes, option_ranks
+from qrsolve.problem.solution import Solution, Status, chosen_values
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-from qrsolve.lazy import torch
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

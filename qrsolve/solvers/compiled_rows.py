@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.compiled import Addresses, fork, threads
-from qrsolve.intervals import FloatArray
-from qrsolve.solution import Solution, Status
+from qrsolve.compiled.loops import Addresses, fork, threads
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.intervals import FloatArray
+from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers.base import Prepared
 from qrsolve.solvers.row_loops import DEEPER, N_ARRAYS, N_TABLE_ARRAYS, Sizes, solving
 

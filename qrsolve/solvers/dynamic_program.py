@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.row_problem import RowProblem
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from qrsolve.errors import NoSolverError
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem
+from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.solvers.base import binding_groups
 from qrsolve.solvers.entries import Entries, extra_capacities, part_of
 from qrsolve.solvers.hulls import Segments
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

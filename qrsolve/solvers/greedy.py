@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from qrsolve.lazy import torch
-from qrsolve.options import Options
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.options import Options
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import (
     Solver,
     binding_groups,
@@ -18,7 +18,7 @@ from qrsolve.solvers.base import (
     no_free_zero,
 )
 from qrsolve.solvers.top_gains import keep_nested
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 
 class Greedy(Solver):

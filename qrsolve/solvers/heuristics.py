@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.option_class import EVERY, chosen_classes, class_group, n_classes, option_ranks
-from qrsolve.problem import ChoiceProblem, can_count_once
-from qrsolve.solution import Solution, Status, chosen_values
+from qrsolve.problem.choice import ChoiceProblem, can_count_once
+from qrsolve.problem.option_class import EVERY, chosen_classes, class_group, n_classes, option_ranks
+from qrsolve.problem.solution import Solution, Status, chosen_values
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, class_refusal, infeasibility, mixed_counts, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
 from qrsolve.solvers.row_problem import RowProblem
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,24 +6,17 @@ from importlib.util import find_spec
 from itertools import count
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.flow_network import solve_flow
 from qrsolve.solvers.hulls import hull_segments
 from qrsolve.solvers.min_cost_flow import add_missing, likely_entries
 from qrsolve.solvers.packing import Packing, Part
-from qrsolve.solvers.savings import (
-    choice_of,
-    cost_of,
-    counting_refusal,
-    first_slope,
-    levels_of,
-    savings_at,
-)
-from qrsolve.structure import ChoiceStructure
+from qrsolve.solvers.savings import choice_of, cost_of, counting_refusal, first_slope, levels_of, savings_at
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from qrsolve.errors import NoSolverError
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.cp_sat import loading_clash
 from qrsolve.solvers.open_options import Limit, OpenOptions, too_many_booleans
 from qrsolve.solvers.reduced_costs import narrowed
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrsolve.lazy import torch
-from qrsolve.options import FloatArray, IntArray, Options
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.options import FloatArray, IntArray, Options
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure, Targets
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility
 from qrsolve.solvers.entries import Entries, extra_capacities, price_at
 from qrsolve.solvers.flow_network import solve_flow
 from qrsolve.solvers.hulls import Segments
 from qrsolve.solvers.savings import choice_of, counting_refusal, first_slope, level_uses, savings_at
-from qrsolve.structure import ChoiceStructure, Targets
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

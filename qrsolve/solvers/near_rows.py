@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.intervals import FloatArray, IntArray
-from qrsolve.lazy import torch
-from qrsolve.savings import hull_slopes
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.intervals import FloatArray, IntArray
+from qrsolve.problem.savings import hull_slopes
 from qrsolve.solvers.row_problem import RowProblem, next_largest_of
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from qrsolve.lazy import torch
-from qrsolve.options import IntArray
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.options import IntArray
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, binding_groups, infeasibility, laminar_order
 from qrsolve.solvers.closing import best_in_table
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.hulls import hull_segments, nested_prices
 from qrsolve.solvers.savings import choice_of, cost_of, counting_refusal, level_uses, levels_of, savings_at
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.lazy import torch
-from qrsolve.option_class import EVERY, n_classes, option_classes
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.solution import Solution, Status, chosen_values
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.option_class import EVERY, n_classes, option_classes
+from qrsolve.problem.solution import Solution, Status, chosen_values
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import binding_groups, infeasibility
 from qrsolve.solvers.nearest import nearest_option
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrsolve.lazy import torch
-from qrsolve.option_class import EVERY, class_group, class_of, n_classes, option_classes
-from qrsolve.options import IntArray
-from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.option_class import EVERY, class_group, class_of, n_classes, option_classes
+from qrsolve.problem.options import IntArray
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import binding_groups
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem
+from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.solvers.base import binding_groups
 from qrsolve.solvers.entries import Entries, extra_capacities, part_of
 from qrsolve.solvers.savings import levels_of
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.lazy import torch
-from qrsolve.savings import SavingsTable, hull_slopes
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.savings import SavingsTable, hull_slopes
 from qrsolve.solvers.closing import close_rows
 from qrsolve.solvers.row_problem import RowProblem, next_largest
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.group import Group
-from qrsolve.intervals import has_numba
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution, Status
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.group import Group
+from qrsolve.problem.intervals import has_numba
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Prepared, Solver, binding_groups, infeasibility, mixed_counts
 from qrsolve.solvers.near_rows import near_rows
 from qrsolve.solvers.priced_rows import Outside, close_priced, price_rows
 from qrsolve.solvers.row_problem import RowProblem
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.option_class import chosen_classes, class_group
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.option_class import chosen_classes, class_group
+from qrsolve.problem.solution import Solution
 from qrsolve.solvers.base import Solver, binding_groups
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.min_cost_flow import MinCostFlow
@@ -17,6 +16,7 @@ from qrsolve.solvers.open_options import Limit, OpenOptions, class_number, is_cl
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.type_prices import TypePrices
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qrsolve.bit_sum_loop import weighed_sum
-from qrsolve.compiled import Addresses, carray, compiled, entry
-from qrsolve.instructions import atomic_add, borrowed, first_bit, fused_multiply_add, outside
-from qrsolve.intervals import FloatArray, IntArray
+from qrsolve.compiled.bit_sum import weighed_sum
+from qrsolve.compiled.instructions import atomic_add, borrowed, first_bit, fused_multiply_add, outside
+from qrsolve.compiled.loops import Addresses, carray, compiled, entry
+from qrsolve.problem.intervals import FloatArray, IntArray
 
 Numbers = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrsolve.intervals import FloatArray, IntArray
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem, Group
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.intervals import FloatArray, IntArray
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.lazy import torch
-from qrsolve.options import IntArray
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import chosen_values
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.options import IntArray
+from qrsolve.problem.solution import chosen_values
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import binding_groups, class_refusal
 from qrsolve.solvers.entries import Entries
 from qrsolve.solvers.nearest import nearest_option
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.solution import Solution
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.class_prices import ClassPrices
 from qrsolve.solvers.greedy import Greedy
@@ -16,7 +16,7 @@ from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nested_prices import NestedPrices
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.top_gains import TopGains
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from qrsolve.option_class import class_group
-from qrsolve.problem import ChoiceProblem
-from qrsolve.solution import Solution
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.option_class import class_group
+from qrsolve.problem.solution import Solution
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.one_class import choose_classes, no_class_alone
-from qrsolve.structure import ChoiceStructure
 
 
 class Signs(Solver):

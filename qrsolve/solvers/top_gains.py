@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem, Group, can_count_once
-from qrsolve.solution import Solution, Status, chosen_values
+from qrsolve.problem.choice import ChoiceProblem, Group, can_count_once
+from qrsolve.problem.solution import Solution, Status, chosen_values
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, binding_groups, class_refusal, infeasibility, laminar_order, no_free_zero
 from qrsolve.solvers.nearest import nearest_option
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from qrsolve.lazy import torch
-from qrsolve.option_class import option_ranks
-from qrsolve.problem import ChoiceProblem, can_count_once
-from qrsolve.solution import Solution
+from qrsolve.problem.choice import ChoiceProblem, can_count_once
+from qrsolve.problem.option_class import option_ranks
+from qrsolve.problem.solution import Solution
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Solver, no_free_zero
 from qrsolve.solvers.class_prices import ClassPrices
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.top_gains import TopGains
-from qrsolve.structure import ChoiceStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

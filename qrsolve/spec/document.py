@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from qrsolve.spec.facts import Path
+from qrsolve.surface.words import one_line, short
 
 Value = None | bool | int | float | str | list["Value"] | dict[str, "Value"]
 MAX_DEPTH = 50
@@ -181,22 +180,6 @@ _TAGS = {
     "float": "a number",
 }
 TOO_DEEP = f"nested too deeply; a chip file needs at most {MAX_DEPTH} levels"
-
-
-def one_line(text: str) -> str:
-    """Return ``text`` with line breaks and other invisible characters spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def short(text: str) -> str:
-    """Return ``text`` as messages show it: never long."""
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return ``. Did you mean 'max'?`` for a word near a known one, "" for any other."""
-    near = get_close_matches(word, list(known), n=1) if isinstance(word, str) else []
-    return f". Did you mean '{near[0]}'?" if near else ""
 
 
 def where(path: Path) -> str:

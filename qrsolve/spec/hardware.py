@@ -7,12 +7,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from qrsolve.shown import Shown, some
 from qrsolve.spec.facts import Conflict, Fact, Part, Path, PositiveCount, Text, refusal
 from qrsolve.spec.limit_kind import LimitKind
 from qrsolve.spec.limits import Limit
 from qrsolve.spec.synapse_memory import SynapseMemory
 from qrsolve.spec.weights import Weights
+from qrsolve.surface.shown import Shown, some
 
 
 class Hierarchy(Fact):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
-from qrsolve.group import Group
-from qrsolve.spec.document import did_you_mean, short
+from qrsolve.problem.group import Group
 from qrsolve.spec.facts import Conflict, Count, Fact, refusal
 from qrsolve.spec.layer_shape import LayerShape
+from qrsolve.surface.words import did_you_mean, short
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,18 +8,10 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from qrsolve.group import Group
+from qrsolve.problem.group import Group
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
-from qrsolve.spec.limit_kind import (
-    CountedLimit,
-    LimitKind,
-    Role,
-    Roles,
-    how_shared,
-    require_largest,
-    sizes_of_cores,
-)
+from qrsolve.spec.limit_kind import CountedLimit, LimitKind, Role, Roles, how_shared, require_largest, sizes_of_cores
 from qrsolve.spec.synapse_memory import SynapseMemory
 
 

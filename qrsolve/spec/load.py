@@ -11,10 +11,11 @@ from pathlib import Path as FilePath
 from pydantic import ValidationError
 
 from qrsolve.errors import SpecError
-from qrsolve.formats.endings import ENDINGS, ending_of
-from qrsolve.spec.document import DocumentError, did_you_mean, parse_document
+from qrsolve.spec.document import DocumentError, parse_document
 from qrsolve.spec.hardware import HardwareSpec
 from qrsolve.spec.mistakes import Mistakes
+from qrsolve.surface.endings import ENDINGS, ending_of
+from qrsolve.surface.words import did_you_mean
 
 PACKAGE = FilePath(__file__).resolve().parents[1]
 ADDED = ("layers_per_core", "offers", "partial_sums", "per_core")

@@ -8,12 +8,12 @@ from pathlib import Path as FilePath
 from pydantic import ValidationError
 
 from qrsolve.errors import SpecError
-from qrsolve.formats.endings import ENDINGS, ending_of
 from qrsolve.spec.document import DocumentError, parse_document
 from qrsolve.spec.load import read_text
 from qrsolve.spec.mistakes import Mistakes
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.spec.schema import network_schema
+from qrsolve.surface.endings import ENDINGS, ending_of
 
 
 def load_network(path: str | os.PathLike[str] | NetworkSpec) -> NetworkSpec:

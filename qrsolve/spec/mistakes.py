@@ -7,9 +7,10 @@ from functools import cache
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from qrsolve.spec.document import Document, did_you_mean, one_line, short, where
+from qrsolve.spec.document import Document, where
 from qrsolve.spec.facts import Fact, Path
 from qrsolve.spec.schema import Node, child, json_schema, kinds, needed, resolve
+from qrsolve.surface.words import did_you_mean, one_line, short
 
 MAX_LINES = 20
 """The most mistakes that one error lists."""

@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from qrsolve.shown import Shown, n_of, some
-from qrsolve.spec.document import short
 from qrsolve.spec.facts import Conflict, Count, Part, PositiveCount, Text, refusal
 from qrsolve.spec.limit_kind import Role
+from qrsolve.surface.shown import Shown, n_of, some
+from qrsolve.surface.words import short
 
 LayerKind = Literal["linear", "conv", "conv_transpose", "attention", "bilinear", "embedding", "one_to_one"]
 LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)

@@ -10,10 +10,11 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from qrsolve.errors import SpecError
-from qrsolve.spec.document import Document, DocumentError, Value, did_you_mean, parse_document, short, where
+from qrsolve.spec.document import Document, DocumentError, Value, parse_document, where
 from qrsolve.spec.facts import Path
 from qrsolve.spec.hardware import HardwareSpec
 from qrsolve.spec.mistakes import Mistakes
+from qrsolve.surface.words import did_you_mean, short
 
 Scalar = None | bool | int | float | str
 

@@ -15,12 +15,12 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, TypeVar
 
-from qrsolve.lazy import np
+from qrsolve.surface.lazy import np
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qrsolve.options import IntArray
+    from qrsolve.problem.options import IntArray
 
 Shape = Sequence[int]
 Number = TypeVar("Number", int, "Tensor", "IntArray")

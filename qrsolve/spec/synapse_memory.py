@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qrsolve.group import Group
-from qrsolve.lazy import np, torch
+from qrsolve.problem.group import Group
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.limit_kind import CountedLimit, how_shared, require_largest, sizes_of_cores
@@ -23,6 +22,7 @@ from qrsolve.spec.packing import (
     PowersOfTwo,
     synapses_per_list,
 )
+from qrsolve.surface.lazy import np, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

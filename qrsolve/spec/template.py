@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from qrsolve.spec.document import one_line
 from qrsolve.spec.facts import Fact
 from qrsolve.spec.hardware import HardwareSpec, Hierarchy
 from qrsolve.spec.limit_kind import CountedLimit
 from qrsolve.spec.limits import LIMIT_KINDS
 from qrsolve.spec.weights import WEIGHT_KINDS
+from qrsolve.surface.words import one_line
 
 CHOSEN = ("grid", "fan_in")
 """The kinds that the template starts with; all others are choices."""

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qrsolve.compile import Plan
+from qrsolve.audit.projections import Projections, tensors_of
 from qrsolve.errors import ModelError
-from qrsolve.held import named_tensors
-from qrsolve.model_source import require_weights, source_of
-from qrsolve.project import project_plan
-from qrsolve.projections import Projections, tensors_of
+from qrsolve.files.model_source import require_weights, source_of
+from qrsolve.plan.compilation import Plan
+from qrsolve.plan.network.held import named_tensors
+from qrsolve.plan.projection import project_plan
 
 _CALL = "project_average"
 

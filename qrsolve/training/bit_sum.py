@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qrsolve.intervals import has_numba
+from qrsolve.problem.intervals import has_numba
 
 _OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -45,7 +45,7 @@ def _view(weights: Tensor) -> Callable[[], int] | None:
         return None
     if weights.data_ptr() % 8:
         return None
-    from qrsolve.bit_sum_loop import weighed_sum
+    from qrsolve.compiled.bit_sum import weighed_sum
 
     words: NDArray[np.int64] = weights.detach().view(-1).view(torch.uint8).numpy().view(np.int64)
     return lambda: weighed_sum(words, 0)

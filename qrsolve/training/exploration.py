@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qrsolve.problem import Group
+from qrsolve.problem.choice import Group
 
 
 def explored(matrix: Tensor, groups: tuple[Group, ...], temperature: float, seed: int) -> Tensor:

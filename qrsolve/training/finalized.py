@@ -7,10 +7,10 @@ from math import sqrt
 
 from torch import Tensor
 
-from qrsolve.compile import Plan
-from qrsolve.project import Projection
-from qrsolve.projections import Projections
-from qrsolve.shown import some
+from qrsolve.audit.projections import Projections
+from qrsolve.plan.compilation import Plan
+from qrsolve.plan.projection import Projection
+from qrsolve.surface.shown import some
 from qrsolve.training.schedule import Schedule
 
 _MOVED_FAR = 0.05

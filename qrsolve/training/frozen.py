@@ -9,13 +9,13 @@ from os import PathLike
 from torch import nn
 from torch.optim import Optimizer
 
-from qrsolve.description import Description
 from qrsolve.errors import ModelError
+from qrsolve.plan.network.description import Description
 from qrsolve.spec.load_network import load_network
 from qrsolve.spec.network import Layer, NetworkSpec
-from qrsolve.training.describe import describe_module
-from qrsolve.training.selection import Selector
-from qrsolve.training.stated_network import describe_with
+from qrsolve.training.modules.describe import describe_module
+from qrsolve.training.modules.selection import Selector
+from qrsolve.training.modules.stated_network import describe_with
 
 
 def describe_trained(

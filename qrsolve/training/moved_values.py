@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qrsolve.alphabet import AlphabetFamily
+from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 
 _LEAST = 1e-12

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qrsolve.errors import ModelError
-from qrsolve.held import walk
+from qrsolve.plan.network.held import walk
 from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.exchange import Exchange
 

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qrsolve.allotment import allotted
-from qrsolve.arguments import explicit
-from qrsolve.check import Report, check
-from qrsolve.compile import Plan
+from qrsolve.audit.check import Report, check
+from qrsolve.audit.projections import Projections
 from qrsolve.errors import ModelError, NoSolverError, QRSolveError
-from qrsolve.network_usage import require_room
-from qrsolve.options import IntArray
-from qrsolve.project import projection_of
-from qrsolve.projections import Projections
-from qrsolve.shown import Shown
+from qrsolve.plan.compilation import Plan
+from qrsolve.plan.projection import projection_of
+from qrsolve.plan.room.network import require_room
+from qrsolve.plan.shares import allotted
+from qrsolve.problem.options import IntArray
 from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
+from qrsolve.surface.arguments import explicit
+from qrsolve.surface.shown import Shown
 from qrsolve.training.averages import project_average
 from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.centring import Centring, has_free_bias
@@ -36,11 +36,11 @@ from qrsolve.training.input_spread import input_spread
 from qrsolve.training.kept_norm import scale_fresh
 from qrsolve.training.methods import Method, named_method
 from qrsolve.training.modes import ModeHooks
+from qrsolve.training.modules.selection import Selector
 from qrsolve.training.optimizers import require_whole, underlying
 from qrsolve.training.parameters import ProjectedParameters, almost_equal
 from qrsolve.training.quasi_newton import CurvaturePairs
 from qrsolve.training.schedule import Compliant, Schedule, Stage
-from qrsolve.training.selection import Selector
 from qrsolve.training.state import PopulationState
 from qrsolve.training.statistics import InputStatistics, watched_layers
 from qrsolve.training.step_hooks import StepHooks

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.solution import Solution
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.solution import Solution
 from qrsolve.solvers import Prepared, Solver, quick_solver
 
 

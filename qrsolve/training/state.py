@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qrsolve.alphabet import Alphabet
-from qrsolve.compile import Population
-from qrsolve.deployable import as_it_stands
 from qrsolve.errors import ModelError, QRSolveError, ShapeError
-from qrsolve.problem import ChoiceProblem, Group
-from qrsolve.project import solve_choice
-from qrsolve.solution import Solution, Status
+from qrsolve.plan.compilation import Population
+from qrsolve.plan.projection import solve_choice
+from qrsolve.plan.recovery.deployable import as_it_stands
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver
 from qrsolve.solvers.levels import best_parameters, solve_levels
 from qrsolve.training.exploration import explored

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from qrsolve.held import walk
+from qrsolve.plan.network.held import walk
 
 if TYPE_CHECKING:
     from qrsolve.training.distributed import Ranks

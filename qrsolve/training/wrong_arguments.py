@@ -9,11 +9,11 @@ import torch.distributed as dist
 from torch import nn
 
 from qrsolve.errors import ArgumentError
+from qrsolve.plan.network.user_choice import Choice
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.distributed import Processes
+from qrsolve.training.modules.selection import Selector
 from qrsolve.training.schedule import Schedule
-from qrsolve.training.selection import Selector
-from qrsolve.user_choice import Choice
 
 
 def require_arguments(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import qrsolve
-from qrsolve.cli import app
+from qrsolve.cli.app import app
 
 CHIPS = sorted(path.stem for path in (Path(__file__).parents[2] / "hardware_specs").glob("*.yaml"))
 _SHAPES = {"nvidia_2_4": ((32, 64), (64, 192)), "nvidia_2_4_int8": ((32, 128), (64, 256))}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.problem import LevelsProblem
+from qrsolve.problem.choice import LevelsProblem
+from qrsolve.problem.structure import LevelsStructure
 from qrsolve.solvers.levels.alternation import Alternation, alternate, best_parameters
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
 from qrsolve.solvers.levels.k_means import KMeans
@@ -13,7 +13,7 @@ from qrsolve.solvers.levels.limited_powers import LimitedPowers
 from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
 from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
 from qrsolve.solvers.levels.value_grid import ValueGrid
-from qrsolve.structure import LevelsStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,18 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qrsolve.errors import InfeasibleError
-from qrsolve.lazy import torch
-from qrsolve.option_class import class_group
-from qrsolve.problem import Group, LevelsProblem
-from qrsolve.solution import LevelsProof, Solution
-from qrsolve.solvers.levels.base import (
-    Choose,
-    Levels,
-    LevelsMethod,
-    objective_by_scope,
-    objective_of,
-    scopes_are_apart,
-)
+from qrsolve.problem.choice import Group, LevelsProblem
+from qrsolve.problem.option_class import class_group
+from qrsolve.problem.solution import LevelsProof, Solution
+from qrsolve.problem.structure import LevelsStructure
+from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_by_scope, objective_of, scopes_are_apart
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.k_means import free_values
 from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
@@ -25,7 +18,7 @@ from qrsolve.solvers.levels.simple_ways import pruned_fit, pruned_targets, simpl
 from qrsolve.solvers.levels.sorted_runs import random_starts
 from qrsolve.solvers.levels.starts import first_parameters, kept_share, own_values, possible, scales_to_try
 from qrsolve.solvers.levels.type_starts import type_starts
-from qrsolve.structure import LevelsStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem, LevelsProblem
-from qrsolve.solution import LevelsProof, Solution
+from qrsolve.problem.choice import ChoiceProblem, LevelsProblem
+from qrsolve.problem.solution import LevelsProof, Solution
+from qrsolve.problem.structure import ChoiceOutline, LevelsStructure
 from qrsolve.solvers.base import binding_groups
-from qrsolve.structure import ChoiceOutline, LevelsStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

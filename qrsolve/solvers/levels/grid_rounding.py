@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qrsolve.alphabet import AlphabetFamily
-from qrsolve.lazy import torch
+from qrsolve.problem.alphabet import AlphabetFamily
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,20 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrsolve.lazy import torch
-from qrsolve.problem import LevelsProblem
-from qrsolve.solution import LevelsProof
-from qrsolve.solvers.levels.base import (
-    Choose,
-    Levels,
-    LevelsMethod,
-    binding_limit,
-    objective_of,
-)
+from qrsolve.problem.choice import LevelsProblem
+from qrsolve.problem.solution import LevelsProof
+from qrsolve.problem.structure import LevelsStructure
+from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
 from qrsolve.solvers.levels.monotone import FloatArray
 from qrsolve.solvers.levels.partition import Partition, best_partition
 from qrsolve.solvers.levels.sorted_lines import SortedLines
-from qrsolve.structure import LevelsStructure
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

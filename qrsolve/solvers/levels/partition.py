@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qrsolve.lazy import torch
 from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray, row_minima
 from qrsolve.solvers.levels.sorted_lines import SortedLines, run_cost, run_discount, running_sums
+from qrsolve.surface.lazy import torch
 
 _PARTS = 16
 """Most pieces into which a gap between cuts is broken at once."""

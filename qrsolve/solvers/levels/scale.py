@@ -8,12 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from qrsolve.lazy import torch
-from qrsolve.problem import LevelsProblem
-from qrsolve.solution import LevelsProof
+from qrsolve.problem.choice import LevelsProblem
+from qrsolve.problem.solution import LevelsProof
+from qrsolve.problem.structure import LevelsStructure
 from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
 from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray
-from qrsolve.structure import LevelsStructure
+from qrsolve.surface.lazy import torch
 
 MAX_BREAKPOINTS = 1 << 28
 """Entries times values of the pattern above which the sweep is refused."""

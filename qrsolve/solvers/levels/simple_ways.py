@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.problem import ChoiceProblem, LevelsProblem
+from qrsolve.problem.choice import ChoiceProblem, LevelsProblem
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.levels.k_means import free_values
@@ -24,6 +23,7 @@ from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

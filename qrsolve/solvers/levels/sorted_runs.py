@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qrsolve.alphabet import AlphabetFamily
-from qrsolve.lazy import torch
-from qrsolve.problem import LevelsProblem
+from qrsolve.problem.alphabet import AlphabetFamily
+from qrsolve.problem.choice import LevelsProblem
 from qrsolve.solvers.levels.starts import first_parameters
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import combinations, combinations_with_replacement, islice
 from typing import TYPE_CHECKING
 
-from qrsolve.alphabet import AlphabetFamily
-from qrsolve.lazy import torch
-from qrsolve.problem import LevelsProblem
+from qrsolve.problem.alphabet import AlphabetFamily
+from qrsolve.problem.choice import LevelsProblem
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-from qrsolve.lazy import torch
-from qrsolve.problem import LevelsProblem
+from qrsolve.problem.choice import LevelsProblem
 from qrsolve.solvers.levels.grid_rounding import on_value_grid
 from qrsolve.solvers.levels.type_moves import Allowance, TypeMoves
+from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
-from qrsolve.group import Group
-from qrsolve.lazy import np
+from qrsolve.problem.group import Group
 from qrsolve.spec.facts import Conflict, PositiveCount, refusal
 from qrsolve.spec.weights.base import MAX_TABLE, Bits, Scope, WeightKind
+from qrsolve.surface.lazy import np
 
 if TYPE_CHECKING:
-    from qrsolve.alphabet import AlphabetFamily
+    from qrsolve.problem.alphabet import AlphabetFamily
 
 
 class AxonTypeWeights(WeightKind):
@@ -43,7 +43,7 @@ class AxonTypeWeights(WeightKind):
 
     def family(self) -> AlphabetFamily:
         """Return zero, then the neuron's value for each type, at one synapse each."""
-        from qrsolve.alphabet import AlphabetFamily
+        from qrsolve.problem.alphabet import AlphabetFamily
 
         n = self.n_types
         return AlphabetFamily(

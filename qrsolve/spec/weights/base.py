@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from qrsolve.group import Group
-from qrsolve.lazy import np
+from qrsolve.problem.group import Group
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, refusal
+from qrsolve.surface.lazy import np
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from qrsolve.alphabet import AlphabetFamily
-    from qrsolve.options import FloatArray, IntArray
+    from qrsolve.problem.alphabet import AlphabetFamily
+    from qrsolve.problem.options import FloatArray, IntArray
 
 Scope = Literal["neuron", "core", "layer", "chip"]
 Bits = Annotated[int, Field(ge=1, le=16)]
@@ -124,7 +124,7 @@ class CountedKind(SignedKind):
         positive: bool = True,
         power_of_two: bool = False,
     ) -> AlphabetFamily:
-        from qrsolve.alphabet import AlphabetFamily
+        from qrsolve.problem.alphabet import AlphabetFamily
 
         return AlphabetFamily(
             counts_array=np.ascontiguousarray(counts, dtype=np.float64),

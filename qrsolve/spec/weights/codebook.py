@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, PositiveCount, PositiveNumber, refusal
 from qrsolve.spec.weights.base import ZERO_HINT, Bits, CountedKind, Scope, multisets, n_multisets, one_of
+from qrsolve.surface.lazy import np
 
 if TYPE_CHECKING:
-    from qrsolve.alphabet import AlphabetFamily
+    from qrsolve.problem.alphabet import AlphabetFamily
 
 
 class CodebookWeights(CountedKind):

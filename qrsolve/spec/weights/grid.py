@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qrsolve.lazy import np
 from qrsolve.spec.facts import Conflict, Fact, PositiveCount, PositiveNumber, refusal
 from qrsolve.spec.weights.base import ZERO_HINT, Bits, CountedKind, Scope
+from qrsolve.surface.lazy import np
 
 if TYPE_CHECKING:
-    from qrsolve.alphabet import AlphabetFamily
+    from qrsolve.problem.alphabet import AlphabetFamily
 
 
 class Scale(Fact):

@@ -11,7 +11,7 @@ from qrsolve.spec.facts import Conflict, Part, PositiveNumber, Text, refusal
 from qrsolve.spec.weights.base import CountedKind, Scope, multisets, n_multisets
 
 if TYPE_CHECKING:
-    from qrsolve.alphabet import AlphabetFamily
+    from qrsolve.problem.alphabet import AlphabetFamily
 
 
 class SynapseType(Part):

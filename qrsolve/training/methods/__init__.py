@@ -1,7 +1,7 @@
 """How latent weights move: one method per file."""
 
 from qrsolve.errors import QRSolveError
-from qrsolve.spec.document import did_you_mean
+from qrsolve.surface.words import did_you_mean
 from qrsolve.training.methods.base import Method, Step
 from qrsolve.training.methods.cat import Cat
 from qrsolve.training.methods.deep_r import DeepR

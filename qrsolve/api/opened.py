@@ -1,0 +1,166 @@
+"""A model with its afferent matrices, and a chip compiled for the network that they make up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from qrsolve.errors import ModelError, ShapeError
+from qrsolve.files.model_file import ModelFile
+from qrsolve.files.model_source import Model, ModelSource, require_weights, source_of
+from qrsolve.files.provenance import recorded_groups, recorded_network, recorded_roles
+from qrsolve.plan.compilation import Plan
+from qrsolve.plan.network.description import FOLDING, Description
+from qrsolve.plan.network.named_tensors import describe_tensors
+from qrsolve.plan.network.user_choice import Choice
+from qrsolve.spec import HardwareSpec
+from qrsolve.spec.layout import layout_of
+from qrsolve.spec.load_network import load_network
+from qrsolve.spec.network import Layer, NetworkSpec
+from qrsolve.surface.words import did_you_mean
+from qrsolve.training.modules.describe import describe_module
+from qrsolve.training.modules.selection import Selector
+from qrsolve.training.modules.stated_network import describe_with
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model, its afferent matrices, the network, and the chip compiled for them."""
+
+    source: ModelSource
+    weights: dict[str, Tensor]
+    description: Description
+    plan: Plan
+
+
+def open_model(chip: HardwareSpec, model: Model, choice: Choice) -> Opened:
+    """Take a model and compile a chip for it.
+
+    The network is the one that the user states; else the one that the model's file records; else the one that classes
+    of modules, or names and shapes, tell, with what the user says and what the file records of populations and roles.
+    """
+    source = source_of(model, choice.entry)
+    description = describe_source(source, choice)
+    weights = {name: source.tensors[name] for name in description.shapes}
+    require_weights(weights)
+    return Opened(source, weights, description, description.compiled(chip))
+
+
+def describe_source(
+    source: ModelSource, choice: Choice, example: Tensor | tuple[Tensor, ...] | None = None
+) -> Description:
+    """Describe the network that a model's tensors make up; errors as `describe_module` and `ModelFile.weights`.
+
+    ``example`` is an input, or several, for one pass of a copy of a module.
+    """
+    network = None if choice.network is None else load_network(choice.network)
+    if network is not None and not choice.is_open:
+        shown = f"{choice.network}: " if isinstance(choice.network, str) else ""
+        raise ShapeError(f"{shown}--layer, --exclude, --group or --role beside --network, which says it")
+    if source.file is None:
+        assert source.module is not None  # it is one or the other
+        return _of_module(source.module, choice, network, example)
+    if example is not None:
+        raise ModelError("'example' is for modules; names and shapes tell no maps")
+    return _of_file(source.file, choice, network)
+
+
+def _of_module(
+    module: nn.Module,
+    choice: Choice,
+    network: NetworkSpec | None,
+    example: Tensor | tuple[Tensor, ...] | None,
+) -> Description:
+    if network is not None:
+        return describe_with(module, network)
+    return describe_module(
+        module,
+        select=choice.select or None,
+        exclude=choice.exclude or None,
+        groups=choice.groups,
+        roles=choice.roles,
+        example=example,
+    )
+
+
+def _of_file(file: ModelFile, choice: Choice, network: NetworkSpec | None) -> Description:
+    recorded = recorded_network(file.metadata, file.tensors) if network is None and choice.is_open else network
+    if recorded is not None:
+        return _stated(file, recorded)
+    select, exclude = _names(file, "select", choice.select), _names(file, "exclude", choice.exclude)
+    weights = file.weights(select, exclude)
+    unselected = "not selected" if select else "excluded"
+    left_out = {n: unselected if why == "not selected" else why for n, why in file.left_out(weights).items()}
+    vectors = {name: tensor.numel() for name, tensor in file.tensors.items() if tensor.ndim < 2}
+    described = describe_tensors(
+        {name: tuple(tensor.shape) for name, tensor in weights.items()},
+        vectors,
+        left_out,
+        choice.groups or recorded_groups(file.metadata, weights),
+        {**recorded_roles(file.metadata, weights), **choice.roles},
+        select,
+        file.norms_after(list(weights)),
+    )
+    norms = tuple(
+        f"'{norm}' follows '{name}': {FOLDING} into the weights moves them off the chip's values"
+        for name, norm in file.norms_after(list(described.shapes)).items()
+    )
+    return replace(described, remarks=(*described.remarks, *norms))
+
+
+def _names(file: ModelFile, option: str, selectors: Sequence[Selector]) -> list[str]:
+    """Return selectors that are names or patterns; a file does not know the types of modules."""
+    for selector in selectors:
+        if not isinstance(selector, str):
+            word = getattr(selector, "__name__", repr(selector))
+            raise ModelError(f"{option}: {word} is no name; {file.path} has no modules: needed names, or :regex")
+    return [selector for selector in selectors if isinstance(selector, str)]
+
+
+def _stated(file: ModelFile, network: NetworkSpec) -> Description:
+    """Return the network that a file states, with what it does not name as left out."""
+    shapes = {}
+    for i, layer in enumerate(network.layers):
+        place = network.place(("layers", i))
+        if layer.tensor not in file.tensors:
+            hint = did_you_mean(layer.tensor, file.tensors) or f"; {file.path} has {_listed(list(file.tensors))}"
+            raise ShapeError(f"{place}no tensor '{layer.tensor}'{hint}")
+        if layer.left_out is None:
+            shapes[layer.tensor] = tuple(file.tensors[layer.tensor].shape)
+            layout_of(layer, shapes[layer.tensor], place)
+    if not shapes:
+        raise ModelError(f"{network.place(())}every layer is left out; needed a matrix to hold to the chip")
+    file.weights(list(shapes))
+    named = {layer.tensor for layer in network.layers}
+    rest = {n: why for n, why in file.left_out(list(shapes)).items() if n not in named}
+    missing = [Layer(tensor=name, left_out=_unnamed(why)) for name, why in rest.items()]
+    signs = {name: _signs(file, network, name) for name in network.signs}
+    whole = network.model_copy(update={"layers": (*network.layers, *missing), "signs": signs})
+    return Description(whole, shapes, is_stated=True)
+
+
+def _unnamed(reason: str) -> str:
+    return "the network's file does not name it" if reason == "not selected" else reason
+
+
+def _signs(file: ModelFile, network: NetworkSpec, name: str) -> tuple[int, ...]:
+    """Return given signs, from the tensor that holds them if the network names one."""
+    signs = network.signs[name]
+    if not isinstance(signs, str):
+        return signs
+    place = network.place(("signs", name))
+    if signs not in file.tensors:
+        raise ShapeError(f"{place}no tensor '{signs}' with signs{did_you_mean(signs, file.tensors)}")
+    tensor = file.tensors[signs].flatten()
+    if not bool(((tensor == 0) | (tensor == 1) | (tensor == -1)).all()):
+        raise ShapeError(f"{place}'{signs}' has other numbers than 1, -1 and 0")
+    return tuple(int(n) for n in tensor.tolist())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+__all__ = ["Choice", "Opened", "describe_source", "open_model"]

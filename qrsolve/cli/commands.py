@@ -1,0 +1,117 @@
+"""The commands that work on weights: open, call, print, say the exit code. `cli` parses and loads this only then."""
+
+from __future__ import annotations
+
+from qrsolve.api.opened import Choice, Opened, describe_source
+from qrsolve.audit.check import check
+from qrsolve.audit.projections import Projections
+from qrsolve.audit.report import Report
+from qrsolve.cli.pages import training_page
+from qrsolve.files.model_file import require_ending, write_weights
+from qrsolve.files.model_source import source_of
+from qrsolve.files.output_file import require_writable, write_file
+from qrsolve.files.provenance import provenance
+from qrsolve.lab.train import TrainOptions, run_training
+from qrsolve.plan.comparison import compare_plan
+from qrsolve.plan.projection import project_plan
+from qrsolve.report.console import print_json, print_page
+from qrsolve.report.progress import progress
+from qrsolve.report.tables import comparison_page, projections_page, report_page
+
+DONE, VIOLATED = 0, 1
+"""Exit codes; errors become others in `qrsolve.cli.program`."""
+
+
+def _verdict(report: Report, *, strict: bool) -> int:
+    """Return the exit code: 0 where no decided rule is violated, and none is open if ``strict``."""
+    return DONE if report.is_compliant and not (strict and report.not_decided) else VIOLATED
+
+
+def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, as_json: bool) -> int:
+    """Write the network that a model's file makes up, with a comment on everything that was guessed."""
+    with progress(f"reading {model}"):
+        description = describe_source(source_of(model, choice.entry), choice)
+    text = description.to_yaml()
+    if out is not None:
+        write_file(out, text.encode(), force=force)
+    if as_json:
+        print_json({"model": model, "output": out, **description.to_dict()})
+    elif out is None:
+        print(text, end="")
+    else:
+        n_left_out = len(description.network.left_out())
+        n = len(description.guesses)
+        guessed = f"{n} guess{'es' * (n != 1)}, each with a comment"
+        print(f"{out}: {len(description.shapes)} matrices, {n_left_out} tensors left out; {guessed}")
+    return DONE
+
+
+def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
+    """Print what weights use of each limit."""
+    with progress(f"checking {opened.source.shown}"):
+        report = check(opened.plan, opened.weights, opened.source.claimed)
+    if as_json:
+        print_json({"spec": opened.plan.spec.name, "model": opened.source.shown, **report.to_dict()})
+    else:
+        print_page(report_page(report))
+    return _verdict(report, strict=strict)
+
+
+def require_output(out: str, *, force: bool) -> None:
+    """Say before any work that a model file could not be written."""
+    require_ending(out)
+    require_writable(out, force=force)
+
+
+def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict: bool, as_json: bool) -> int:
+    """Write the nearest weights that a chip can hold, and print their certificates."""
+    plan = opened.plan
+    chosen = None if solver == "auto" else solver
+    with progress("projecting") as advance:
+        projections = Projections(
+            plan, project_plan(plan, opened.weights, None, chosen, opened.source.claimed, advance)
+        )
+    report = projections.report()
+    stated = opened.description.network if opened.description.is_stated else None
+    guessed = {guess.tensor for guess in opened.description.guesses if guess.rule == "populations"}
+    write_weights(
+        out, projections.tensors, provenance(plan, projections, stated, guessed), force=force, source=opened.source.file
+    )
+    if as_json:
+        layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
+        verdict = {key: report.to_dict()[key] for key in ("compliant", "not_decided")}
+        said = {key: report.to_dict()[key] for key in ("network", "left_out", "not_enforced", "remarks")}
+        print_json({"spec": plan.spec.name, "output": out, **verdict, "layers": layers, **said})
+    else:
+        print_page(projections_page(projections), report_page(report))
+    return _verdict(report, strict=strict)
+
+
+def compare_model(opened: Opened, *, as_json: bool) -> int:
+    """Print what every solver and heuristic makes of each layer."""
+    plan = opened.plan
+    with progress("comparing") as advance:
+        layers = compare_plan(plan, opened.weights, advance)
+    if as_json:
+        print_json(
+            {
+                "spec": plan.spec.name,
+                "layers": {name: [result.to_dict() for result in layer.results] for name, layer in layers.items()},
+                "values": {name: layer.values for name, layer in layers.items()},
+                "given_values": {name: not layer.is_learned for name, layer in layers.items()},
+            }
+        )
+    else:
+        print_page(comparison_page(layers))
+    return DONE
+
+
+def train_network(options: TrainOptions, *, as_json: bool) -> int:
+    """Train, write, and print the accuracy beside that of the dense network."""
+    with progress(f"reading {options.data}") as advance:
+        trained = run_training(options, advance)
+    if as_json:
+        print_json(trained.to_dict())
+    else:
+        print_page(training_page(trained.training, str(trained.folder)), report_page(trained.training.report))
+    return DONE if trained.training.report.is_compliant else VIOLATED

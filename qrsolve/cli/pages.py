@@ -1,0 +1,38 @@
+"""Tables of trainings and sweeps; those of results are in `qrsolve.report.tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.text import Text
+
+from qrsolve.report.rows import Rows
+from qrsolve.report.tables import projections_page
+
+if TYPE_CHECKING:
+    from qrsolve.lab.run import Training
+
+
+def training_page(training: Training, folder: str) -> Group:
+    """Set the accuracy under the chip beside the dense one, and list the projections."""
+    table = Rows(("network", "test accuracy"))
+    table.add("dense", f"{100 * training.dense_accuracy:.2f} %")
+    table.add("on the chip", f"{100 * training.accuracy:.2f} %")
+    written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
+    energy = (Text(f"dense: {training.dense_energy.text()}"), Text(f"on the chip: {training.energy.text()}"))
+    return Group(table, *energy, projections_page(training.projections), written)
+
+
+def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:
+    """List accuracies over the seeds, one row per combination of settings and method."""
+    names = list(summary[0]["settings"])
+    shown = (*names, "method", "seeds", "mean", "min", "max", "dense", "compliant")
+    table = Rows(shown, titles=("method",))
+    for row in summary:
+        shares = [f"{100 * row[key]:.2f} %" for key in ("mean", "min", "max", "dense_mean")]
+        compliant = "yes" if row["compliant"] else "no"
+        values = [str(row["settings"][name]) for name in names]
+        table.add(*values, row["method"], str(row["seeds"]), *shares, compliant)
+    return Group(table, Text(f"runs, tables and picture are in {folder}"))

@@ -1,0 +1,1 @@
+"""`qrsolve train` and `qrsolve sweep`: data, networks, trainings."""

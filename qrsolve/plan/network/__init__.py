@@ -1,0 +1,1 @@
+"""How a model's tensors are wired: populations, roles, sources, names."""

@@ -1,0 +1,1 @@
+"""What all layers of a network take together of a chip's cores and chips."""

@@ -1,0 +1,1 @@
+"""How the package shows itself: public names, one-line errors, reprs and tables."""

@@ -1,0 +1,1 @@
+"""Random chips, models, networks and trainings, from seeds."""

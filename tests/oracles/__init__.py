@@ -1,0 +1,1 @@
+"""Independent reckonings: what is right, by other means than the package has."""
