@@ -225,7 +225,8 @@ class Alphabet(Brief):
         # Lines in w with slope 2 v / use and height -v^2 / use: those on the upper envelope are vertices of a lower
         # hull.
         x, y = v / use, v**2 / use
-        on_hull = y - _lower_hull(x, y[None])[0] <= 1e-12 * np.abs(y)
+        # The hull at a value near zero is rounded as its vertices far from there are. One option more does no harm.
+        on_hull = y - _lower_hull(x, y[None])[0] <= 1e-12 * y.max()
         return paid[torch.from_numpy(on_hull.nonzero()[0]).to(paid.device)]
 
     def reduced_costs(self, prices: tuple[float, float], targets: tuple[float, float]) -> Tensor:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from qrsolve.problem.intervals import FloatArray, IntArray, Intervals, looked_up
+from qrsolve.problem.lookup import looked_up
+from qrsolve.problem.options import FloatArray, IntArray
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
@@ -79,23 +80,15 @@ class SavingsTable:
             float64, shape (n_rows, n), contiguous; row i is of scope i, or of the only one.
         """
         if len(self.boundaries) == 1:
-            return self._intervals.of(w)
+            return torch.bucketize(w, self.boundaries[0], out_int32=True)
         n_lines = self.boundaries.shape[1] + 1
         start = torch.arange(0, len(self.boundaries) * n_lines, n_lines, dtype=torch.int32, device=w.device)
         return torch.searchsorted(self.boundaries, w, out_int32=True) + start[:, None]
-
-    def numbered(self, w: FloatArray) -> IntArray:
-        """Return the line of each target as `lines` does, for an array of any shape and one scope."""
-        return self._intervals.of_array(w)
 
     @cached_property
     def arrays(self) -> tuple[FloatArray, FloatArray, IntArray]:
         """The slopes and the offsets, each (depth, n_lines), and the options, line by line, on the CPU."""
         return self.steps[0].numpy(), self.steps[1].numpy(), self.option.reshape(-1).numpy()
-
-    @cached_property
-    def _intervals(self) -> Intervals:
-        return Intervals(self.boundaries[0])
 
     def marginals(self, w: Tensor, lines: Tensor) -> Tensor:
         """Return what each synapse in turn saves on each target, float64, shape (n_rows, depth, n)."""

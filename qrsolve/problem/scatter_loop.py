@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from qrsolve.compiled.loops import compiled
-from qrsolve.problem.intervals import IntArray
+from qrsolve.problem.options import IntArray
 
 
 @compiled

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qrsolve.errors import InfeasibleError
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem
-from qrsolve.problem.intervals import has_numba, looked_up
+from qrsolve.problem.lookup import looked_up
 from qrsolve.surface.lazy import torch
 from qrsolve.surface.shown import Brief, Shown, n_of
 
@@ -77,7 +77,7 @@ class Solution(Shown):
         if self.index is None:
             return chosen_values(problem, self.choice, self.index).to(dtype)
         dense = torch.zeros(problem.w.shape, dtype=dtype, device=self.choice.device)
-        if problem.alphabet is not None and dense.is_cpu and dtype.itemsize >= 4 and has_numba():
+        if problem.alphabet is not None and dense.is_cpu and dtype.itemsize >= 4:
             _scatter(problem.alphabet, self.choice, self.index, dense)
             return dense
         return dense.scatter_(1, self.index, chosen_values(problem, self.choice, self.index).to(dtype))

@@ -28,9 +28,9 @@ from qrsolve.solvers.types import Types
 _PRICES = Prices()
 SOLVERS: tuple[Solver, ...] = (
     Nearest(),
+    _PRICES,
     TopGains(),
     Greedy(),
-    _PRICES,
     DynamicProgram(),
     Signs(),
     Types(),

@@ -1,6 +1,6 @@
-"""Rows priced and closed one after the other in compiled loops: the fastest way on a CPU, where numba is installed.
+"""Rows priced and closed one after the other in compiled loops: the way on a CPU.
 
-`priced_rows` does the same with tensors, anywhere. What is not settled here is left to it.
+`batched_rows` does the same with tensors, on other devices.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qrsolve.compiled.loops import Addresses, fork, threads
 from qrsolve.problem.alphabet import Alphabet
-from qrsolve.problem.intervals import FloatArray
+from qrsolve.problem.options import FloatArray
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers.base import Prepared
 from qrsolve.solvers.row_loops import DEEPER, N_ARRAYS, N_TABLE_ARRAYS, Sizes, solving
@@ -39,13 +39,14 @@ class CompiledRows:
     n_columns : int
         How many targets a row has.
     alphabet : Alphabet
-        The options, on the CPU; a connection can be left out.
+        The options, on the CPU.
     capacity : Tensor
         int64, shape (n_rows,), synapses.
     scope : Tensor or None
         int64, shape (n_rows,): the scope of each row; ``None`` where all rows share values.
     width : int
-        How many columns of each row are kept, those in use among them; no more than there are, no fewer than synapses.
+        How many columns of each row are kept, those in use among them; no more than there are, no fewer than synapses;
+        all of them where no connection can be left out.
 
     Attributes
     ----------
@@ -54,8 +55,8 @@ class CompiledRows:
     price : array
         float64, shape (n_rows,): its prices, with which the next one starts. They decide nothing but how long it takes.
     state : array
-        int64, shape (n_rows,): what is known of each row: `SETTLED`, or `OPEN`: not proved best, or `NOT_FINITE`:
-        there is a NaN or inf.
+        int64, shape (n_rows,): what is known of each row: `SETTLED`, or `OPEN`: the best at its price, which leaves
+        synapses over, or `NOT_FINITE`: there is a NaN or inf.
 
     Notes
     -----
@@ -64,13 +65,18 @@ class CompiledRows:
     """
 
     def __init__(self, n_columns: int, alphabet: Alphabet, capacity: Tensor, scope: Tensor | None, width: int) -> None:
-        zero, n_rows = alphabet.free_zero, len(capacity)
-        assert zero is not None  # a connection can be left out
+        n_rows = len(capacity)
+        zero = 0 if alphabet.free_zero is None else alphabet.free_zero
+        assert alphabet.free_zero is not None or width == n_columns
         self.choice = np.full((n_rows, width), zero, dtype=np.int64)
         self.columns = np.empty((n_rows, width), dtype=np.int64)
         self.price, self.state = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
         self._made_from = n_columns, alphabet, capacity, scope, width
-        self._shape, self._alphabet, self._depths = (n_rows, n_columns), alphabet, _depths(alphabet.max_use)
+        self._shape, self._alphabet, self._depths = (
+            (n_rows, n_columns),
+            alphabet,
+            _depths(alphabet.max_use - alphabet.min_use),
+        )
         self._most_threads = max(1, min(n_rows * n_columns // _ENTRIES_PER_THREAD, n_rows))
         together = max(1, min(_ROWS_TOGETHER, n_rows // (4 * self._most_threads)))
         scopes = _NOTHING if scope is None else scope.contiguous().numpy()
@@ -78,7 +84,9 @@ class CompiledRows:
         self._sizes = np.array(sizes, dtype=np.int64)
         self._drift, self._progress = np.zeros(1), np.zeros(3, dtype=np.int64)
         near, needed = np.zeros(n_rows), np.zeros(n_rows, dtype=np.int64)
-        limits, values = capacity.contiguous().numpy(), alphabet.values.contiguous().numpy()
+        # Beyond the fewest synapses that all connections take.
+        limits = (capacity - n_columns * alphabet.min_use).contiguous().numpy()
+        values = alphabet.values.contiguous().numpy()
         own = (self._sizes, _NOTHING, _NOTHING, _NOTHING, limits, near, needed, scopes)
         arrays = (*own, self.choice, self.columns, self.price, self.state, values, self._drift, self._progress)
         # What has an address stays as long as this object.
@@ -198,11 +206,11 @@ def _words_per_row(dense: Tensor | None) -> int:
     return 0 if odd else words
 
 
-def _depths(max_use: int) -> list[int]:
+def _depths(most: int) -> list[int]:
     """Return how many synapses of a connection are looked at in turn: twice as many, until there are no more."""
-    depths = [min(_FIRST_DEPTH, max_use)]
-    while depths[-1] < max_use:
-        depths.append(min(2 * depths[-1], max_use))
+    depths = [min(_FIRST_DEPTH, most)]
+    while depths[-1] < most:
+        depths.append(min(2 * depths[-1], most))
     return depths
 
 
@@ -211,9 +219,13 @@ class _Table:
 
     def __init__(self, alphabet: Alphabet, depth: int) -> None:
         table = alphabet.savings(depth)
-        slope, offset = (line.numpy() for line in alphabet.leaving_zero)
+        slope, offset = (
+            line.numpy()[:, : None if alphabet.free_zero is not None else 0] for line in alphabet.leaving_zero
+        )
         n_scopes, n_boundaries = table.boundaries.shape
-        sizes = np.array([n_scopes, n_boundaries, depth, slope.shape[1], depth == alphabet.max_use], dtype=np.int64)
+        is_last = depth == alphabet.max_use - alphabet.min_use
+        traits = n_scopes, n_boundaries, depth, slope.shape[1], is_last, alphabet.mirror is not None
+        sizes = np.array(traits, dtype=np.int64)
         least = np.stack([_least(alphabet, level) for level in range(depth + 1)], axis=2)
         arrays = (sizes, table.boundaries.numpy(), *table.arrays, table.value.numpy(), slope, offset, least)
         # They have to stay as long as their addresses.
@@ -222,8 +234,8 @@ class _Table:
 
 
 def _least(alphabet: Alphabet, use: int) -> FloatArray:
-    """Return the targets, shape (n_scopes, 2), between which no option of so many synapses saves anything."""
-    values = alphabet.values[:, alphabet.use <= use].numpy()
+    """Return the targets, shape (n_scopes, 2), between which no option of so many more synapses saves anything."""
+    values = alphabet.values[:, alphabet.use <= alphabet.min_use + use].numpy()
     below, above = np.where(values < 0, values, -np.inf), np.where(values > 0, values, np.inf)
     # An option saves ``(2 w - v) v``.
     return np.stack([below.max(axis=1), above.min(axis=1)], axis=1) / 2

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qrsolve.compiled.bit_sum import weighed_sum
 from qrsolve.compiled.instructions import atomic_add, borrowed, first_bit, fused_multiply_add, outside
 from qrsolve.compiled.loops import Addresses, carray, compiled, entry
-from qrsolve.problem.intervals import FloatArray, IntArray
+from qrsolve.problem.options import FloatArray, IntArray
 
 Numbers = NDArray[np.float32] | NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -31,15 +31,18 @@ _NEAR_SHARE = 0.98
 _ROUNDING = 1e-12
 _FEW = 12
 """Boundaries up to which a number is compared with each."""
-_MAX_TABLE = 1 << 16
+_MAX_TABLE = 1 << 26
 """Cells of the table over the deviations of a row; a row that needs more is left open."""
+_ROOM = 1024
+"""Columns of a row, of those that may be worth a synapse, for which there is place from the start."""
 
 
 class Table(NamedTuple):
     """`SavingsTable.arrays`, its values (n_lines, depth + 1), and more of the alphabet.
 
-    ``leave_slope``, ``leave_offset``: `Alphabet.leaving_zero`. ``least``: shape (n_scopes, 2, depth + 1), targets
-    between which no option of so many synapses saves anything. ``is_last``: whether no option takes more synapses.
+    ``leave_slope``, ``leave_offset``: `Alphabet.leaving_zero`; empty where no connection can be left out. ``least``:
+    shape (n_scopes, 2, depth + 1), targets between which no option of so many synapses saves anything. ``is_last``:
+    whether no option takes more synapses. ``is_mirrored``: whether each option has one of the opposite value.
     """
 
     boundaries: FloatArray
@@ -51,6 +54,7 @@ class Table(NamedTuple):
     leave_offset: FloatArray
     least: FloatArray
     is_last: bool
+    is_mirrored: bool
 
 
 class Sizes(NamedTuple):
@@ -80,7 +84,8 @@ class Sizes(NamedTuple):
 class _Room(NamedTuple):
     """Place for the work on a row, used again for the next: to ask for new memory takes as long as the work.
 
-    ``is_in`` is False everywhere whenever nobody uses it.
+    ``item``, ``larger``, ``smaller``, ``column`` and ``is_in`` have place for all columns, the others for those that
+    may be worth a synapse, see `_room_for`. ``is_in`` is False everywhere whenever nobody uses it.
     """
 
     x: FloatArray
@@ -184,8 +189,11 @@ def _solve_rows(w: Numbers, dense: Numbers, arrays: Addresses) -> None:
     one = _table(arrays, N_ARRAYS)
     values = carray(arrays[12], (len(one.boundaries), size.n_options), np.float64)
     n = size.n_columns + 1
-    numbers, places, marks = np.empty((8, n)), np.empty((6, n), dtype=np.int64), np.zeros(n, dtype=np.bool_)
-    last, room = 0.0, _room_in(borrowed(numbers), borrowed(places), borrowed(marks))
+    all_numbers, all_places, marks = np.empty((3, n)), np.empty(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
+    few = min(n, max(_ROOM, 2 * size.width))
+    numbers, places = np.empty((5, few)), np.empty((5, few), dtype=np.int64)
+    last = 0.0
+    room = _room_in(borrowed(all_numbers), borrowed(all_places), borrowed(marks), borrowed(numbers), borrowed(places))
     while True:
         begin = atomic_add(progress, 0, size.n_together)
         if begin >= size.n_rows:
@@ -219,7 +227,7 @@ def _solve_rows(w: Numbers, dense: Numbers, arrays: Addresses) -> None:
                     _scatter(values[of], columns[row], choice[row], dense[row])
                     atomic_add(progress, 2, weighed_sum(words[row], row * size.n_words))
     # Until here what was borrowed has to stay.
-    numbers[0, 0], places[0, 0], marks[0] = 0.0, 0, False
+    all_numbers[0, 0], all_places[0], marks[0], numbers[0, 0], places[0, 0] = 0.0, 0, False, 0.0, 0
 
 
 @compiled
@@ -238,7 +246,7 @@ def _drift(w: Numbers, towards: Numbers, share: float) -> None:
 @compiled
 def _table(arrays: Addresses, at: int) -> Table:
     """Return the table whose sizes are at this place, and the arrays behind it."""
-    n_scopes, n_boundaries, depth, n_leaving, is_last = carray(arrays[at], 5, np.int64)
+    n_scopes, n_boundaries, depth, n_leaving, is_last, is_mirrored = carray(arrays[at], 6, np.int64)
     n_lines = n_scopes * (n_boundaries + 1)
     return Table(
         carray(arrays[at + 1], (n_scopes, n_boundaries), np.float64),
@@ -250,6 +258,7 @@ def _table(arrays: Addresses, at: int) -> Table:
         carray(arrays[at + 7], (n_scopes, n_leaving), np.float64),
         carray(arrays[at + 8], (n_scopes, 2, depth + 1), np.float64),
         is_last != 0,
+        is_mirrored != 0,
     )
 
 
@@ -306,7 +315,10 @@ def _solve_row(
     ``bound`` is a price that the row's is not below; ``floor``, not below it, is a guess at one. ``one``: the table of
     one synapse per connection; ``table``: of several.
     """
-    column = _worth(w, h, floor, table, scope, room)
+    if floor == 0 and table.leave_slope.shape[1]:
+        bound = floor = _first_price(w, h, capacity, table, scope, room)
+    column = _looked_at(w, h, floor, table, scope, room)
+    room = _room_for(column, room)
     if not _are_finite(w, h, column):
         return _Found(NOT_FINITE, 0.0, column, column)
     savings = _savings_on(w, h, column, floor, one, table, scope, room)
@@ -316,7 +328,8 @@ def _solve_row(
         return _Found(DEEPER, bound, column[:0], column[:0])
     if n <= capacity and floor > bound:
         floor = max(bound, _first_price(w, h, capacity, table, scope, room))
-        column = _worth(w, h, floor, table, scope, room)
+        column = _looked_at(w, h, floor, table, scope, room)
+        room = _room_for(column, room)
         savings = _savings_on(w, h, column, floor, one, table, scope, room)
         n, price = _price_of(savings, capacity, floor, floor / _NEAR_SHARE, room)
     level, option = room.level[: len(column)], room.option[: len(column)]
@@ -341,15 +354,62 @@ def _solve_row(
 
 
 @compiled
-def _room_in(numbers: FloatArray, places: IntArray, marks: BoolArray) -> _Room:
-    """Make place in arrays of some rows, for one column less than they have: one is written without being kept."""
-    x, first, item, larger, smaller = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
-    line, deep_line, several, level = places[0], places[1], places[2], places[3]
-    option, column = places[4], places[5]
-    slope, n = numbers[5:].reshape(-1), len(marks) - 1
+def _room_in(
+    all_numbers: FloatArray, all_places: IntArray, marks: BoolArray, numbers: FloatArray, places: IntArray
+) -> _Room:
+    """Make place in arrays, for one column less than they have: one is written without being kept."""
+    n = len(marks) - 1
     return _Room(
-        x, first, item, larger, smaller, slope, numbers[:0], line, deep_line, several, level, option, column, marks[:n]
+        numbers[0],
+        numbers[1],
+        all_numbers[0],
+        all_numbers[1],
+        all_numbers[2],
+        numbers[2:].reshape(-1),
+        numbers[:0],
+        places[0],
+        places[1],
+        places[2],
+        places[3],
+        places[4],
+        all_places,
+        marks[:n],
     )
+
+
+@compiled
+def _room_for(column: IntArray, room: _Room) -> _Room:
+    """Return place for what is reckoned of some columns: the same, or a larger one."""
+    n = len(column) + 1
+    if n <= len(room.x):
+        return room
+    numbers, places = np.empty((5, n)), np.empty((5, n), dtype=np.int64)
+    return _Room(
+        numbers[0],
+        numbers[1],
+        room.item,
+        room.larger,
+        room.smaller,
+        numbers[2:].reshape(-1),
+        numbers[:0],
+        places[0],
+        places[1],
+        places[2],
+        places[3],
+        places[4],
+        room.column,
+        room.is_in,
+    )
+
+
+@compiled
+def _looked_at(w: Numbers, h: FloatArray, floor: float, table: Table, scope: int, room: _Room) -> IntArray:
+    """Return the columns in which a synapse may save ``floor``; all, where none can be left out."""
+    if table.leave_slope.shape[1]:
+        return _worth(w, h, floor, table, scope, room)
+    for j in range(len(w)):
+        room.column[j] = j
+    return room.column[: len(w)]
 
 
 @compiled
@@ -422,6 +482,14 @@ def _first_price(w: Numbers, h: FloatArray, capacity: int, table: Table, scope: 
     if capacity >= len(w):
         return 0.0
     most = room.item[: len(w)]
+    if table.is_mirrored and not len(h):
+        # What a synapse saves grows with the magnitude of the target.
+        for j in range(len(w)):
+            most[j] = abs(w[j])
+        x, price = _largest(most, capacity, most[0], room.larger, room.smaller), 0.0
+        for k in range(table.leave_slope.shape[1]):
+            price = max(price, table.leave_slope[scope, k] * x + table.leave_offset[scope, k])
+        return price
     for j in range(len(w)):
         most[j] = 0.0
     for k in range(table.leave_slope.shape[1]):
@@ -430,7 +498,7 @@ def _first_price(w: Numbers, h: FloatArray, capacity: int, table: Table, scope: 
             most[j] = max(most[j], slope * w[j] + offset)
     for j in range(len(h)):
         most[j] *= h[j]
-    return _largest(most, capacity, most[0], room)
+    return _largest(most, capacity, most[0], room.larger, room.smaller)
 
 
 @compiled
@@ -540,10 +608,9 @@ def _flatten_to_hull(marginal: FloatArray) -> None:
 def _price_of(savings: _Savings, capacity: int, floor: float, guess: float, room: _Room) -> tuple[int, float]:
     """Return how many slopes are above the floor, and the one after the ``capacity`` largest, or the floor."""
     most = len(savings.first) + savings.slope.size + 1
-    if most > len(room.item):
-        places, marks = np.empty((6, 1), dtype=np.int64), np.zeros(1, dtype=np.bool_)
-        room = _room_in(np.empty((8, most)), places, marks)
-    item = room.item
+    item, larger, smaller = room.item, room.larger, room.smaller
+    if most > len(item):
+        item, larger, smaller = np.empty(most), np.empty(most), np.empty(most)
     n = 0
     for slope in savings.first:
         item[n] = slope
@@ -552,13 +619,16 @@ def _price_of(savings: _Savings, capacity: int, floor: float, guess: float, room
         for slope in savings.slope[k, 1:]:
             item[n] = slope
             n += slope > floor
-    return n, _largest(item[:n], capacity, guess, room) if n > capacity else floor
+    return n, _largest(item[:n], capacity, guess, larger, smaller) if n > capacity else floor
 
 
 @compiled
-def _largest(number: FloatArray, k: int, pivot: float, room: _Room) -> float:
-    """Return the number after the k largest: parted by ``pivot``, then by the middle one of three of what is left."""
-    left, n, larger, smaller = number, len(number), room.larger, room.smaller
+def _largest(number: FloatArray, k: int, pivot: float, larger: FloatArray, smaller: FloatArray) -> float:
+    """Return the number after the k largest: parted by ``pivot``, then by the middle one of three of what is left.
+
+    ``larger`` and ``smaller`` are place for as many numbers, and one more.
+    """
+    left, n = number, len(number)
     while True:
         n_larger = n_smaller = 0
         # Written always, kept if it counts: branches that cannot be foretold take longer.
@@ -703,8 +773,9 @@ def _best_set(deviations: _Deviations, price: float, slack: int) -> tuple[bool, 
 def _closed(w: Numbers, h: FloatArray, found: _Found, level: IntArray, slack: int, table: Table, scope: int) -> _Found:
     """Close a row whose price leaves synapses over: look at all deviations whose reduced cost is below the gap."""
     price, column, depth = found.price, found.column, len(table.slopes)
-    # Level l of a connection costs ``price * l`` less all of its squared error at least, and no more than the gap.
-    if not table.is_last and _largest_error(w, h) / price + slack > depth:
+    # Level l of a connection costs ``price * l`` less all of its squared error at least, and no more than the gap;
+    # of connections that cannot be left out, the error of the fewest synapses may be larger than that.
+    if not table.is_last and (not table.leave_slope.shape[1] or _largest_error(w, h) / price + slack > depth):
         return _Found(DEEPER, price, column, found.option)
     saved = np.zeros(depth + 1)
     # Synapses go first where one more is worth just the price.

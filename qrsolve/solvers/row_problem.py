@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from qrsolve.problem.choice import ChoiceProblem, Group
-from qrsolve.problem.intervals import FloatArray, IntArray
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
@@ -85,8 +82,6 @@ class RowProblem:
 
 def next_largest(numbers: Tensor, capacity: Tensor) -> Tensor:
     """Return the number after the ``capacity`` largest of each row, at least 0; 0 where there is none."""
-    if numbers.is_cpu:
-        return torch.from_numpy(next_largest_of(numbers.numpy(), capacity.numpy()))
     n = numbers.shape[1]
     least, most = int(capacity.min()), int(capacity.max())
     if least >= n:
@@ -96,17 +91,3 @@ def next_largest(numbers: Tensor, capacity: Tensor) -> Tensor:
     ordered = numbers.sort(dim=1).values
     following = ordered.gather(1, (n - 1 - capacity).clamp(min=0)[:, None])[:, 0]
     return torch.where(capacity < n, following, 0.0).clamp_(min=0)
-
-
-def next_largest_of(numbers: FloatArray, capacity: IntArray) -> FloatArray:
-    """Do what `next_largest` does for arrays: several times faster than torch's ways, made for a few long lines."""
-    n = numbers.shape[1]
-    least, most = int(capacity.min()), int(capacity.max())
-    if least >= n:
-        return np.zeros(len(numbers))
-    if least == most:
-        place = n - 1 - most
-        return np.maximum(np.partition(numbers, place, axis=1)[:, place], 0.0)
-    ordered = np.sort(numbers, axis=1)
-    following = ordered[np.arange(len(numbers)), np.maximum(n - 1 - capacity, 0)]
-    return np.where(capacity < n, np.maximum(following, 0.0), 0.0)

@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qrsolve.problem.intervals import has_numba
-
 _OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -41,7 +39,7 @@ class BitSum:
 def _view(weights: Tensor) -> Callable[[], int] | None:
     """Return the sum of a tensor's memory as a function; ``None`` where no compiled loop can read it."""
     n_bytes = weights.numel() * weights.element_size()
-    if not (has_numba() and weights.is_cpu and weights.is_contiguous() and n_bytes and n_bytes % 8 == 0):
+    if not (weights.is_cpu and weights.is_contiguous() and n_bytes and n_bytes % 8 == 0):
         return None
     if weights.data_ptr() % 8:
         return None

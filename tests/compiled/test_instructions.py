@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("numba", reason="numba is not installed: pip install 'qrsolve[fast]'")
-
 from qrsolve.compiled.instructions import atomic_add, borrowed, first_bit, fused_multiply_add, outside
 from qrsolve.compiled.loops import compiled
 

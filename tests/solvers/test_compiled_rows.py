@@ -17,8 +17,6 @@ from qrsolve.problem.solution import Solution
 from qrsolve.solvers import prices
 from qrsolve.solvers.prices import Prices
 
-pytest.importorskip("numba", reason="numba is not installed: pip install 'qrsolve[fast]'")
-
 ALPHABETS = {
     "types": Alphabet.sums([0.9, -1.1, 1.7, -1.6], max_synapses=8),
     "one": Alphabet.of([0.0, 1.0, -1.0, 2.5]),
@@ -64,7 +62,7 @@ def problems(name: str, seed: int) -> ChoiceProblem:
 
 def with_tensors(problem: ChoiceProblem, monkeypatch: pytest.MonkeyPatch) -> Solution:
     with monkeypatch.context() as context:
-        context.setattr(prices, "has_numba", lambda: False)
+        context.setattr(prices, "is_in_loops", lambda _: False)
         return Prices().solve(problem)
 
 

@@ -28,8 +28,6 @@ from qrsolve.training import GradR, Projector, Schedule, StraightThrough
 from qrsolve.training.repeated import Repeated
 from qrsolve.training.state import PopulationState
 
-pytest.importorskip("numba", reason="numba is not installed: pip install 'qrsolve[fast]'")
-
 TYPES = Alphabet.sums([0.9, -1.1, 1.7], max_synapses=6)
 
 

@@ -1,4 +1,8 @@
-"""Price rows over given columns, and close those whose price leaves synapses over."""
+"""Rows priced and closed all at once with tensors: the way on a GPU.
+
+`compiled_rows` does the same on the CPU. Every operation is one over all rows of a chunk, since to start one takes
+longer there than most of them last.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,19 @@ _SECOND_DEPTH = 3
 """Synapses per connection that are looked at in rows where some entry could use more than one; then twice as many."""
 _CHUNK_MARGINALS = 1 << 19
 _CHUNK_TABLE = 1 << 20
+
+
+_AT_ONCE = 1 << 16
+"""Targets times options up to which all are priced in one tensor instead of one after the other."""
+
+
+class SolvedRows(NamedTuple):
+    """Choice, its columns (``None``: all of them), the price of each row, and whether each is proved the best."""
+
+    choice: Tensor
+    columns: Tensor | None
+    price: Tensor
+    is_proved: bool
 
 
 class PricedRows(NamedTuple):
@@ -44,12 +61,102 @@ class Outside(NamedTuple):
         """Return what is known of the rows in ``index``."""
         return Outside(self.price[index], None if self.ends is None else self.ends[index])
 
-    def replaced(self, index: Tensor, others: Outside) -> Outside:
-        """Return the same with what is known of the rows in ``index`` anew."""
-        price = self.price.index_copy(0, index, others.price)
-        if self.ends is None or others.ends is None:
-            return Outside(price, None)
-        return Outside(price, self.ends.index_copy(0, index, others.ends))
+
+def solve_batched(rows: RowProblem, alphabet: Alphabet) -> SolvedRows:
+    """Solve rows exactly.
+
+    With the columns that are likely to matter; rows where that proves nothing, with others, then with all.
+    """
+    zero, width = alphabet.free_zero, kept_columns(rows)
+    if zero is None or width >= rows.w.shape[1]:
+        solved = price_rows(rows, alphabet, None, None)
+        return SolvedRows(solved.choice, None, solved.price, bool(solved.proved.all()))
+    index, outside = _first_columns(rows, alphabet, width)
+    choice, price, proved = price_rows(rows, alphabet, index, outside)
+    left = (~proved).nonzero()[:, 0]
+    if len(left) and rows.h is None and alphabet.mirror is None:
+        # The largest weights need not be those that save most where values differ on both sides of zero.
+        part = rows.rows(left)
+        index[left], beyond = _columns_by_saving(part, alphabet, width)
+        choice[left], price[left], proved = price_rows(part, alphabet, index[left], beyond)
+        left = left[~proved]
+    is_proved = True
+    if len(left):
+        # A column that was left outside might still matter in these rows.
+        full = price_rows(rows.rows(left), alphabet, None, None)
+        # At most `capacity` connections are in use, so they fit the compressed form.
+        kept = torch.topk((full.choice != zero).float(), width, dim=1).indices
+        index[left], choice[left], price[left] = kept, full.choice.gather(1, kept), full.price
+        is_proved = bool(full.proved.all())
+    return SolvedRows(choice, index, price, is_proved)
+
+
+def kept_columns(rows: RowProblem) -> int:
+    """Return how many columns of each row are kept: those in use, and some that may be next time."""
+    most = int(rows.capacity.max()) if rows.n_rows else 0
+    return most + most // 8 + 8
+
+
+def _first_columns(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Outside]:
+    """Return ``width`` columns of each row among which those that leave zero first are likely, and what is outside.
+
+    The saving of an option is linear in w and grows with abs(w) on its side, so without an importance they are the
+    largest weights where values are the same on both sides.
+    """
+    if rows.h is not None:
+        return _columns_by_saving(rows, alphabet, width)
+    top = torch.topk(rows.w.abs(), width + 1, dim=1)
+    index = top.indices[:, :width].contiguous()
+    if alphabet.mirror is None:
+        ends = _ends(rows, index)  # the outermost weights decide
+        return index, Outside(_best_saving_per_synapse(rows, alphabet, ends.double()).amax(dim=1), ends)
+    most = top.values[:, width:]
+    return index, Outside(_best_saving_per_synapse(rows, alphabet, most.double())[:, 0], torch.cat([-most, most], 1))
+
+
+def _columns_by_saving(rows: RowProblem, alphabet: Alphabet, width: int) -> tuple[Tensor, Outside]:
+    """Return the ``width`` columns of each row that leave zero first, and what is outside."""
+    score = _best_saving_per_synapse(rows, alphabet, rows.w.double())
+    if rows.h is not None:
+        score.mul_(rows.h)
+    top = torch.topk(score, width + 1, dim=1)
+    index = top.indices[:, :width].contiguous()
+    ends = None if rows.h is not None else _ends(rows, index)
+    return index, Outside(top.values[:, width], ends)
+
+
+def _best_saving_per_synapse(rows: RowProblem, alphabet: Alphabet, targets: Tensor) -> Tensor:
+    """Return the price at which each target leaves zero: the most that one synapse on it can save."""
+    slope, offset = _leaving_zero(rows, alphabet)
+    if targets.numel() * slope.shape[1] <= _AT_ONCE and slope.shape[1]:
+        # Lines first: a maximum along a short last dimension is slow.
+        return torch.addcmul(offset.T[:, :, None], slope.T[:, :, None], targets).amax(dim=0).clamp_(min=0)
+    best = torch.zeros_like(targets)
+    for k in range(slope.shape[1]):
+        torch.maximum(best, torch.addcmul(offset[:, k : k + 1], slope[:, k : k + 1], targets), out=best)
+    return best
+
+
+def _leaving_zero(rows: RowProblem, alphabet: Alphabet) -> tuple[Tensor, Tensor]:
+    """Return `Alphabet.leaving_zero` for each row, or for all of them."""
+    if alphabet.n_scopes == 1:
+        return alphabet.leaving_zero
+    values = rows.values[:, alphabet.thrifty]
+    use = rows.use[alphabet.thrifty]
+    return 2 * values / use, -values.square() / use
+
+
+def _ends(rows: RowProblem, index: Tensor) -> Tensor:
+    """Return the least and the largest target of each row outside the columns in ``index``, or 0."""
+    rest = _rest(rows, index)
+    # Two passes: aminmax along a dimension is many times slower than both.
+    return torch.stack([rest.amin(dim=1), rest.amax(dim=1)], dim=1)
+
+
+def _rest(rows: RowProblem, index: Tensor) -> Tensor:
+    """Return the targets with 0 in the columns in ``index``."""
+    # A scatter of a tensor: that of a number is five times slower.
+    return rows.w.clone().scatter_(1, index, rows.w.new_zeros(index.shape))
 
 
 def price_rows(
@@ -57,7 +164,6 @@ def price_rows(
     alphabet: Alphabet,
     index: Tensor | None,
     outside: Outside | None,
-    floor: Tensor | None = None,
 ) -> PricedRows:
     """Solve rows over the given columns, in chunks that keep the memory small.
 
@@ -69,8 +175,6 @@ def price_rows(
         int64, shape (n_rows, n): the columns; ``None`` for all.
     outside : Outside or None
         What is known of the columns that are not in ``index``; ``None`` if there are none.
-    floor : Tensor or None
-        A price that each row's is not below, where it is known that one synapse per connection is not enough.
     """
     n = rows.w.shape[1] if index is None else index.shape[1]
     if n == 0 or rows.n_rows == 0:
@@ -81,14 +185,12 @@ def price_rows(
     if alphabet.n_scopes > 1:
         chunk = min(chunk, max(1, _CHUNK_TABLE // (alphabet.n_options * (n_levels + 1) ** 2)))
     if chunk >= rows.n_rows:
-        return _solve_part(_Part.of(rows, alphabet, index), outside, floor)
+        return _solve_part(_Part.of(rows, alphabet, index), outside)
     solved = []
     for start in range(0, rows.n_rows, chunk):
         some = slice(start, start + chunk)
         part = _Part.of(rows.rows(some), alphabet, None if index is None else index[some])
-        solved.append(
-            _solve_part(part, None if outside is None else outside.rows(some), None if floor is None else floor[some])
-        )
+        solved.append(_solve_part(part, None if outside is None else outside.rows(some)))
     return PricedRows(*(torch.cat(pieces) for pieces in zip(*solved, strict=True)))
 
 
@@ -125,10 +227,10 @@ class _Part:
         return marginals if self.core.h is None else marginals.mul_(self.core.h[:, None])
 
 
-def _solve_part(part: _Part, outside: Outside | None, floor: Tensor | None) -> PricedRows:
+def _solve_part(part: _Part, outside: Outside | None) -> PricedRows:
     """Price and close one chunk of rows."""
     beyond = None if outside is None else outside.price
-    choice, price, slack = _priced(part, beyond, min(1 if floor is None else _SECOND_DEPTH, part.n_levels), floor)
+    choice, price, slack = _priced(part, beyond, min(1, part.n_levels), None)
     proved = (slack == 0).logical_or_(price == 0)
     open_rows = (~proved).nonzero()[:, 0]
     if len(open_rows):
@@ -210,26 +312,6 @@ def _flatten_to_hull(marginals: Tensor, floor: Tensor) -> None:
     size = max(1, _CHUNK_MARGINALS // (depth + 1) ** 2)
     for i, j in zip(entry.split(size), column.split(size), strict=True):
         marginals[i, :, j] = hull_slopes(marginals[i, :, j])
-
-
-def close_priced(
-    rows: RowProblem, alphabet: Alphabet, index: Tensor, choice: Tensor, price: Tensor, outside: Outside
-) -> PricedRows:
-    """Close rows whose choice is the best at its price, but leaves synapses over.
-
-    Parameters
-    ----------
-    rows : RowProblem
-        With every column.
-    index : Tensor
-        int64, shape (n_rows, n): the columns that the choice is about; nothing outside them is worth the price.
-    choice, price : Tensor
-        The best choice at the price of each row, which is above 0.
-    outside : Outside
-        What is known of the columns that are not in ``index``.
-    """
-    choice, proved = _closed(_Part.of(rows, alphabet, index), choice, price, outside)
-    return PricedRows(choice, price, proved)
 
 
 def _closed(part: _Part, choice: Tensor, price: Tensor, outside: Outside | None) -> tuple[Tensor, Tensor]:
