@@ -21,20 +21,35 @@ import torch
 from torch import Tensor, nn
 
 import qrsolve
+from qrsolve import HardwareSpec
 from qrsolve.lab.data import load_mnist
 from qrsolve.lab.train import with_fan_in
 
+WEIGHTS = {
+    "types": None,
+    "codebook": {"kind": "codebook", "values": [-0.4, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.4]},
+    "grid": {"kind": "grid", "bits": 4},
+}
+"""Weights of dynap_se, a codebook of 9 given values, and a grid with a free scale."""
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-def stepper(x: Tensor, y: Tensor, fan_in: int | None, *, centre: bool, weigh_inputs: bool) -> Callable[[], None]:
-    """Return one training step, plain or under dynap_se with this fan-in."""
+def chip_of(weights: str, fan_in: int) -> HardwareSpec:
+    """Return a chip with such weights and this fan-in."""
+    if WEIGHTS[weights] is None:
+        return with_fan_in(qrsolve.load_spec("dynap_se"), fan_in)
+    limits = [{"kind": "fan_in", "max": fan_in}]
+    facts = {"schema": 1, "name": weights, "title": weights, "weights": WEIGHTS[weights], "limits": limits}
+    return HardwareSpec.model_validate(facts)
+
+
+def stepper(x: Tensor, y: Tensor, chip: HardwareSpec | None, *, centre: bool, weigh_inputs: bool) -> Callable[[], None]:
+    """Return one training step, plain or under a chip."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    if fan_in is not None:
-        spec = with_fan_in(qrsolve.load_spec("dynap_se"), fan_in)
-        qrsolve.attach(spec, model, optimizer, centre=centre, weigh_inputs=weigh_inputs)
+    if chip is not None:
+        qrsolve.attach(chip, model, optimizer, centre=centre, weigh_inputs=weigh_inputs)
 
     def step() -> None:
         batch = torch.randint(0, len(x), (128,))
@@ -58,6 +73,7 @@ def median_ms(step: Callable[[], None], n: int, clock: Callable[[], float]) -> f
 def main() -> None:
     """Time plain steps and projected ones in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", choices=list(WEIGHTS), default="types")
     parser.add_argument("--fan-in", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=25)
     parser.add_argument("--steps", type=int, default=40)
@@ -75,7 +91,9 @@ def main() -> None:
         data = load_mnist(options.data_dir)
         x, y = data.x_train, data.y_train
     plain = stepper(x, y, None, centre=False, weigh_inputs=False)
-    projected = stepper(x, y, options.fan_in, centre=options.centre, weigh_inputs=options.weigh_inputs)
+    projected = stepper(
+        x, y, chip_of(options.weights, options.fan_in), centre=options.centre, weigh_inputs=options.weigh_inputs
+    )
     for _ in range(options.steps):
         plain()
     for _ in range(options.after):
@@ -86,6 +104,7 @@ def main() -> None:
 
     pairs = [(time_of(plain), time_of(projected)) for _ in range(options.blocks)]
     line = {
+        "weights": options.weights,
         "fan_in": options.fan_in,
         "data": "random" if options.data_dir is None else "mnist",
         "after": options.after,

@@ -34,9 +34,9 @@ MODES = {
 """When weights are deployable."""
 SOLVERS = {
     "nearest": "No capacity: every entry takes its nearest value.",
+    "prices": "One capacity per row, any alphabet: price the synapses, then close what the price leaves open.",
     "top_gains": "Nested capacities that count connections: quantise every entry, keep the largest gains.",
     "greedy": "Nested capacities and convex costs: take the largest marginal gains, one synapse at a time.",
-    "prices": "One capacity per row, any alphabet: price the synapses, then close what the price leaves open.",
     "dynamic_program": "Tables over used synapses: close what a price leaves open, or solve a row from nothing.",
     "signs": "One sign per source and nothing else: each column takes its cheaper sign.",
     "types": "One type per source and nothing else: each column takes its cheapest type.",

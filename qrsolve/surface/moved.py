@@ -49,7 +49,6 @@ MOVED = {
     "held": "plan.network.held",
     "instructions": "compiled.instructions",
     "interrupts": "cli.interrupts",
-    "intervals": "problem.intervals",
     "lazy": "surface.lazy",
     "left_out": "files.left_out",
     "limit_report": "audit.report",

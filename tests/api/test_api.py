@@ -88,7 +88,7 @@ class TestEveryForm:
         assert found.report().is_compliant
         assert qrsolve.explain(SPEC, model).layers["0.weight"].rows == 4
         compared = qrsolve.compare(SPEC, model, select=["2.weight"])
-        assert [result.solver for result in compared["2.weight"].results][:2] == ["nearest", "top_gains"]
+        assert [result.solver for result in compared["2.weight"].results][:2] == ["nearest", "prices"]
 
     @pytest.mark.parametrize("form", ["spec", "path", "text", "plan"])
     def test_of_a_chip(self, folder: Path, form: str) -> None:
@@ -110,7 +110,7 @@ class TestEveryForm:
         chip = "dynap_se"
         projected = qrsolve.project(chip, {"w": torch.randn(5, 4, generator=torch.Generator().manual_seed(0))})
         out = folder / "out.npz"
-        write_weights(out, projected.tensors, qrsolve.provenance.provenance(projected.plan, projected))
+        write_weights(out, projected.tensors, qrsolve.files.provenance.provenance(projected.plan, projected))
         assert qrsolve.check(chip, out).layers["w"].values_from == "given"
         assert qrsolve.project(chip, out)["w"].solution.solver == "unchanged"
 

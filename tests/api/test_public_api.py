@@ -49,7 +49,7 @@ def test_type_checkers_and_python_see_the_same_names() -> None:
 
 def test_a_module_of_the_same_name_never_hides_a_function() -> None:
     code = """
-import qrsolve.project, qrsolve.certify, qrsolve.explain, qrsolve.compare
+import qrsolve.plan, qrsolve.api.describe
 from qrsolve import project
 assert callable(qrsolve.project) and callable(qrsolve.certify) and callable(qrsolve.explain)
 assert project is qrsolve.project

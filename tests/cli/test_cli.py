@@ -229,7 +229,7 @@ def test_project_writes_compliant_weights(folder: Path, capsys: pytest.CaptureFi
 def test_project_prints_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "project", "mychip.yaml", "dense.npz", "-o", "out.npz", "--layer", "fc1")
     assert (code, err) == (0, "")
-    assert "top_gains" in out
+    assert "prices" in out
     assert out.endswith("compliant; not decided: axons, axes, left_out\n")
     assert "not decided: left_out: 'fc2': not selected\n" in out
     assert torch.equal(read_model("out.npz").tensors["fc2"], read_model("dense.npz").tensors["fc2"])
@@ -244,7 +244,7 @@ def test_project_by_a_named_solver(folder: Path, capsys: pytest.CaptureFixture[s
         "'fc1': nearest refuses: fan_in can bind"
     )
     assert complaint(capsys, *arguments, "--force", "--solver", "magic").startswith(
-        "no solver is called 'magic'; there are nearest, top_gains, "
+        "no solver is called 'magic'; there are nearest, prices, top_gains, "
     )
 
 
@@ -397,7 +397,7 @@ def test_bad_outputs_before_any_work(
     def outputs(out: str, *more: str) -> str:
         return complaint(capsys, "project", "mychip.yaml", "dense.npz", "-o", out, *more)
 
-    monkeypatch.setattr(qrsolve.commands, "project_plan", None)
+    monkeypatch.setattr(qrsolve.cli.commands, "project_plan", None)
     assert outputs("old.npz") == "old.npz: exists already; give --force to replace it, or another name"
     assert outputs("no/out.npz") == "no/out.npz: no folder no; make it first"
     assert outputs("out.txt") == f"out.txt: ends in '.txt'; needed one of {KNOWN}"
@@ -426,7 +426,7 @@ def test_an_interrupt(folder: Path, capsys: pytest.CaptureFixture[str], monkeypa
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(qrsolve.commands, "project_plan", interrupt)
+    monkeypatch.setattr(qrsolve.cli.commands, "project_plan", interrupt)
     before = sorted(folder.iterdir())
     arguments = ("project", "mychip.yaml", "dense.npz", "-o", "out.npz")
     assert run(capsys, *arguments) == (130, "", "qrsolve: interrupted\n")

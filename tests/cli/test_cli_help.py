@@ -60,7 +60,7 @@ def test_the_catalogue_is_what_the_lists_are() -> None:
     assert list(catalogue.SOLVERS.items()) == list(told(tuple(type(solver) for solver in SOLVERS)).items())
     heuristics = {heuristic.name: first_line(type(heuristic).__doc__) for heuristic in HEURISTICS}
     assert list(catalogue.HEURISTICS.items()) == list(heuristics.items())
-    assert tuple(catalogue.DATA_SETS) == tuple(qrsolve.train._EPOCHS)
+    assert tuple(catalogue.DATA_SETS) == tuple(qrsolve.lab.train._EPOCHS)
     assert TrainOptions("").compliant in catalogue.MODES
 
 

@@ -237,7 +237,7 @@ def test_a_sign_of_life_comes_before_torch(folder: Path) -> None:
     code = """
 import sys
 from contextlib import contextmanager
-import qrsolve.cli as cli
+import qrsolve.cli.app as cli
 
 class Seen(Exception): pass
 
@@ -325,7 +325,7 @@ def test_an_interrupt_in_exec_still_has_its_exit_code() -> None:
     """Python would end by the signal: a plain KeyboardInterrupt that has passed through exec is not forgotten."""
     code = """
 import os, signal, sys
-import qrsolve.cli as cli
+import qrsolve.cli.app as cli
 signal.signal(signal.SIGINT, signal.default_int_handler)
 cli.load_spec = lambda name: exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)")
 sys.exit(cli.main(["explain", "dynap_se"]))

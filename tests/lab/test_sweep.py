@@ -70,8 +70,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             "seconds": 0.5,
         }
 
-    monkeypatch.setattr(qrsolve.sweep, "_trained", fake)
-    monkeypatch.setattr(qrsolve.sweep, "n_cores", lambda: 1)
+    monkeypatch.setattr(qrsolve.lab.sweep, "_trained", fake)
+    monkeypatch.setattr(qrsolve.lab.sweep, "n_cores", lambda: 1)
     return done
 
 
@@ -117,7 +117,7 @@ def test_a_run_says_how_far_it_is(folder: Path) -> None:
     watch = SweepWatch(folder, is_dumb=False)
     watch.start(["the run"], 1)
     options = TrainOptions("mychip.yaml", epochs=1)
-    record = qrsolve.sweep._trained((load_spec("mychip.yaml"), options, watch.share(0)))
+    record = qrsolve.lab.sweep._trained((load_spec("mychip.yaml"), options, watch.share(0)))
     assert isinstance(record, dict)
     console = Console(width=60, file=StringIO())
     console.print(watch.page())
@@ -331,17 +331,17 @@ def test_missing_libraries_are_told_before_any_work(
 def test_a_failed_run_does_not_stop_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, trained: list[str]
 ) -> None:
-    works = qrsolve.sweep._trained
+    works = qrsolve.lab.sweep._trained
 
     def fails(task: Any) -> Any:
         return NoSolverError("no solver") if task[0].limits[0].capacity == 2 else works(task)
 
-    monkeypatch.setattr(qrsolve.sweep, "_trained", fails)
+    monkeypatch.setattr(qrsolve.lab.sweep, "_trained", fails)
     assert complaint(capsys, *SWEEP, *FAN_IN) == (
         "1 of 2 runs failed, all others are kept in out; limits.fan_in.max=2, straight_through, seed 0: no solver"
     )
     assert len(run_files()) == 1
-    monkeypatch.setattr(qrsolve.sweep, "_trained", works)
+    monkeypatch.setattr(qrsolve.lab.sweep, "_trained", works)
     assert run_json(capsys, *SWEEP, *FAN_IN)["trained"] == 1
 
 

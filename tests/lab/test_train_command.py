@@ -98,7 +98,7 @@ def test_parts_of_the_recipe_can_be_switched_off(monkeypatch: pytest.MonkeyPatch
         recipes.append(recipe)
         raise QRSolveError("seen")
 
-    monkeypatch.setattr(qrsolve.train, "train", stop)
+    monkeypatch.setattr(qrsolve.lab.train, "train", stop)
     parts = ("keeps_norm", "is_centred", "weighs_inputs")
     for given, off in (((), ()), ((option,), (field,))):
         for command in (("train",), ("sweep", "--seeds", "1", "--jobs", "1")):
