@@ -5,12 +5,14 @@ from __future__ import annotations
 from math import isfinite
 
 import torch
+from torch import Tensor
 
-from qrsolve.certificate.claim import Claim
+from qrsolve.certificate.claim import Claim, require_shape, slack_of
 from qrsolve.certificate.class_bound import classes_per_column, one_class_bound
-from qrsolve.certificate.price_bound import checked_prices, price_bound
+from qrsolve.certificate.price_bound import checked_prices, counts_use, price_bound
+from qrsolve.certificate.rows import CountedRows, count_rows
 from qrsolve.errors import ArgumentError, ShapeError
-from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.option_class import class_group
 from qrsolve.problem.solution import Certificate, Solution, Status, Violation
 
@@ -55,28 +57,22 @@ def certify(
 
     Notes
     -----
-    All sums in float64. O(entries) plus (open entries x options that can matter); the table works only on rows whose
-    price bound does not meet their objective.
+    All sums in float64. Where the only limit is one of the rows, one compiled pass over each (`count_rows`); a table
+    works only on rows whose price bound does not meet their objective.
     """
     if not isinstance(problem, ChoiceProblem) or not isinstance(solution, Solution):
         came = f"{type(problem).__name__} and {type(solution).__name__}"
         raise ArgumentError(f"certify(): {came}; needed a ChoiceProblem, then a Solution of it")
-    claim = Claim.of(problem, solution)
-    violations = _violations(problem, claim, solution)
-    spread, slack = claim.row_objective, claim.slack(tolerance)
-    objective = float(spread.sum())
-    if (by_class := class_group(problem)) is not None:
-        row_bound = torch.zeros_like(spread)
-        prices = checked_prices(problem, solution) if solution.prices else ()
-        bound, source = one_class_bound(problem, by_class, prices), "prices"
-    elif solution.prices or not problem.groups:
-        row_bound, charge, source = price_bound(problem, claim, solution, tolerance)
-        bound = float(row_bound.sum()) - charge
+    counted = _counted(problem, solution, tolerance)
+    if counted is None:
+        claim = Claim.of(problem, solution)
+        violations = _violations(problem, claim, solution)
+        spread, slack = claim.row_objective, claim.slack(tolerance)
     else:
-        row_bound = torch.zeros_like(spread)
-        bound, source = 0.0, "relaxation"
-    if bound < 0:
-        bound, source = 0.0, "relaxation"
+        violations = tuple(filter(None, [_violation(problem, problem.groups[0], counted.used)]))
+        spread, slack = counted.objective, slack_of(counted.objective, counted.scale, tolerance)
+    objective = float(spread.sum())
+    row_bound, bound, source = _bound(problem, solution, counted, tolerance)
     is_whole = any(group.kind in ("column", "all") or group.counts_classes for group in problem.groups)
     most = float("inf") if violations else objective + float(slack.sum())
     if solution.bound is not None:
@@ -122,6 +118,47 @@ def _require_possible(bound: float, most: float, what: str) -> None:
         raise ShapeError(f"{what} {bound:g}; the claimed choice itself has an objective of {most:g}")
 
 
+def _counted(problem: ChoiceProblem, solution: Solution, tolerance: float) -> CountedRows | None:
+    """Count a claim row by row where its only limit is one of the rows and has prices; otherwise ``None``."""
+    if len(problem.groups) != 1 or problem.alphabet is None or problem.empty or problem.signs or not solution.prices:
+        return None
+    group, choice = problem.groups[0], solution.choice
+    if group.kind != "row" or choice is None or not counts_use(group, problem.alphabet):
+        return None
+    require_shape(problem, solution)
+    (price,) = checked_prices(problem, solution)
+    return count_rows(problem, solution, price, tolerance)
+
+
+def _bound(
+    problem: ChoiceProblem, solution: Solution, counted: CountedRows | None, tolerance: float
+) -> tuple[Tensor, float, str]:
+    """Return the bound of each row where they share nothing, that of all, and what proves it."""
+    nothing = torch.zeros(problem.n_rows, dtype=torch.float64, device=problem.w.device)
+    if counted is not None:
+        row_bound, source = counted.bound, "table" if counted.is_closed else "prices"
+        bound = float(row_bound.sum())
+    elif (by_class := class_group(problem)) is not None:
+        prices = checked_prices(problem, solution) if solution.prices else ()
+        row_bound, bound, source = nothing, one_class_bound(problem, by_class, prices), "prices"
+    elif solution.prices or not problem.groups:
+        row_bound, charge, source = price_bound(problem, solution, tolerance)
+        bound = float(row_bound.sum()) - charge
+    else:
+        row_bound, bound, source = nothing, 0.0, "relaxation"
+    return (row_bound, bound, source) if bound >= 0 else (row_bound, 0.0, "relaxation")
+
+
+def _violation(problem: ChoiceProblem, group: Group, totals: Tensor) -> Violation | None:
+    """Return the worst part of a group whose count exceeds its capacity."""
+    capacity = group.capacities(problem.n_rows, problem.n_columns, totals.device)
+    excess = totals - capacity
+    if not len(excess) or int(excess.max()) <= 0:
+        return None
+    part = int(excess.argmax())
+    return Violation(group.limit or group.kind, f"{group.kind} {part}", float(totals[part]), float(capacity[part]))
+
+
 def _violations(problem: ChoiceProblem, claim: Claim, solution: Solution) -> tuple[Violation, ...]:
     """Count each group's use against its capacity, and what is where nothing may be; the worst part of each."""
     found = []
@@ -138,12 +175,8 @@ def _violations(problem: ChoiceProblem, claim: Claim, solution: Solution) -> tup
                     1, claim.index, counted
                 )
             totals = group.gather(counted).sum(dim=1)
-        capacity = group.capacities(problem.n_rows, problem.n_columns, totals.device)
-        excess = totals - capacity
-        if len(excess) and int(excess.max()) > 0:
-            part = int(excess.argmax())
-            name = group.limit or group.kind
-            found.append(Violation(name, f"{group.kind} {part}", float(totals[part]), float(capacity[part])))
+        if (violation := _violation(problem, group, totals)) is not None:
+            found.append(violation)
     values = solution.values(problem, torch.float64) if problem.empty or problem.signs else claim.v
     if problem.signs:
         wrong = (values * torch.tensor(problem.signs, dtype=values.dtype, device=values.device) < 0).sum(dim=0)

@@ -33,13 +33,9 @@ class Claim:
     @classmethod
     def of(cls, problem: ChoiceProblem, solution: Solution) -> Claim:
         """Gather and check a solution; `ShapeError` where it does not fit the problem, `InfeasibleError` if empty."""
+        require_shape(problem, solution)
         choice, index = solution.choice, solution.index
-        if choice is None:
-            solution.values(problem)  # raises with the solver's reason
-            raise ShapeError("a solution without a choice")
-        expected = problem.w.shape if index is None else index.shape
-        if choice.shape != expected or choice.shape[0] != problem.n_rows:
-            raise ShapeError(f"claimed choice has shape {tuple(choice.shape)}; needed {tuple(expected)}")
+        assert choice is not None
         n_options = 2 if problem.alphabet is None else problem.alphabet.n_options
         _require_range("option", choice, n_options)
         h = None if problem.h is None else problem.h.double()
@@ -74,11 +70,27 @@ class Claim:
         return self.rest_cost + weighted((self.w - self.v).square(), self.h).sum(dim=1)
 
     def slack(self, tolerance: float) -> Tensor:
-        """Return the gap up to which each row counts as certified.
+        """Return the gap up to which each row counts as certified."""
+        return slack_of(self.row_objective, self.scale, tolerance)
 
-        The absolute part forgives the rounding of sums of squares, which a row that is met exactly has too.
-        """
-        return tolerance * self.row_objective + 1e-12 * (self.scale + 1e-300)
+
+def require_shape(problem: ChoiceProblem, solution: Solution) -> None:
+    """Raise `ShapeError` for a choice of another shape than the problem's, `InfeasibleError` for none."""
+    choice, index = solution.choice, solution.index
+    if choice is None:
+        solution.values(problem)  # raises with the solver's reason
+        raise ShapeError("a solution without a choice")
+    expected = problem.w.shape if index is None else index.shape
+    if choice.shape != expected or choice.shape[0] != problem.n_rows:
+        raise ShapeError(f"claimed choice has shape {tuple(choice.shape)}; needed {tuple(expected)}")
+
+
+def slack_of(objective: Tensor, scale: Tensor, tolerance: float) -> Tensor:
+    """Return the gap up to which rows count as certified.
+
+    The absolute part forgives the rounding of sums of squares, which a row that is met exactly has too.
+    """
+    return tolerance * objective + 1e-12 * (scale + 1e-300)
 
 
 def weighted(squares: Tensor, h: Tensor | None) -> Tensor:

@@ -11,32 +11,28 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from qrsolve.certificate.claim import Claim, weighted
-from qrsolve.certificate.gap_table import MAX_DEVIATIONS, exceeds_table, least_extra
+from qrsolve.certificate.claim import weighted
+from qrsolve.certificate.rows import count_rows
 from qrsolve.errors import ShapeError
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group, can_count_once
 from qrsolve.problem.solution import Solution
 
 _CHUNK_ENTRIES = 1 << 19
-_STRETCH = 2 * MAX_DEVIATIONS
 _OPTIONS_PER_SEARCH = 64
 """So many options cost about as much as one binary search among them."""
 
 
-def price_bound(
-    problem: ChoiceProblem, claim: Claim, solution: Solution, tolerance: float
-) -> tuple[Tensor, float, str]:
+def price_bound(problem: ChoiceProblem, solution: Solution, tolerance: float) -> tuple[Tensor, float, str]:
     """Bound every choice of a problem from below by a solution's prices.
 
     Parameters
     ----------
     problem : ChoiceProblem
         What was asked.
-    claim : Claim
-        The solution's open entries; rows whose objective does not meet the bound of their price are closed by a table.
     solution : Solution
-        With one set of prices per group, or a problem without groups.
+        With one set of prices per group, or a problem without groups. Rows whose objective does not meet the bound of
+        their price are closed by a table.
     tolerance : float
         Relative to a row's objective: rows within it need no table.
 
@@ -56,20 +52,19 @@ def price_bound(
 
     Notes
     -----
-    O(entries), or O(open entries) where one capacity per row and equal importances let the outermost of the other
-    targets speak for all; the table adds O(deviations that could pay * synapses) on the rows that need it.
+    `count_rows` where the only group that has prices is one of rows, or parts that can stand for rows; otherwise
+    O(entries * options), or a binary search where these are many.
     """
     problem, solution = _with_priced_groups(problem, solution)
     prices = solution.prices
     if (parts := _parts_as_rows(problem, solution)) is not None:
         return _price_bound_of_parts(problem, *parts, tolerance)
-    single = (
-        len(problem.groups) == 1
-        and problem.groups[0].kind == "row"
-        and _counts_use(problem.groups[0], problem.alphabet)
-    )
+    is_of_rows = [group.kind for group in problem.groups] == ["row"]
+    if is_of_rows and problem.alphabet is not None and counts_use(problem.groups[0], problem.alphabet):
+        counted = count_rows(problem, solution, prices[0], tolerance)
+        return counted.bound, 0.0, "table" if counted.is_closed else "prices"
     charge = 0.0
-    row_charge = torch.zeros_like(claim.rest_cost)
+    row_charge = torch.zeros(problem.n_rows, dtype=torch.float64, device=problem.w.device)
     for group, price in zip(problem.groups, prices, strict=True):
         capacity = group.capacities(problem.n_rows, problem.n_columns, price.device)
         cost = price * capacity
@@ -77,12 +72,7 @@ def price_bound(
             row_charge += cost.reshape(problem.n_rows, -1).sum(dim=1)
         else:
             charge += float(cost.sum())
-    priced = _open_rows_bound(problem, claim, prices[0]) if single else None
-    row_bound = (_dense_bound(problem, prices) if priced is None else priced) - row_charge
-    source = "prices"
-    if single and problem.alphabet is not None:
-        row_bound, source = _close_rows(problem, claim, prices[0], row_bound, tolerance)
-    return row_bound, charge, source
+    return _dense_bound(problem, prices) - row_charge, charge, "prices"
 
 
 def _with_priced_groups(problem: ChoiceProblem, solution: Solution) -> tuple[ChoiceProblem, Solution]:
@@ -115,7 +105,7 @@ def _price_bound_of_parts(
     problem: ChoiceProblem, parts: ChoiceProblem, solution: Solution, tolerance: float
 ) -> tuple[Tensor, float, str]:
     """Bound the parts as rows; the blocks of one row add up to its bound."""
-    bound, charge, source = price_bound(parts, Claim.of(parts, solution), solution, tolerance)
+    bound, charge, source = price_bound(parts, solution, tolerance)
     return (
         (bound.reshape(problem.n_rows, -1).sum(dim=1) if problem.groups[0].kind == "block" else bound),
         charge,
@@ -138,32 +128,6 @@ def checked_prices(problem: ChoiceProblem, solution: Solution) -> tuple[Tensor, 
             raise ShapeError(f"{group.limit}: prices must be finite and not below 0")
         checked.append(price.double())
     return tuple(checked)
-
-
-def _open_rows_bound(problem: ChoiceProblem, claim: Claim, price: Tensor) -> Tensor | None:
-    """Return ``sum_i min_k (cost + price use)`` per row from the open entries, if all others provably stay at zero.
-
-    A target w stays at zero at a price p if ``(2 w - v) v <= p use`` for every option. That is linear in w, so the
-    outermost of the other targets on each side decide for all of them. ``None`` if they do not, or where importances
-    differ.
-    """
-    alphabet = problem.alphabet
-    if alphabet is None or claim.rest is None or claim.h is not None:
-        return None
-    # Two passes: aminmax along a dimension is many times slower than both.
-    ends = torch.stack([claim.rest.amin(dim=1), claim.rest.amax(dim=1)], dim=1).double()
-    if bool((_best_saving_per_synapse(ends, alphabet) > price[:, None]).any()):
-        return None
-    least = _least_priced_cost(claim.w, claim.h, alphabet, price[:, None], price)
-    return claim.rest_cost + least.sum(dim=1)
-
-
-def _best_saving_per_synapse(targets: Tensor, alphabet: Alphabet) -> Tensor:
-    """Return the price above which each target stays at zero: the largest ``(2 w - v) v / use`` of all options."""
-    options = alphabet.thrifty
-    values = alphabet.row_values(len(targets))[:, None, options]
-    saving = (2 * targets[:, :, None] - values) * (values / alphabet.use[options])
-    return saving.amax(dim=2) if len(options) else torch.zeros_like(targets)
 
 
 def _least_priced_cost(
@@ -266,7 +230,7 @@ def _dense_bound(problem: ChoiceProblem, prices: tuple[Tensor, ...]) -> Tensor:
     bound = torch.empty(rows, dtype=torch.float64, device=problem.w.device)
     around = _price_of_entries(problem, prices, per_source=False)
     sources = None
-    if any(not _counts_use(group, problem.alphabet) for group in problem.groups):
+    if any(not counts_use(group, problem.alphabet) for group in problem.groups):
         sources = _price_of_entries(problem, prices, per_source=True)
     for some in torch.arange(rows, device=problem.w.device).split(max(1, _CHUNK_ENTRIES // max(columns, 1))):
         w = problem.w[some].double()
@@ -289,7 +253,7 @@ def _price_of_entries(problem: ChoiceProblem, prices: tuple[Tensor, ...], *, per
     rows, columns = problem.w.shape
     total = torch.zeros((1, 1), dtype=torch.float64, device=problem.w.device)
     for group, price in zip(problem.groups, prices, strict=True):
-        if _counts_use(group, problem.alphabet) == per_source:
+        if counts_use(group, problem.alphabet) == per_source:
             continue
         if group.kind == "row":
             total = total + price[:, None]
@@ -301,61 +265,8 @@ def _price_of_entries(problem: ChoiceProblem, prices: tuple[Tensor, ...], *, per
     return total
 
 
-def _counts_use(group: Group, alphabet: Alphabet | None) -> bool:
+def counts_use(group: Group, alphabet: Alphabet | None) -> bool:
     """Whether a group counts every option with its use."""
     if alphabet is None or group.counts == "synapses":
         return True
     return bool((alphabet.use == (alphabet.values != 0)).all())
-
-
-def _close_rows(
-    problem: ChoiceProblem, claim: Claim, price: Tensor, row_bound: Tensor, tolerance: float
-) -> tuple[Tensor, str]:
-    """Raise the bound of rows that a price leaves open, by a table over all deviations that could pay.
-
-    A choice costs the bound, plus the reduced cost of every option that is not the cheapest at the price, plus the
-    price of every unused synapse. So a choice that beats the objective uses only options whose reduced cost is below
-    the gap; the table goes through all of these, and its least total is the least that any choice can cost.
-    """
-    alphabet = problem.alphabet
-    assert alphabet is not None
-    gap = claim.row_objective - row_bound
-    open_rows = (gap > claim.slack(tolerance)).nonzero()[:, 0]
-    if len(open_rows) == 0:
-        return row_bound, "prices"
-    price, gap = price[open_rows], gap[open_rows]
-    part = alphabet.rows(open_rows)
-    w = claim.w[open_rows]
-    h = None if claim.h is None else claim.h[open_rows]
-    if claim.rest is not None and not _rest_is_settled(claim, part, price, gap, open_rows):
-        w = problem.w[open_rows].double()
-        h = None if problem.h is None else problem.h[open_rows].double()
-    options = _options_that_matter(w, h, part, price, float(gap.max()))
-    values = part.row_values(len(w))[:, options]
-    use = part.use[options]
-    capacity = problem.groups[0].capacities(problem.n_rows, problem.n_columns, w.device)[open_rows]
-    closed = row_bound.clone()
-    per_row = max(1, w.shape[1] * len(options))
-    for some in torch.arange(len(w), device=w.device).split(max(1, _CHUNK_ENTRIES // per_row)):
-        line = values if len(values) == 1 else values[some]
-        # Long rows: where a stretch alone has too many deviations, the table over them all would be given up.
-        if w.shape[1] > _STRETCH and exceeds_table(
-            w[some, :_STRETCH], None if h is None else h[some, :_STRETCH], line, use, price[some], gap[some]
-        ):
-            continue
-        cost = (w[some][:, :, None] - line[:, None, :]).square()
-        cost = (cost if h is None else cost * h[some][:, :, None]) + price[some][:, None, None] * use
-        extra = least_extra(cost, use, price[some], capacity[some], gap[some])
-        closed[open_rows[some]] += torch.minimum(extra, gap[some])
-    return closed, "table"
-
-
-def _rest_is_settled(claim: Claim, alphabet: Alphabet, price: Tensor, gap: Tensor, rows: Tensor) -> bool:
-    """Whether no left-out entry of these rows has an option whose reduced cost is below the row's gap."""
-    assert claim.rest is not None
-    if claim.h is not None:
-        return False
-    rest = claim.rest[rows]
-    ends = torch.stack([rest.amin(dim=1), rest.amax(dim=1)], dim=1).double()
-    # An option of use u has reduced cost u (price - saving per synapse) >= price - saving per synapse.
-    return bool((_best_saving_per_synapse(ends, alphabet) <= (price - gap)[:, None]).all())

@@ -44,7 +44,6 @@ MOVED = {
     "formats.npz": "files.formats.npz",
     "formats.safetensors_file": "files.formats.safetensors_file",
     "formats.torch_file": "files.formats.torch_file",
-    "gap_table": "certificate.gap_table",
     "group": "problem.group",
     "held": "plan.network.held",
     "instructions": "compiled.instructions",
