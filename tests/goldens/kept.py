@@ -38,6 +38,8 @@ _FREE = {
     "energy",
     "refused",
     "solvers",
+    "guarantee",
+    "refusals",
     "text",
     "where",
     "value",

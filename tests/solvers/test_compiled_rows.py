@@ -13,8 +13,9 @@ from torch import Tensor
 from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
-from qrsolve.problem.solution import Solution
+from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import prices
+from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.prices import Prices
 
 ALPHABETS = {
@@ -107,24 +108,6 @@ def test_the_columns_of_a_row_are_different_ones() -> None:
             assert int(ordered.max()) < 60
 
 
-def count_open_rows(monkeypatch: pytest.MonkeyPatch, spoilt: slice = slice(0)) -> list[int]:
-    """Note how many rows each solution leaves open, and spoil some rows and call them open too."""
-    from qrsolve.solvers.compiled_rows import CompiledRows
-    from qrsolve.solvers.row_loops import OPEN
-
-    counted: list[int] = []
-    original = CompiledRows.solve
-
-    def counting(self: CompiledRows, *arguments: Tensor | None) -> bool:
-        is_settled = original(self, *arguments)
-        self.choice[spoilt], self.state[spoilt] = 0, OPEN
-        counted.append(int((self.state == OPEN).sum()))
-        return is_settled and not counted[-1]
-
-    monkeypatch.setattr(CompiledRows, "solve", counting)
-    return counted
-
-
 @pytest.mark.parametrize("wrong", [-1, 60, 10**6, 2**40])
 @pytest.mark.parametrize("what", ["choice", "index"])
 def test_values_of_what_does_not_exist_are_refused(what: str, wrong: int) -> None:
@@ -137,18 +120,7 @@ def test_values_of_what_does_not_exist_are_refused(what: str, wrong: int) -> Non
         replace(solution, **{what: spoilt}).values(problem)
 
 
-def test_rows_that_stay_open_are_solved_with_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = problems("types", 0)
-    best = row_objectives(problem, Prices().solve(problem))
-    counted = count_open_rows(monkeypatch, slice(0, 16, 3))
-    found = Prices().solve(problem)
-    assert counted == [6]
-    assert certify(problem, found).is_optimal
-    torch.testing.assert_close(row_objectives(problem, found), best)
-
-
-def test_rows_whose_table_would_be_too_large_are_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = count_open_rows(monkeypatch)
+def test_rows_with_large_tables_are_closed() -> None:
     generator = torch.Generator().manual_seed(9)
     # Options of many synapses, of no order: what is left over is large, and so are the changes that can fill it.
     for capacity in (300, 500, 900, 1500):
@@ -156,8 +128,17 @@ def test_rows_whose_table_would_be_too_large_are_left_open(monkeypatch: pytest.M
         values = (2 * torch.rand(20, generator=generator, dtype=torch.float64)).tolist()
         w = torch.randn(4, 300, generator=generator, dtype=torch.float64) + 1
         problem = ChoiceProblem(w, Alphabet.of([0.0, *values], [0, *use]), (Group("row", capacity, limit="fan_in"),))
-        assert certify(problem, Prices().solve(problem)).is_optimal
-    assert sum(counted) > 0
+        solution = Prices().solve(problem)
+        assert solution.status is Status.OPTIMAL
+        assert certify(problem, solution).is_optimal
+
+
+def test_rows_that_stay_open_are_no_proved_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qrsolve.solvers.compiled_rows import CompiledRows
+
+    original = CompiledRows.solve
+    monkeypatch.setattr(CompiledRows, "solve", lambda self, w, h: original(self, w, h) and False)
+    assert Prices().solve(problems("types", 0)).status is Status.FEASIBLE
 
 
 def test_a_synapse_left_over_goes_deeper_than_the_price_does(way: str) -> None:
@@ -222,8 +203,35 @@ def test_without_a_folder_for_machine_code(tmp_path: object) -> None:
     assert compiled(scope["twice"])(21) == 42  # type: ignore[type-var,operator]  # a function out of text
 
 
-def test_larger_rows_and_tables_are_left_to_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = problems("types", 0)
-    monkeypatch.setattr(prices, "_MOST_COLUMNS", 59)
-    monkeypatch.setattr(prices, "_solve_compiled", lambda *_: pytest.fail("compiled"))
-    assert certify(problem, Prices().solve(problem)).is_optimal
+def test_rows_with_values_of_their_own_are_solved_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problems("types", 4)  # three scopes
+    assert problem.alphabet is not None
+    whole = Prices().solve(problem)
+    monkeypatch.setattr(prices, "_MOST_LINES", 2 * problem.alphabet.n_options)
+    for start in (None, whole):
+        parts = Prices().solve(problem, start)
+        assert certify(problem, parts).is_optimal
+        torch.testing.assert_close(row_objectives(problem, parts), row_objectives(problem, whole))
+
+
+def test_a_row_of_very_many_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = torch.randn(1, 300_000, generator=torch.Generator().manual_seed(3))
+    problem = ChoiceProblem(w, ALPHABETS["types"], (Group("row", 9_001, limit="synapses"),))
+    solution = Prices().solve(problem)
+    assert certify(problem, solution).is_optimal
+    best = row_objectives(problem, with_tensors(problem, monkeypatch))
+    torch.testing.assert_close(row_objectives(problem, solution), best, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_connections_that_cannot_be_left_out(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    alphabet = Alphabet.sums([0.9, -1.1, 0.4], max_synapses=1 + seed % 5, zero=False)
+    w = 2 * torch.randn(5, 20, generator=generator)
+    h = None if seed % 2 else torch.rand(5, 20, generator=generator) + 0.1
+    problem = ChoiceProblem(w, alphabet, (Group("row", 20 + 2 * seed, limit="fan_in"),), h)
+    if not Prices().refusal(problem):
+        exact = certify(problem, DynamicProgram().solve(problem))
+        certificate = certify(problem, Prices().solve(problem))
+        assert certificate.is_optimal
+        assert certificate.objective == pytest.approx(exact.objective, rel=1e-9)

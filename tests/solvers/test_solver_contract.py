@@ -39,7 +39,7 @@ def test_names_are_unique_and_found() -> None:
     assert len(set(names)) == len(names)
     for solver in EVERYONE:
         assert named_solver(solver.name) is solver
-    with pytest.raises(NoSolverError, match="no solver is called 'fastest'; there are nearest, top_gains"):
+    with pytest.raises(NoSolverError, match="no solver is called 'fastest'; there are nearest, prices"):
         named_solver("fastest")
 
 

@@ -192,9 +192,9 @@ def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
     names = [solver.name for solver in SOLVERS]
     quick = [
         "nearest",
+        "prices",
         "top_gains",
         "greedy",
-        "prices",
         "dynamic_program",
         "signs",
         "types",

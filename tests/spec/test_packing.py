@@ -273,7 +273,7 @@ def test_explain_says_what_is_given_up() -> None:
     assert told["remarks"][-1].startswith("'fc': synapse_memory: 52,753 synapses fit 1,048,576 bits wherever they lie")
     assert told["remarks"][-1].endswith("and no more than 57,344 could fit")
     assert "synapse_memory: at most 52,753 synapses in all" in told["layers"]["fc"]["structure"]
-    assert told["layers"]["fc"]["solver"] == "top_gains"
+    assert told["layers"]["fc"]["solver"] == "prices"
     assert not [text for text in told["not_enforced"] if "synapse_memory" in text]
 
 
