@@ -216,11 +216,12 @@ class Alphabet(Brief):
         Returns
         -------
         Tensor
-            int64, ascending indices among the options that use synapses; all of those where scopes have own values.
+            int64, ascending indices among the options that use synapses; all of those where scopes have own values, or
+            all take the same.
         """
         paid = (self.use > 0).nonzero()[:, 0]
-        if self.n_scopes > 1 or len(paid) == 0:
-            return paid
+        if self.n_scopes > 1 or len(paid) == 0 or bool((self.use[paid] == self.use[paid[0]]).all()):
+            return paid  # of values that take the same, each saves the most at itself
         v, use = self.values[0, paid].cpu().numpy(), self.use[paid].cpu().numpy()
         # Lines in w with slope 2 v / use and height -v^2 / use: those on the upper envelope are vertices of a lower
         # hull.
