@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray, row_minima
-from qrsolve.solvers.levels.sorted_lines import SortedLines, run_cost, run_discount, running_sums
+from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray
+from qrsolve.solvers.levels.sorted_lines import SortedLines, run_discount, running_sums
 from qrsolve.surface.lazy import torch
 
 _PARTS = 16
@@ -262,16 +262,10 @@ class _Program:
 
     def _layer(self, before: FloatArray, direction: int) -> tuple[FloatArray, IntArray]:
         """Add the best run that ends (direction 1) or starts (-1) at each state to the cost at its other end."""
-        n_lines, n_states = self.cuts.shape
-        weight, moment, square = (s.ravel() for s in self.sums)
-        cost = before.ravel()
+        from qrsolve.solvers.levels.layer_loop import best_runs
 
-        def entry(line: IntArray, near: IntArray, far: IntArray) -> FloatArray:
-            near, far = near + line * n_states, far + line * n_states
-            run = (direction * (s[near] - s[far]) for s in (weight, moment, square))
-            return cost[far] + run_cost(*run)
-
-        return row_minima(entry, n_lines, n_states, n_states)
+        weight, moment, square = self.sums
+        return best_runs(before, weight, moment, square, direction)
 
     def _bounds(self, origin: IntArray, runs: IntArray, n_runs: int) -> IntArray:
         """Walk back along the best path of each line; a bound within a gap is put in its middle."""
