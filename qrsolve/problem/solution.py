@@ -82,6 +82,13 @@ class Solution(Shown):
             return dense
         return dense.scatter_(1, self.index, chosen_values(problem, self.choice, self.index).to(dtype))
 
+    def costs(self, problem: ChoiceProblem) -> Tensor:
+        """Return ``sum h (w - v)^2`` of each row, float64, shape (n_rows,)."""
+        if self.index is not None and problem.w.is_cpu and problem.w.element_size() >= 4:
+            return _costs_in_loop(problem, self)
+        error = (problem.w.double() - self.values(problem, torch.float64)).square()
+        return (error if problem.h is None else error * problem.h.double()).sum(dim=1)
+
     def synapses(self, problem: ChoiceProblem) -> Tensor:
         """Return how many synapses each connection takes, as a dense int64 (n_rows, n_columns) matrix."""
         if self.choice is None:
@@ -105,6 +112,22 @@ def _scatter(alphabet: Alphabet, choice: Tensor, index: Tensor, dense: Tensor) -
     scope = index.new_empty(0) if alphabet.scope is None else alphabet.scope
     values = alphabet.values.to(dense.dtype)
     scatter(*(array.numpy() for array in (values, scope, choice, index, dense)))
+
+
+def _costs_in_loop(problem: ChoiceProblem, solution: Solution) -> Tensor:
+    from qrsolve.problem.cost_loop import cost_of_rows
+
+    alphabet, h, choice, index = problem.alphabet, problem.h, solution.choice, solution.index
+    assert alphabet is not None
+    assert choice is not None
+    assert index is not None
+    if h is None:
+        h = problem.w.new_empty((0, problem.n_columns))
+    elif h.stride(0) == 0:
+        h = h[:1]  # all rows are one, as `expand` makes them
+    scope = index.new_empty(0) if alphabet.scope is None else alphabet.scope
+    given = (problem.w, h.double(), alphabet.values, scope, choice, index)
+    return torch.from_numpy(cost_of_rows(*(tensor.contiguous().numpy() for tensor in given)))
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,7 @@ class _Columns:
 
     def cost(self, solution: Solution) -> float:
         """Return the objective of a choice."""
-        error = (self.w - solution.values(self.problem, torch.float64)).square()
-        return float((error if self.h is None else error * self.h).sum())
+        return float(solution.costs(self.problem).sum())
 
     def most_frequent(self, choice: Tensor) -> Tensor:
         """Return the class that most values of each column are of; the first where all are 0."""

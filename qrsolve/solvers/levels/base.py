@@ -13,7 +13,6 @@ from qrsolve.problem.choice import ChoiceProblem, LevelsProblem
 from qrsolve.problem.solution import LevelsProof, Solution
 from qrsolve.problem.structure import ChoiceOutline, LevelsStructure
 from qrsolve.solvers.base import binding_groups
-from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,8 +70,7 @@ def objective_of(problem: LevelsProblem, parameters: Tensor, solution: Solution)
 
 def objective_by_scope(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
     """Return the objective of each scope, float64, shape (n_scopes,)."""
-    error = (problem.w.double() - solution.values(problem.choice(parameters), torch.float64)).square()
-    return sum_by_scope(problem, (error if problem.h is None else error * problem.h).sum(dim=1))
+    return sum_by_scope(problem, solution.costs(problem.choice(parameters)))
 
 
 def sum_by_scope(problem: LevelsProblem, of_row: Tensor) -> Tensor:
