@@ -37,7 +37,6 @@ SOLVERS = {
     "prices": "One capacity per row, any alphabet: price the synapses, then close what the price leaves open.",
     "top_gains": "Nested capacities that count connections: quantise every entry, keep the largest gains.",
     "greedy": "Nested capacities and convex costs: take the largest marginal gains, one synapse at a time.",
-    "dynamic_program": "Tables over used synapses: close what a price leaves open, or solve a row from nothing.",
     "signs": "One sign per source and nothing else: each column takes its cheaper sign.",
     "types": "One type per source and nothing else: each column takes its cheapest type.",
     "nested_prices": "Nested capacities, any alphabet: tables inside blocks and rows, and one price over all of them.",

@@ -10,7 +10,6 @@ from qrsolve.problem.solution import Solution, Status
 from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers.base import Prepared, Solver
 from qrsolve.solvers.cp_sat import CpSat
-from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.heuristics import GreedyDecomposition, MarginalGreedy, PruneThenRound, RoundThenPrune
 from qrsolve.solvers.lagrangian import Lagrangian
@@ -31,7 +30,6 @@ SOLVERS: tuple[Solver, ...] = (
     _PRICES,
     TopGains(),
     Greedy(),
-    DynamicProgram(),
     Signs(),
     Types(),
     NestedPrices(),

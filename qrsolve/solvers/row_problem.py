@@ -1,4 +1,4 @@
-"""One capacity per row, laid out for batched work: the form that `prices` and `dynamic_program` share."""
+"""One capacity per row, laid out for batched work: the form that `prices` works on."""
 
 from __future__ import annotations
 

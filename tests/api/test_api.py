@@ -149,8 +149,8 @@ class TestEveryForm:
             assert weighed.weights["w"].tolist() == [[0, 0, 10, 6]]
 
     def test_solvers_by_name_and_object(self) -> None:
-        for solver in ("dynamic_program", named_solver("dynamic_program")):
-            assert qrsolve.project(SPEC, network(), solver=solver)["0.weight"].solution.solver == "dynamic_program"
+        for solver in ("nested_prices", named_solver("nested_prices")):
+            assert qrsolve.project(SPEC, network(), solver=solver)["0.weight"].solution.solver == "nested_prices"
 
 
 class TestProjections:
@@ -365,7 +365,7 @@ class TestWrongArguments:
 
     def test_of_projecting(self) -> None:
         for solver, said in (
-            ("dynamic_programme", r"Did you mean 'dynamic_program'\? There are nearest, "),
+            ("nested_price", r"Did you mean 'nested_prices'\? There are nearest, "),
             ("magic", "no solver is called 'magic'; there are nearest, "),
             (type(named_solver("prices")), "the class Prices as a solver; needed an instance, or one of: nearest"),
             (3, "a value of type int as a solver"),

@@ -202,9 +202,9 @@ def test_project_with_groups_of_a_chip_that_is_not_compiled(weights: dict[str, t
 def test_project_by_a_named_solver(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(CHIP)
-    found = qrsolve.project(file, weights, solver="dynamic_program")
-    assert {p.solution.solver for p in found.values()} == {"dynamic_program"}
-    given = qrsolve.project(file, weights, solver=named_solver("dynamic_program"))
+    found = qrsolve.project(file, weights, solver="nested_prices")
+    assert {p.solution.solver for p in found.values()} == {"nested_prices"}
+    given = qrsolve.project(file, weights, solver=named_solver("nested_prices"))
     assert found["a"].certificate.objective == given["a"].certificate.objective
     with pytest.raises(NoSolverError, match="'a': nearest refuses: fan_in can bind"):
         qrsolve.project(file, weights, solver="nearest")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from oracles.certificate import row_bound
+from oracles.dynamic_program import DynamicProgram
 
 from qrsolve.certificate.certification import certify
 from qrsolve.certificate.claim import Claim
@@ -14,7 +15,6 @@ from qrsolve.certificate.rows import count_rows
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution
-from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.prices import Prices
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from oracles.dynamic_program import DynamicProgram
 from torch import Tensor
 
 from qrsolve.certificate.certification import certify
@@ -15,7 +16,6 @@ from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import prices
-from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.prices import Prices
 
 ALPHABETS = {

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 import torch
 from oracles.brute_force import ALPHABETS, STRUCTURES, optimum, random_problem
+from oracles.dynamic_program import DynamicProgram
 
 from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
@@ -15,7 +16,6 @@ from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Status
 from qrsolve.solvers import HEURISTICS, SOLVERS, closing, refusals, select_solver
 from qrsolve.solvers.cp_sat import CpSat
-from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.min_cost_flow import MinCostFlow
@@ -195,7 +195,6 @@ def test_no_slow_solver_is_chosen_where_a_fast_one_accepts() -> None:
         "prices",
         "top_gains",
         "greedy",
-        "dynamic_program",
         "signs",
         "types",
         "nested_prices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from oracles.brute_force import copies
+from oracles.dynamic_program import DynamicProgram
 from torch import Tensor
 
 from qrsolve.certificate.certification import certify
@@ -13,7 +14,6 @@ from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution
 from qrsolve.solvers import select_solver
 from qrsolve.solvers.cp_sat import CpSat
-from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.milp import Milp
 from qrsolve.solvers.prices import Prices
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from oracles.dynamic_program import DynamicProgram
 from torch import Tensor
 
 from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution
-from qrsolve.solvers.dynamic_program import DynamicProgram
 from qrsolve.solvers.prices import Prices
 from qrsolve.solvers.row_problem import next_largest
 
