@@ -22,7 +22,7 @@ from torch import Tensor
 
 from qrsolve.plan.projection import solve_choice
 from qrsolve.problem.choice import LevelsProblem
-from qrsolve.solvers.levels import select_method, solve_levels
+from qrsolve.solvers.values import select_method, solve_levels
 from qrsolve.spec import BaseMaskWeights, CodebookWeights
 
 

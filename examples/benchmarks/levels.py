@@ -21,7 +21,7 @@ from qrsolve.certificate.certification import certify
 from qrsolve.certificate.values_bound import certify_levels
 from qrsolve.plan.projection import solve_choice
 from qrsolve.problem.choice import LevelsProblem
-from qrsolve.solvers.levels import solve_levels
+from qrsolve.solvers.values import solve_levels
 from qrsolve.spec import CodebookWeights
 
 STARTS = 20

@@ -22,7 +22,7 @@ from qrsolve.problem.options import FloatArray, IntArray, Options
 from qrsolve.problem.region import Region
 from qrsolve.problem.structure import ChoiceOutline, LevelsOutline
 from qrsolve.solvers import SOLVERS, refusals
-from qrsolve.solvers.levels import select_method
+from qrsolve.solvers.values import select_method
 from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.surface.shown import Shown, some

@@ -24,11 +24,11 @@ from qrsolve.plan.shares import allotted
 from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.problem.solution import Certificate, LevelsProof, Solution, Status
 from qrsolve.solvers import Solver, named_solver, quick_solver, select_solver, solve
-from qrsolve.solvers.levels import solve_levels
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.solvers.values import solve_levels
 from qrsolve.surface.shown import Shown
 
 solve_choice = solve

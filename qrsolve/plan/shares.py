@@ -16,7 +16,7 @@ from qrsolve.problem.group import Group
 from qrsolve.problem.savings import hull_slopes
 from qrsolve.problem.solution import Solution
 from qrsolve.solvers import quick_solver, solve
-from qrsolve.solvers.levels import solve_levels
+from qrsolve.solvers.values import solve_levels
 from qrsolve.spec import HardwareSpec, LimitKind, SynapseMemory
 
 _ROUNDS = 4

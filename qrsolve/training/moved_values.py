@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.solvers.levels.grid_rounding import on_value_grid
+from qrsolve.solvers.values.grid_rounding import on_value_grid
 
 _LEAST = 1e-12
 """Where a magnitude stops that moves towards 0, weight units."""

@@ -19,7 +19,7 @@ from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver
-from qrsolve.solvers.levels import best_parameters, solve_levels
+from qrsolve.solvers.values import best_parameters, solve_levels
 from qrsolve.training.exploration import explored
 from qrsolve.training.methods import Method, Step
 from qrsolve.training.moved_values import reach_of, returned

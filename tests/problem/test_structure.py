@@ -22,8 +22,8 @@ from qrsolve.problem.region import Region
 from qrsolve.problem.structure import ChoiceOutline, LevelsOutline
 from qrsolve.solvers import HEURISTICS, SOLVERS, refusals
 from qrsolve.solvers.base import binding_groups
-from qrsolve.solvers.levels import LEVELS_METHODS
 from qrsolve.solvers.min_cost_flow import convexity_refusal
+from qrsolve.solvers.values import LEVELS_METHODS
 from qrsolve.spec import bundled_specs
 from qrsolve.surface.lazy import DeferredModule
 

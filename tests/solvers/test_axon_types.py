@@ -23,9 +23,9 @@ from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import named_solver, quick_solver, refusals, select_solver, solve
-from qrsolve.solvers.levels import solve_levels
-from qrsolve.solvers.levels.grid_rounding import on_value_grid
-from qrsolve.solvers.levels.type_starts import _Parts, type_starts
+from qrsolve.solvers.values import solve_levels
+from qrsolve.solvers.values.grid_rounding import on_value_grid
+from qrsolve.solvers.values.type_starts import _Parts, type_starts
 from qrsolve.spec import AxonTypeWeights
 
 TYPE = Group("type", 1, counts="sources", limit="axon_types")

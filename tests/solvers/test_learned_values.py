@@ -16,8 +16,8 @@ from qrsolve.plan.recovery.deployable import UNCHANGED
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import LevelsProblem
 from qrsolve.problem.solution import Status
-from qrsolve.solvers.levels.grid_rounding import nearest_grid
-from qrsolve.solvers.levels.starts import first_parameters
+from qrsolve.solvers.values.grid_rounding import nearest_grid
+from qrsolve.solvers.values.starts import first_parameters
 from qrsolve.spec import parse_spec
 from qrsolve.spec.weights import AxonTypeWeights, CodebookWeights
 

@@ -15,8 +15,8 @@ from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
 from qrsolve.problem.group import GroupKind
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver
-from qrsolve.solvers.levels import Levels, alternate, solve_levels
-from qrsolve.solvers.levels.starts import first_parameters
+from qrsolve.solvers.values import Levels, alternate, solve_levels
+from qrsolve.solvers.values.starts import first_parameters
 from qrsolve.spec import (
     BaseMaskWeights,
     CodebookWeights,

@@ -20,13 +20,13 @@ from qrsolve.plan.projection import solve_choice
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import Group, LevelsProblem
 from qrsolve.problem.solution import Certificate, LevelsProof, Solution, Status
-from qrsolve.solvers.levels import LEVELS_METHODS, Levels, LevelsMethod, select_method, solve_levels
-from qrsolve.solvers.levels.alternation import Alternation
-from qrsolve.solvers.levels.k_means import KMeans
-from qrsolve.solvers.levels.monotone import row_minima
-from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
-from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
-from qrsolve.solvers.levels.value_grid import ValueGrid
+from qrsolve.solvers.values import LEVELS_METHODS, Levels, LevelsMethod, select_method, solve_levels
+from qrsolve.solvers.values.alternation import Alternation
+from qrsolve.solvers.values.k_means import KMeans
+from qrsolve.solvers.values.monotone import row_minima
+from qrsolve.solvers.values.scale import FreeScale, PowerOfTwoScale
+from qrsolve.solvers.values.sorted_alternation import SortedAlternation
+from qrsolve.solvers.values.value_grid import ValueGrid
 from qrsolve.spec import (
     BaseMaskWeights,
     CodebookWeights,

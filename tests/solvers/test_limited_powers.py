@@ -16,8 +16,8 @@ from qrsolve.plan.projection import solve_choice
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
 from qrsolve.problem.solution import Solution, Status
-from qrsolve.solvers.levels import select_method, solve_levels
-from qrsolve.solvers.levels.limited_powers import LimitedPowers
+from qrsolve.solvers.values import select_method, solve_levels
+from qrsolve.solvers.values.limited_powers import LimitedPowers
 from qrsolve.spec import load_spec
 from qrsolve.spec.weights import Composition, GridWeights, Scale
 

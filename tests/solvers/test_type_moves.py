@@ -15,8 +15,8 @@ from qrsolve.plan.recovery.type_usage import deployed_values
 from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver, solve
-from qrsolve.solvers.levels import solve_levels
-from qrsolve.solvers.levels.type_moves import Allowance, TypeMoves
+from qrsolve.solvers.values import solve_levels
+from qrsolve.solvers.values.type_moves import Allowance, TypeMoves
 from qrsolve.spec import AxonTypeWeights
 
 TYPE = Group("type", 1, counts="sources", limit="axon_types")

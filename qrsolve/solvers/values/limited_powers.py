@@ -10,9 +10,9 @@ from qrsolve.problem.choice import LevelsProblem, can_count_once
 from qrsolve.problem.option_class import class_group
 from qrsolve.problem.solution import LevelsProof, Solution, Status
 from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_by_scope, scopes_are_apart, sum_by_scope
-from qrsolve.solvers.levels.monotone import FloatArray
-from qrsolve.solvers.levels.scale import Pattern, best_powers, not_one_scale
+from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, objective_by_scope, scopes_are_apart, sum_by_scope
+from qrsolve.solvers.values.monotone import FloatArray
+from qrsolve.solvers.values.scale import Pattern, best_powers, not_one_scale
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 from qrsolve.problem.choice import LevelsProblem
 from qrsolve.problem.solution import LevelsProof
 from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
-from qrsolve.solvers.levels.monotone import FloatArray
-from qrsolve.solvers.levels.partition import Partition, best_partition
-from qrsolve.solvers.levels.sorted_lines import SortedLines
+from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
+from qrsolve.solvers.values.monotone import FloatArray
+from qrsolve.solvers.values.partition import Partition, best_partition
+from qrsolve.solvers.values.sorted_lines import SortedLines
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

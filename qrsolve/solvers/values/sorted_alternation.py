@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from qrsolve.problem.choice import LevelsProblem
 from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.levels.alternation import alternate
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit
-from qrsolve.solvers.levels.sorted_runs import best_of_many
+from qrsolve.solvers.values.alternation import alternate
+from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, binding_limit
+from qrsolve.solvers.values.sorted_runs import best_of_many
 
 
 class SortedAlternation(LevelsMethod):

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray
-from qrsolve.solvers.levels.sorted_lines import SortedLines, run_discount, running_sums
+from qrsolve.solvers.values.monotone import BoolArray, FloatArray, IntArray
+from qrsolve.solvers.values.sorted_lines import SortedLines, run_discount, running_sums
 from qrsolve.surface.lazy import torch
 
 _PARTS = 16
@@ -262,7 +262,7 @@ class _Program:
 
     def _layer(self, before: FloatArray, direction: int) -> tuple[FloatArray, IntArray]:
         """Add the best run that ends (direction 1) or starts (-1) at each state to the cost at its other end."""
-        from qrsolve.solvers.levels.layer_loop import best_runs
+        from qrsolve.solvers.values.layer_loop import best_runs
 
         weight, moment, square = self.sums
         return best_runs(before, weight, moment, square, direction)

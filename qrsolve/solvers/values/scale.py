@@ -11,8 +11,8 @@ import numpy as np
 from qrsolve.problem.choice import LevelsProblem
 from qrsolve.problem.solution import LevelsProof
 from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
-from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray
+from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
+from qrsolve.solvers.values.monotone import BoolArray, FloatArray, IntArray
 from qrsolve.surface.lazy import torch
 
 MAX_BREAKPOINTS = 1 << 28

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qrsolve.solvers.levels.monotone import BoolArray, FloatArray, IntArray
+from qrsolve.solvers.values.monotone import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from qrsolve.problem.choice import ChoiceProblem, LevelsProblem
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.lagrangian import Lagrangian
-from qrsolve.solvers.levels.k_means import free_values
-from qrsolve.solvers.levels.scale import Pattern, best_powers, free_scales, n_breakpoints, not_one_scale
-from qrsolve.solvers.levels.sorted_runs import best_of_few, best_of_many
-from qrsolve.solvers.levels.starts import least_paid, possible
-from qrsolve.solvers.levels.value_grid import grid_values
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.nearest import Nearest
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
+from qrsolve.solvers.values.k_means import free_values
+from qrsolve.solvers.values.scale import Pattern, best_powers, free_scales, n_breakpoints, not_one_scale
+from qrsolve.solvers.values.sorted_runs import best_of_few, best_of_many
+from qrsolve.solvers.values.starts import least_paid, possible
+from qrsolve.solvers.values.value_grid import grid_values
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from qrsolve.problem.choice import Group, LevelsProblem
 from qrsolve.problem.option_class import class_group
 from qrsolve.problem.solution import LevelsProof, Solution
 from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_by_scope, objective_of, scopes_are_apart
-from qrsolve.solvers.levels.grid_rounding import on_value_grid
-from qrsolve.solvers.levels.k_means import free_values
-from qrsolve.solvers.levels.scale import free_scales, n_breakpoints, not_one_scale
-from qrsolve.solvers.levels.simple_ways import pruned_fit, pruned_targets, simple_starts
-from qrsolve.solvers.levels.sorted_runs import random_starts
-from qrsolve.solvers.levels.starts import first_parameters, kept_share, own_values, possible, scales_to_try
-from qrsolve.solvers.levels.type_starts import type_starts
+from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, objective_by_scope, objective_of, scopes_are_apart
+from qrsolve.solvers.values.grid_rounding import on_value_grid
+from qrsolve.solvers.values.k_means import free_values
+from qrsolve.solvers.values.scale import free_scales, n_breakpoints, not_one_scale
+from qrsolve.solvers.values.simple_ways import pruned_fit, pruned_targets, simple_starts
+from qrsolve.solvers.values.sorted_runs import random_starts
+from qrsolve.solvers.values.starts import first_parameters, kept_share, own_values, possible, scales_to_try
+from qrsolve.solvers.values.type_starts import type_starts
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import LevelsProblem
 from qrsolve.problem.solution import LevelsProof
 from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
-from qrsolve.solvers.levels.grid_rounding import highest_integer, nearest_grid
-from qrsolve.solvers.levels.k_means import free_values
-from qrsolve.solvers.levels.monotone import FloatArray, IntArray, row_minima
-from qrsolve.solvers.levels.sorted_lines import running_sums
+from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
+from qrsolve.solvers.values.grid_rounding import highest_integer, nearest_grid
+from qrsolve.solvers.values.k_means import free_values
+from qrsolve.solvers.values.monotone import FloatArray, IntArray, row_minima
+from qrsolve.solvers.values.sorted_lines import running_sums
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from qrsolve.problem.choice import LevelsProblem
 from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.levels.alternation import Alternation, alternate, best_parameters
-from qrsolve.solvers.levels.base import Choose, Levels, LevelsMethod, objective_of
-from qrsolve.solvers.levels.k_means import KMeans
-from qrsolve.solvers.levels.limited_powers import LimitedPowers
-from qrsolve.solvers.levels.scale import FreeScale, PowerOfTwoScale
-from qrsolve.solvers.levels.sorted_alternation import SortedAlternation
-from qrsolve.solvers.levels.value_grid import ValueGrid
+from qrsolve.solvers.values.alternation import Alternation, alternate, best_parameters
+from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, objective_of
+from qrsolve.solvers.values.k_means import KMeans
+from qrsolve.solvers.values.limited_powers import LimitedPowers
+from qrsolve.solvers.values.scale import FreeScale, PowerOfTwoScale
+from qrsolve.solvers.values.sorted_alternation import SortedAlternation
+from qrsolve.solvers.values.value_grid import ValueGrid
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import LevelsProblem
-from qrsolve.solvers.levels.grid_rounding import on_value_grid
+from qrsolve.solvers.values.grid_rounding import on_value_grid
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import LevelsProblem
-from qrsolve.solvers.levels.starts import first_parameters
+from qrsolve.solvers.values.starts import first_parameters
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:

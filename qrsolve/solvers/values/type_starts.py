@@ -13,8 +13,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from qrsolve.problem.choice import LevelsProblem
-from qrsolve.solvers.levels.grid_rounding import on_value_grid
-from qrsolve.solvers.levels.type_moves import Allowance, TypeMoves
+from qrsolve.solvers.values.grid_rounding import on_value_grid
+from qrsolve.solvers.values.type_moves import Allowance, TypeMoves
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
