@@ -1,4 +1,7 @@
-"""The bound of rows as it was reckoned before there were loops: with tensors, over all options that can matter."""
+"""The bound of rows as it was reckoned before there were loops: with tensors, over all options that can matter.
+
+The cheapest options are still found so where several limits have prices; the loops share nothing with this.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,12 @@ import torch
 from torch import Tensor
 
 from qrsolve.certificate.claim import Claim, weighted
-from qrsolve.certificate.price_bound import checked_prices
+from qrsolve.certificate.price_bound import _least_priced_cost, _options_that_matter, checked_prices
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.problem.solution import Solution
 
 _CHUNK_ENTRIES = 1 << 19
-_OPTIONS_PER_SEARCH = 64
 MAX_DEVIATIONS = 4096
 _STRETCH = 2 * MAX_DEVIATIONS
 
@@ -53,100 +55,6 @@ def _best_saving_per_synapse(targets: Tensor, alphabet: Alphabet) -> Tensor:
     values = alphabet.row_values(len(targets))[:, None, options]
     saving = (2 * targets[:, :, None] - values) * (values / alphabet.use[options])
     return saving.amax(dim=2) if len(options) else torch.zeros_like(targets)
-
-
-def _least_priced_cost(
-    w: Tensor,
-    h: Tensor | None,
-    alphabet: Alphabet,
-    price: Tensor,
-    all_prices: Tensor,
-    per_source: Tensor | None = None,
-) -> Tensor:
-    """Return ``min_k h (w - v_k)^2 + price use_k`` for every entry; ``price`` broadcasts against ``w``.
-
-    ``per_source`` is charged besides where ``v_k`` is not 0.
-    """
-    if (kinds := _few_kinds(alphabet, has_source_prices=per_source is not None)) is not None:
-        return _least_cost_by_use(w, h, alphabet, kinds, price, per_source)
-    values = alphabet.row_values(len(w))
-    use = alphabet.use.tolist()
-    if h is not None:
-        price = price / h
-        per_source = None if per_source is None else per_source / h
-    some = _options_that_matter(w, h, alphabet, all_prices, 0.0).tolist() if per_source is None else range(len(use))
-    # Of (w - v)^2 + price use, only v^2 + price use - 2 w v depends on the option.
-    least = torch.full_like(w, torch.inf)
-    cost = torch.empty_like(w)
-    for k in some:
-        v = values[:, k : k + 1]
-        own = v.square() + price * use[k] if use[k] else v.square()
-        if per_source is not None:
-            own = own + per_source * (v != 0)
-        torch.addcmul(own, w, v, value=-2.0, out=cost)
-        torch.minimum(least, cost, out=least)
-    return weighted(least.addcmul_(w, w), h)
-
-
-def _few_kinds(alphabet: Alphabet, *, has_source_prices: bool) -> list[tuple[int, bool, Tensor]] | None:
-    """Return the options by use, and by whether they are a source, if these kinds are few beside the options.
-
-    Options of one kind are charged alike, so the nearest of them is the cheapest. ``None`` where looking at each option
-    is quicker, or where an option is a source in some scopes only and sources have prices.
-    """
-    is_source = (alphabet.values != 0).any(dim=0)
-    if has_source_prices and not torch.equal(is_source, (alphabet.values != 0).all(dim=0)):
-        return None
-    marks = 2 * alphabet.use + (is_source if has_source_prices else 0)
-    found = torch.unique(marks).tolist()
-    if alphabet.n_options < _OPTIONS_PER_SEARCH * len(found):
-        return None
-    return [(mark // 2, bool(mark % 2), (marks == mark).nonzero()[:, 0]) for mark in found]
-
-
-def _least_cost_by_use(
-    w: Tensor,
-    h: Tensor | None,
-    alphabet: Alphabet,
-    kinds: list[tuple[int, bool, Tensor]],
-    price: Tensor,
-    per_source: Tensor | None,
-) -> Tensor:
-    """Return what `_least_priced_cost` does, with one binary search per kind of options instead of all options."""
-    w = w.contiguous()
-    least = torch.full_like(w, torch.inf)
-    for use, is_source, options in kinds:
-        values = alphabet.values[:, options].sort(dim=1).values
-        cost = weighted(_distance_to_nearest(w, values, alphabet.scope).square_(), h)
-        if use:
-            cost = cost + price * use
-        if is_source and per_source is not None:
-            cost = cost + per_source
-        torch.minimum(least, cost, out=least)
-    return least
-
-
-def _distance_to_nearest(w: Tensor, values: Tensor, scope: Tensor | None) -> Tensor:
-    """Return how far each entry is from the nearest of its scope's ascending values."""
-    last = values.shape[1] - 1
-    if scope is None:
-        right = torch.searchsorted(values[0], w).clamp_(max=last)
-        low, high = values[0][(right - 1).clamp_(min=0)], values[0][right]
-    else:
-        values = values[scope]
-        right = torch.searchsorted(values, w).clamp_(max=last)
-        low, high = values.gather(1, (right - 1).clamp_(min=0)), values.gather(1, right)
-    return torch.minimum((w - low).abs_(), (high - w).abs_())
-
-
-def _options_that_matter(w: Tensor, h: Tensor | None, alphabet: Alphabet, prices: Tensor, slack: float) -> Tensor:
-    if w.numel() == 0 or prices.numel() == 0:
-        return torch.arange(alphabet.n_options)
-    low, high = torch.aminmax(w)
-    light, heavy = (1.0, 1.0) if h is None else (float(h.min()), float(h.max()))
-    ends = float(prices.min()) / heavy, float(prices.max()) / light
-    apart = alphabet.reduced_costs(ends, (float(low), float(high))) * light
-    return (apart <= slack).nonzero()[:, 0]
 
 
 def _close_rows(
