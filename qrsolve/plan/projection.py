@@ -302,14 +302,15 @@ def _rounded(problem: ChoiceProblem, chosen: Tensor) -> int:
     """Count the weights that are 0 now and were not, though no limit took them: 0 is the nearest of all values."""
     if problem.alphabet is None:
         return 0
-    values = problem.alphabet.values
-    # Halfway from 0 to the nearest value above and below, in each scope; entries are compared line by line.
-    above = values.masked_fill(values <= 0, inf).amin(dim=1, keepdim=True) / 2
-    below = values.masked_fill(values >= 0, -inf).amax(dim=1, keepdim=True) / 2
-    if problem.alphabet.scope is not None:
-        above, below = above[problem.alphabet.scope], below[problem.alphabet.scope]
-    is_lost = (chosen == 0) & (problem.w != 0)
-    return int((is_lost & (problem.w < above) & (problem.w > below)).sum())
+    from qrsolve.plan.rounded_loop import count_rounded
+
+    alphabet = problem.alphabet
+    # Halfway from 0 to the nearest value above and below, in each scope.
+    above = alphabet.values.masked_fill(alphabet.values <= 0, inf).amin(dim=1) / 2
+    below = alphabet.values.masked_fill(alphabet.values >= 0, -inf).amax(dim=1) / 2
+    scope = torch.empty(0, dtype=torch.int64) if alphabet.scope is None else alphabet.scope
+    w, found = (m.float() if m.element_size() < 4 else m for m in (problem.w, chosen))
+    return int(count_rounded(*(tensor.cpu().contiguous().numpy() for tensor in (w, found, below, above, scope))))
 
 
 def _require_magnitude(what: str, matrix: Tensor, share: float) -> None:
@@ -365,12 +366,7 @@ def _searched(problem: ChoiceProblem, solution: Solution, solver: Solver | str |
     if solver is not None or (chosen := select_solver(problem)).name == solution.solver:
         return solution
     searched = solve(problem, chosen)
-    return min(searched, solution, key=lambda s: _cost(problem, s))
-
-
-def _cost(problem: ChoiceProblem, solution: Solution) -> float:
-    error = (problem.w.double() - solution.values(problem, torch.float64)).square()
-    return float((error if problem.h is None else error * problem.h).sum())
+    return min(searched, solution, key=lambda s: float(s.costs(problem).sum()))
 
 
 def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Certificate:

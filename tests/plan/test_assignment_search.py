@@ -110,6 +110,17 @@ def test_what_cannot_be_is_proved_and_what_was_not_tried_is_not() -> None:
     assert crowded.reason == "7 distinct values, where 6 options are all there are"
 
 
+def test_magnitudes_that_only_stand_in_sums_are_found_on_their_grid() -> None:
+    """-9 steps are no integer of four bits, so two values add up to them: -6 and -3, or -7 and -2."""
+    kind = {"kind": "codebook", "n_values": 4, "zero": True, "bits": 4, "composition": {"max_synapses": 2}}
+    step = 0.11037
+    for dtype in (torch.float64, torch.float32):
+        weights = {"w": torch.tensor([[-9 * step], [-step]], dtype=torch.float64).to(dtype)}
+        assert check(compile_plan(chip(kind), {"w": (2, 1)}), weights).is_compliant
+    beyond = {"w": torch.tensor([[-15 * step], [-step]], dtype=torch.float64)}
+    assert not check(compile_plan(chip(kind), {"w": (2, 1)}), beyond).is_compliant
+
+
 def test_giving_up_is_no_proof() -> None:
     family = family_of(types("+-", 3))
     values = torch.tensor([0.3, 0.7, 1.9], dtype=torch.float64)

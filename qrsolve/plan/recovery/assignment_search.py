@@ -1,7 +1,8 @@
-"""Every way to explain a few values by options: assign options to values until the parameters are determined."""
+"""Every way to explain a few values: assign options to them until the parameters are determined, or try a grid."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import factorial
@@ -9,6 +10,7 @@ from math import factorial
 import torch
 from torch import Tensor
 
+from qrsolve.certificate.family import integer_range
 from qrsolve.problem.alphabet import AlphabetFamily
 
 MAX_FOUND = 1000
@@ -116,6 +118,54 @@ def all_assignments(
     parameters = family.given.expand(len(solutions), -1).clone()
     parameters[:, free] = solutions
     return Assignments(parameters[:MAX_FOUND], is_complete and len(solutions) <= MAX_FOUND)
+
+
+def n_on_grid(family: AlphabetFamily) -> int:
+    """Return how many sets of free parameters there are at one step, where parameters are integers of a few bits."""
+    _, high = integer_range(family)
+    return int((2 * high) ** int(torch.isnan(family.given).sum()))
+
+
+def all_on_grid(values: Tensor, frequency: Tensor, family: AlphabetFamily, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Go through the parameters on a grid of integers at which every value is that of an option, largest steps first.
+
+    Finds what assignments leave undetermined: a magnitude that only ever stands in a sum.
+
+    Parameters
+    ----------
+    values, frequency, family, dtype
+        As for `all_assignments`; the family has ``value_bits``.
+
+    Yields
+    ------
+    Tensor
+        float64, shape (n_parameters,); of one step, those that take the fewest synapses first.
+
+    Notes
+    -----
+    The largest value is an integer of steps, which gives a step for each such integer; the other values strike out
+    most. O(n_on_grid * n_options) for each step that is left.
+    """
+    _, high = integer_range(family)
+    free, most = torch.isnan(family.given), float(family.counts.abs().sum(dim=1).max()) * high
+    sought, given = values[values != 0], family.given[~torch.isnan(family.given)]
+    if len(sought) == 0 or not bool(free.any()):
+        return
+    tops = torch.arange(1.0, most + 1, dtype=torch.float64)
+    steps = sought.abs().max() / tops if family.value_step is None else tops[:1] * family.value_step
+    numbers = torch.cat([sought, given]) / steps[:, None]
+    room = 4 * torch.finfo(dtype).eps * most
+    fits = ((numbers - numbers.round()).abs() <= room).all(dim=1)
+    integers = torch.cat([torch.arange(-high, 0), torch.arange(1, high + 1)]).double()
+    grid = torch.cartesian_prod(*[integers] * int(free.sum())).reshape(-1, int(free.sum()))
+    rows, positive = family.counts[:, free], family.positive[free]
+    for step in steps[fits].tolist():
+        offset = family.counts[:, ~free] @ given
+        found = _explaining(grid * step, sought, rows, offset, positive, step / 4)
+        order = _synapses(found, sought, frequency[values != 0], family, free, step / 4).argsort(stable=True)
+        parameters = family.given.expand(len(found), -1).clone()
+        parameters[:, free] = found[order]
+        yield from parameters
 
 
 def _size(rows: Tensor) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.certificate.family import grid_steps
-from qrsolve.plan.recovery.assignment_search import all_assignments, n_assignments
+from qrsolve.plan.recovery.assignment_search import all_assignments, all_on_grid, n_assignments, n_on_grid
 from qrsolve.problem.alphabet import AlphabetFamily
 
 BEAM = 64
@@ -150,6 +150,8 @@ def recover_parameters(
         if found is None and tried is None and may_try:
             tried = all_assignments(values, frequency, family, dtype, MAX_ASSIGNMENTS)
             found = explained(tried.parameters[:MAX_NEAR], is_near=True)
+        if found is None and family.value_bits is not None and n_on_grid(family) <= MAX_ASSIGNMENTS:
+            found = explained(islice(all_on_grid(values, frequency, family, dtype), MAX_VERIFIED), is_near=True)
         # Parameters that explain the values up to rounding, and then do not, prove nothing.
         is_complete = is_complete and tried is not None and tried.is_complete and len(tried.parameters) == 0
     if found is not None:
