@@ -40,11 +40,13 @@ class Elsewhere(Tensor):
         made.held = held
         return made
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]  # torch takes contents too
         return f"Elsewhere({self.held})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch has it without types
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         return computed(func, args, kwargs or {})
 
     @classmethod
@@ -79,6 +81,9 @@ _REPLACED: dict[Any, Callable[..., Any]] = {
 
 class Pretending(TorchDispatchMode):
     """While it is on, tensors made on `DEVICE` are `Elsewhere`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})

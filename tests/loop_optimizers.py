@@ -55,7 +55,7 @@ class Lookahead(Optimizer):
         self.optimizer.zero_grad(set_to_none)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         loss = self.optimizer.step(closure)
         self.n_steps += 1
         if self.n_steps % self.k == 0:

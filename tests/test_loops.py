@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_no_pass_is_over_a_limit_that_binds(name: str) -> None:
 
 
 def test_the_counter_counts() -> None:
-    model = nn.Sequential(nn.Linear(8, 3))
+    model: Any = nn.Sequential(nn.Linear(8, 3))
     run = loops.Run(fan_in=4, n_steps=1, is_projected=False)
     run.watch(model, ["0.weight"])
     model(torch.ones(1, 8))

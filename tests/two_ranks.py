@@ -99,7 +99,8 @@ def resumed(rank: int, folder: Path) -> dict[str, Any]:
     dist.barrier()
     saved = torch.load(folder / "saved.pt", weights_only=True)
     model, optimizer, projector = wrapped(rank + 5, types_chip())
-    for each, state in zip((model, optimizer, projector), saved, strict=True):
+    parts: tuple[Any, ...] = model, optimizer, projector
+    for each, state in zip(parts, saved, strict=True):
         each.load_state_dict(state)
     return {"seen": train(model, optimizer, rank, range(4, N_STEPS))}
 

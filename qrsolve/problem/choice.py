@@ -135,7 +135,7 @@ class ChoiceProblem(Brief):
         alphabet = None if self.alphabet is None else self.alphabet.to(device)
         return replace(self, w=self.w.to(device), alphabet=alphabet, h=None if self.h is None else self.h.to(device))
 
-    def with_capacity(self, capacities: tuple[int | Tensor, ...]) -> ChoiceProblem:
+    def with_capacity(self, capacities: Sequence[int | Tensor]) -> ChoiceProblem:
         """Return the same problem with other capacities, in the order of its groups."""
         groups = tuple(replace(g, capacity=c, relaxed=None) for g, c in zip(self.groups, capacities, strict=True))
         return replace(self, groups=groups)

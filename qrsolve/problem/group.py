@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qrsolve.problem.options import IntArray
 
 GroupKind = Literal["row", "column", "block", "all", "sign", "type"]
+Counted = Literal["synapses", "sources", "places"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,7 +47,7 @@ class Group(Brief):
     kind: GroupKind
     capacity: int | IntArray | Tensor
     block: int = 0
-    counts: Literal["synapses", "sources", "places"] = "synapses"
+    counts: Counted = "synapses"
     limit: str = ""
     relaxed: int | IntArray | None = None
     number: int | None = field(default=None, compare=False, repr=False)

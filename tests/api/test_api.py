@@ -20,8 +20,11 @@ import qrsolve
 from qrsolve import ArgumentError, InfeasibleError, ModelError, NoSolverError, QRSolveError, ShapeError, SpecError
 from qrsolve.cli.app import main
 from qrsolve.files.model_file import write_weights
+from qrsolve.files.provenance import provenance
 from qrsolve.solvers import named_solver
 from qrsolve.surface.arguments import explicit
+
+PUBLIC: list[str] = vars(qrsolve)["__all__"]
 
 CHIP = """schema: 1
 name: small
@@ -32,9 +35,9 @@ limits: [{kind: fan_in, max: 3}]
 SPEC = qrsolve.spec.parse_spec(CHIP)
 
 
-def network() -> nn.Sequential:
+def network() -> Any:
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model: Any = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     for parameter in model.parameters():
         parameter.data.mul_(20)
     return model
@@ -110,7 +113,7 @@ class TestEveryForm:
         chip = "dynap_se"
         projected = qrsolve.project(chip, {"w": torch.randn(5, 4, generator=torch.Generator().manual_seed(0))})
         out = folder / "out.npz"
-        write_weights(out, projected.tensors, qrsolve.files.provenance.provenance(projected.plan, projected))
+        write_weights(out, projected.tensors, provenance(projected.plan, projected))
         assert qrsolve.check(chip, out).layers["w"].values_from == "given"
         assert qrsolve.project(chip, out)["w"].solution.solver == "unchanged"
 
@@ -126,7 +129,8 @@ class TestEveryForm:
 
     def test_select_exclude_groups_roles_network(self, folder: Path) -> None:
         model = network()
-        for chosen in ({"select": ["0.weight"]}, {"exclude": [":^2"]}, {"select": [":^0"]}):
+        choices: list[dict[str, Any]] = [{"select": ["0.weight"]}, {"exclude": [":^2"]}, {"select": [":^0"]}]
+        for chosen in choices:
             for form in (model, model.state_dict()):
                 assert list(qrsolve.project(SPEC, form, **chosen)) == ["0.weight"]
         assert list(qrsolve.check(SPEC, model, select=[nn.Linear], exclude=["2.weight"]).layers) == ["0.weight"]
@@ -213,7 +217,7 @@ class TestProjections:
 
     def test_all_or_nothing_is_written(self) -> None:
         found = qrsolve.project(SPEC, network())
-        model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+        model: Any = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
         before = [parameter.clone() for parameter in model.parameters()]
         with pytest.raises(ShapeError, match=r"'2.weight' has shape \(3, 4\) in the model; .* have \(2, 4\)$"):
             found.load_into(model)
@@ -430,7 +434,7 @@ class TestWrongArguments:
         with pytest.raises(ArgumentError, match="no argument 'select'; it takes spec, shapes"):
             qrsolve.compile_plan(SPEC, {"w": (3, 4)}, select=["w"])  # type: ignore[call-arg]
         with pytest.raises(SpecError, match="the chip comes first"):
-            qrsolve.compile_plan(network(), {"w": (3, 4)})  # type: ignore[arg-type]
+            qrsolve.compile_plan(network(), {"w": (3, 4)})
 
     def test_a_missing_argument(self) -> None:
         call: Any = qrsolve.project
@@ -495,7 +499,7 @@ class TestLooks:
             assert "tensor(" not in shown, name
 
     def test_every_public_class_of_results_has_such_a_repr(self) -> None:
-        classes = [value for name in qrsolve.__all__ if isinstance(value := getattr(qrsolve, name), type)]
+        classes = [value for name in PUBLIC if isinstance(value := getattr(qrsolve, name), type)]
         plain = {kind.__name__ for kind in classes if not issubclass(kind, Exception) and not hasattr(kind, "_facts")}
         assert plain == {"Status"}  # an enumeration
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from chips import fan_in_chip, types_chip
@@ -27,7 +29,7 @@ def row(report: Report, kind: str, layer: str = "hidden") -> LimitRow:
     return found
 
 
-def chip(weights: dict[str, object], *limits: dict[str, object], **others: object) -> HardwareSpec:
+def chip(weights: dict[str, Any], *limits: dict[str, Any], **others: object) -> HardwareSpec:
     return HardwareSpec.model_validate(
         {"schema": 1, "name": "chip", "title": "Chip", "weights": weights, "limits": list(limits), **others}
     )
@@ -312,7 +314,7 @@ def test_the_report_as_json_values() -> None:
 def test_every_kind_takes_every_shape(shape: tuple[int, ...]) -> None:
     types = [{"name": "a", "sign": "positive"}, {"name": "b", "sign": "negative"}]
     neuron = {"kind": "free", "scope": "neuron"}
-    kinds: list[dict[str, object]] = [
+    kinds: list[dict[str, Any]] = [
         {"kind": "real"},
         {"kind": "axon_types", "n_types": 2, "bits": 4},
         {"kind": "grid", "bits": 3, "scale": neuron},
@@ -321,7 +323,7 @@ def test_every_kind_takes_every_shape(shape: tuple[int, ...]) -> None:
         {"kind": "synapse_types", "types": types, "composition": {"max_synapses": 2}},
         {"kind": "base_mask", "n_bases": 2},
     ]
-    limits: list[dict[str, object]] = [
+    limits: list[dict[str, Any]] = [
         {"kind": "fan_in", "max": 2},
         {"kind": "synapses", "max": 100, "zeros": "stored"},
         {"kind": "synapse_memory", "max": 10**6, "zeros": "free", "packing": "blocks"},

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf, nan
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from qrsolve.certificate.certification import certify, status_of
 from qrsolve.errors import InfeasibleError, ShapeError
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.group import Counted
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import SOLVERS
 from qrsolve.solvers.nearest import Nearest
@@ -56,13 +57,13 @@ def test_the_true_claim_is_certified_dense_and_compressed(problem: ChoiceProblem
     assert one.bound_source in ("prices", "table")
 
 
-def change(tensor: torch.Tensor, value: float, at: tuple[int, ...] = (0, 0)) -> torch.Tensor:
+def change(tensor: Any, value: float, at: tuple[int, ...] = (0, 0)) -> Any:
     tensor = tensor.clone()
     tensor[at] = value
     return tensor
 
 
-REJECTED: dict[str, tuple[Callable[[Solution], Solution], str]] = {
+REJECTED: dict[str, tuple[Callable[[Any], Solution], str]] = {
     "option too high": (lambda s: replace(s, choice=change(s.choice, 99)), "claimed option 0..99; there are"),
     "option below 0": (lambda s: replace(s, choice=change(s.choice, -1)), "claimed option -1.."),
     "column too high": (lambda s: replace(s, index=change(s.index, 64)), "claimed column"),
@@ -95,10 +96,12 @@ def test_no_choice_is_rejected_with_the_reason(problem: ChoiceProblem) -> None:
 
 
 def test_a_wrong_option_loses_the_certificate_of_its_row(problem: ChoiceProblem, solution: Solution) -> None:
+    mirror = TWO.mirror
+    assert mirror is not None
     for row in range(0, problem.n_rows, 4):
         assert solution.choice is not None
         column = int((solution.choice[row] != 0).nonzero()[0])
-        for option in (0, int(TWO.mirror[solution.choice[row, column]])):
+        for option in (0, int(mirror[solution.choice[row, column]])):
             wrong = certify(problem, replace(solution, choice=change(solution.choice, option, (row, column))))
             assert wrong.is_compliant
             assert not wrong.is_optimal
@@ -130,7 +133,7 @@ def test_one_synapse_too_many_is_a_violation(problem: ChoiceProblem, solution: S
 
 @pytest.mark.parametrize("kind", ["row", "column", "block", "all"])
 @pytest.mark.parametrize("counts", ["synapses", "sources"])
-def test_every_kind_of_limit_is_counted(kind: str, counts: str) -> None:
+def test_every_kind_of_limit_is_counted(kind: GroupKind, counts: Counted) -> None:
     alphabet = Alphabet.of([0.0, 1.0, 2.0], [0, 1, 2])
     group = Group(kind, 3, 2 if kind == "block" else 0, counts, "limit")
     problem = ChoiceProblem(torch.ones(4, 4), alphabet, (group,))
@@ -223,7 +226,9 @@ def test_a_looser_tolerance_certifies_more_rows(problem: ChoiceProblem, solution
 @pytest.mark.parametrize("scopes", [1, 3])
 @pytest.mark.parametrize("kinds", [(), ("row",), ("column",), ("row", "column"), ("row", "column sources")])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_many_options_are_bounded_as_by_the_table_of_all(scopes: int, kinds: tuple[str, ...], weighted: bool) -> None:
+def test_many_options_are_bounded_as_by_the_table_of_all(
+    scopes: int, kinds: tuple[GroupKind, ...], weighted: bool
+) -> None:
     generator = torch.Generator().manual_seed(len(kinds) + 7 * scopes)
     w = torch.randn(6, 8, generator=generator)
     h = 0.1 + torch.rand(w.shape, generator=generator) if weighted else None

@@ -41,7 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("mychip.yaml").write_text(CHIP)
     generator = torch.Generator().manual_seed(0)
     dense = {"fc1": torch.randn(6, 12, generator=generator), "fc2": torch.randn(3, 6, generator=generator)}
-    np.savez("dense.npz", **{name: w.numpy() for name, w in dense.items()}, bias=np.ones(6, dtype=np.float32))
+    np.savez(
+        "dense.npz", **dict[str, Any]({name: w.numpy() for name, w in dense.items()}), bias=np.ones(6, dtype=np.float32)
+    )
     good = torch.zeros(6, 12)
     good[:, :4] = torch.tensor(CODEBOOK)
     np.savez("good.npz", fc1=good.numpy())
@@ -74,7 +76,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return message
 
 
-def json_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+def json_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     """Return what an error says under --json, alone on stderr."""
     code, out, err = run(capsys, *arguments, "--json")
     assert out == "" or code == 1
@@ -446,7 +448,7 @@ def test_claims_in_a_file_do_not_hide_a_violation(folder: Path, capsys: pytest.C
 
 
 def test_names_with_brackets_and_colons_print_as_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez("odd.npz", **{"[bold]fc:smile:[/x]": np.zeros((2, 2))})
+    np.savez("odd.npz", **dict[str, Any]({"[bold]fc:smile:[/x]": np.zeros((2, 2))}))
     code, out, _ = run(capsys, "check", "mychip.yaml", "odd.npz")
     assert code == 0
     assert "'[bold]fc:smile:[/x]'" in out

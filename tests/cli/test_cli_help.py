@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ import qrsolve
 from qrsolve import __version__, bundled_specs
 from qrsolve.cli import catalogue
 from qrsolve.cli.app import app, main
+from qrsolve.lab import train
 from qrsolve.lab.networks import NETWORKS
 from qrsolve.lab.train import TrainOptions
 from qrsolve.solvers import HEURISTICS, SOLVERS
@@ -51,7 +53,7 @@ def completions(words: str) -> list[str]:
 
 
 def test_the_catalogue_is_what_the_lists_are() -> None:
-    def told(items: tuple[type, ...]) -> dict[str, str]:
+    def told(items: tuple[Any, ...]) -> dict[str, str]:
         lines = {item.name: first_line(sys.modules[item.__module__].__doc__) for item in items}
         return {name: line[0].upper() + line[1:] for name, line in lines.items()}
 
@@ -60,7 +62,7 @@ def test_the_catalogue_is_what_the_lists_are() -> None:
     assert list(catalogue.SOLVERS.items()) == list(told(tuple(type(solver) for solver in SOLVERS)).items())
     heuristics = {heuristic.name: first_line(type(heuristic).__doc__) for heuristic in HEURISTICS}
     assert list(catalogue.HEURISTICS.items()) == list(heuristics.items())
-    assert tuple(catalogue.DATA_SETS) == tuple(qrsolve.lab.train._EPOCHS)
+    assert tuple(catalogue.DATA_SETS) == tuple(train._EPOCHS)
     assert TrainOptions("").compliant in catalogue.MODES
 
 

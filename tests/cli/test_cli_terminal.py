@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -43,7 +44,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(qrsolve.__file__).parents[1]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("mychip.yaml").write_text(CHIP)
-    np.savez("long.npz", **{LONG_NAME: np.eye(12, dtype=np.float32), "classifier.weight": np.eye(3, dtype=np.float32)})
+    np.savez(
+        "long.npz",
+        **dict[str, Any]({LONG_NAME: np.eye(12, dtype=np.float32), "classifier.weight": np.eye(3, dtype=np.float32)}),
+    )
     return tmp_path
 
 
@@ -132,7 +136,7 @@ def test_help_is_wrapped_to_the_terminal(columns: int) -> None:
 
 def test_nothing_is_wrapped_in_a_pipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"{LONG_NAME}.{'x' * 200}", "b"]
-    np.savez("wide.npz", **{name: np.ones((12, 12), dtype=np.float32) for name in names})
+    np.savez("wide.npz", **dict[str, Any]({name: np.ones((12, 12), dtype=np.float32) for name in names}))
     assert main(["check", "mychip.yaml", "wide.npz"]) == 1
     lines = capsys.readouterr().out.splitlines()
     said = "12 sources x 1 synapse = 12 synapses; fan_in allows 4 (8 too many)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,27 +12,27 @@ from qrsolve.compiled.loops import compiled
 
 
 @compiled
-def fused(a, b, c):  # type: ignore[no-untyped-def]  # compiled for what it is called with
+def fused(a: Any, b: Any, c: Any) -> Any:  # compiled for what it is called with
     return fused_multiply_add(a, b, c)
 
 
 @compiled
-def outside_from(numbers, begin, low, high):  # type: ignore[no-untyped-def]  # compiled for what it is called with
+def outside_from(numbers: Any, begin: Any, low: Any, high: Any) -> Any:  # compiled for what it is called with
     return outside(numbers, begin, low, high)
 
 
 @compiled
-def lowest(bits):  # type: ignore[no-untyped-def]  # compiled for what it is called with
+def lowest(bits: Any) -> Any:  # compiled for what it is called with
     return first_bit(bits)
 
 
 @compiled
-def added(numbers, at, value):  # type: ignore[no-untyped-def]  # compiled for what it is called with
+def added(numbers: Any, at: Any, value: Any) -> Any:  # compiled for what it is called with
     return atomic_add(numbers, at, value)
 
 
 @compiled
-def sum_of_squares(n):  # type: ignore[no-untyped-def]  # compiled for what it is called with
+def sum_of_squares(n: Any) -> Any:  # compiled for what it is called with
     kept = np.empty((2, n))
     ours = borrowed(kept)
     for i in range(n):

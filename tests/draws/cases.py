@@ -62,7 +62,7 @@ def draw(seed: int) -> Case:
     n_steps = random.choice((random.randint(5, 50), random.randint(5, 20)))
     mode = random.choice(("always", "always", "always", "at_end"))
     total = n_steps if mode == "at_end" else random.choice((None, n_steps, n_steps))
-    options = {
+    options: dict[str, Any] = {
         "method": method,
         "compliant": mode,
         "total_steps": total,
@@ -98,7 +98,11 @@ def has_zero(weights: dict[str, Any]) -> bool:
 def _limits(random: Random, weights: dict[str, Any]) -> list[dict[str, Any]]:
     if not has_zero(weights) or random.random() < 0.08:
         return []
-    fan_in = {"kind": "fan_in", "max": random.randint(1, 7), "counts": random.choice(("sources", "synapses"))}
+    fan_in: dict[str, Any] = {
+        "kind": "fan_in",
+        "max": random.randint(1, 7),
+        "counts": random.choice(("sources", "synapses")),
+    }
     if random.random() < 0.2:
         fan_in = {**fan_in, "reserved": 1, "max": fan_in["max"] + 1}
     other = random.choice(
@@ -122,7 +126,7 @@ def _weights(random: Random) -> dict[str, Any]:
         case "real":
             made = {"kind": "real", **sign}
         case "grid" | "power":
-            scale = {"kind": random.choice(("free", "fixed")) if kind == "grid" else "power_of_two"}
+            scale: dict[str, Any] = {"kind": random.choice(("free", "fixed")) if kind == "grid" else "power_of_two"}
             scale |= {"value": 0.07} if scale["kind"] == "fixed" else {"scope": scope}
             more: dict[str, Any] = {} if random.random() < 0.7 else {"symmetric": False}
             if random.random() < 0.15:

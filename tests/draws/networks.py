@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Feedforward(Net):
         super().__init__()
         self.first, self.second = nn.Linear(N_INPUTS, 8), nn.Linear(8, N_CLASSES)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.second(torch.tanh(self.first(x)))
 
 
@@ -37,7 +38,7 @@ class Convolution(Net):
         super().__init__()
         self.first, self.second = nn.Conv2d(1, 4, 2), nn.Linear(36, N_CLASSES)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.second(torch.relu(self.first(x.reshape(-1, 1, 4, 4))).flatten(1))
 
 
@@ -45,14 +46,14 @@ class _Torch(Net):
     """One of torch's recurrent layers over four steps of four numbers."""
 
     populations, wrappable = ((0, 1), (4,)), "head"
-    layer: ClassVar[type[nn.RNNBase]]
+    layer: ClassVar[Callable[..., nn.RNNBase]]
     size: ClassVar[int]
 
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.head = self.layer(4, self.size, batch_first=True), nn.Linear(self.size, N_CLASSES)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.head(self.cell(x.reshape(-1, 4, 4))[0][:, -1])
 
 
@@ -80,7 +81,7 @@ class Tied(Net):
         self.table = nn.Embedding(9, 4)
         self.table.weight = self.head.weight
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         words = (x[:, :5].abs() * 4).long().clamp(max=8)
         return self.head(self.cell(self.table(words))[0][:, -1])[:, :N_CLASSES]
 
@@ -116,7 +117,7 @@ class SpikingRecurrent(Net):
         self.inner, self.outer = nn.Linear(N_INPUTS, 8), nn.Linear(8, 8, bias=False)
         self.head = nn.Linear(8, N_CLASSES)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         current, potential, fired = self.inner(2 * x), torch.zeros(len(x), 8).to(x), torch.zeros(len(x), 8).to(x)
         for _ in range(3):
             potential = 0.9 * potential + current + self.outer(fired)

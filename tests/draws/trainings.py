@@ -6,7 +6,7 @@ import copy
 import io
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -173,7 +173,7 @@ class Loop:
         parameters = list(self.net.parameters())
         return [parameters[i] for population in self.net.populations for i in population]
 
-    def matrix_of(self, population: tuple[int, ...], tensors: list[Tensor]) -> Floats:
+    def matrix_of(self, population: tuple[int, ...], tensors: Sequence[Tensor]) -> Floats:
         rows = torch.cat([tensors[i].detach().flatten(1) for i in population], dim=1)
         found: Floats = rows.double().numpy()
         return found
@@ -344,11 +344,12 @@ class Training:
             projection = None if state is None else found[state.population.name]
             values = None if projection is None or projection.parameters is None else projection.parameters
             witnesses.append(None if values is None else values.double().numpy())
-            if projection is None or targets[i] is None:
+            target = targets[i]
+            if projection is None or target is None:
                 continue
             if projection.certificate.violations:
                 self.fault(f"finalize: {projection.certificate.violations}")
-            objective = float(((targets[i] - matrices[i]) ** 2).sum())
+            objective = float(((target - matrices[i]) ** 2).sum())
             claimed = projection.certificate.objective
             if not (weighed[i] or pinned[i]) and abs(objective - claimed) > 1e-6 * max(1.0, objective):
                 self.fault(f"finalize: objective {claimed}, by hand {objective}")

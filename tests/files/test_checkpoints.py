@@ -56,7 +56,7 @@ def test_the_longest_known_ending(name: str, ending: str) -> None:
 @pytest.mark.parametrize("name", ["m.pt", "m.ckpt", "m.pth.tar"])
 def test_the_one_map_of_tensors_is_read_and_all_else_stays(tmp_path: Path, name: str, entry: str) -> None:
     module, optimizer = trained()
-    before = {
+    before: dict[str, Any] = {
         "epoch": 7,
         "optimizer": optimizer.state_dict(),
         "optimizer_states": [optimizer.state_dict()],

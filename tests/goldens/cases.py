@@ -42,7 +42,7 @@ def shapes_of(chip: str) -> tuple[tuple[int, int], tuple[int, int]]:
     return _SHAPES.get(chip, ((12, 40), (64, 160)))
 
 
-def weights_of(n_rows: int, n_columns: int, seed: int) -> NDArray[np.float32]:
+def weights_of(n_rows: int, n_columns: int, seed: int) -> Any:
     """Return Gaussian weights as a trained layer has them."""
     drawn = np.random.default_rng(seed).normal(size=(n_rows, n_columns)) / n_columns**0.5
     return drawn.astype(np.float32)
@@ -163,7 +163,7 @@ def _perceptron() -> dict[str, NDArray[np.float32]]:
 
 def _npz(folder: Path) -> Path:
     path = folder / "perceptron.npz"
-    np.savez(path, **_perceptron())
+    np.savez(path, **dict[str, Any](_perceptron()))
     return path
 
 
@@ -195,7 +195,7 @@ def file_report(name: str) -> Outcome:
         path = make(folder)
         arguments = [str(folder / each) if each.startswith("out.") else each for each in after]
         said = _said(*before, str(path), *arguments, "--json").replace(made, "FOLDER")
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for written in folder.glob("out.*"):
             arrays = dict(np.load(written)) if written.suffix == ".npz" else _state_of(written)
         data = json.loads(said)

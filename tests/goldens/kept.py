@@ -68,7 +68,7 @@ def record() -> None:
         data[name] = outcome.data
         arrays.update({f"{name}|{key}": array for key, array in outcome.arrays.items()})
     (DATA / "outcomes.json").write_text(json.dumps(data, indent=1) + "\n")
-    np.savez_compressed(DATA / "arrays.npz", **arrays)
+    np.savez_compressed(DATA / "arrays.npz", **dict[str, Any](arrays))
 
 
 def differences(before: Outcome, now: Outcome) -> list[str]:

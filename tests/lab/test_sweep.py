@@ -81,7 +81,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     code, out, err = run(capsys, *arguments, "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     return json.loads(out)
@@ -119,10 +119,11 @@ def test_a_run_says_how_far_it_is(folder: Path) -> None:
     options = TrainOptions("mychip.yaml", epochs=1)
     record = qrsolve.lab.sweep._trained((load_spec("mychip.yaml"), options, watch.share(0)))
     assert isinstance(record, dict)
-    console = Console(width=60, file=StringIO())
+    shown = StringIO()
+    console = Console(width=60, file=shown)
     console.print(watch.page())
-    assert "the run" in console.file.getvalue()
-    assert "100 %" in console.file.getvalue()
+    assert "the run" in shown.getvalue()
+    assert "100 %" in shown.getvalue()
 
 
 def test_table_and_picture(folder: Path, capsys: pytest.CaptureFixture[str], trained: list[str]) -> None:

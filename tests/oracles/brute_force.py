@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
 
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.group import Counted
 
 MAX_CHOICES = 300_000
 STRUCTURES = (
@@ -146,16 +148,17 @@ def random_problem(seed: int, structure: str | None = None, alphabet: str | None
     # What options without a zero need at least, so that most problems have a solution.
     least = 0 if options is None else options.min_use
     groups = []
-    for part in structure.split("+") if structure != "none" else ():
+    parts: list[Any] = structure.split("+") if structure != "none" else []
+    for part in parts:
         if part in ("sign", "type"):
             groups.append(Group(part, 1, limit=part))
             continue
         group = Group(part, 0, block if part == "block" else 0, limit=f"{part}_limit")
         size, n_parts = group.part_size(rows, columns), group.n_parts(rows, columns)
         if rng.random() < 0.3:
-            capacity = torch.from_numpy(rng.integers(least * size, size * most + 2, n_parts))
+            capacity: int | torch.Tensor = torch.from_numpy(rng.integers(least * size, size * most + 2, n_parts))
         else:
             capacity = int(rng.integers(least * size, size * most + 2))
-        counts = "sources" if rng.random() < 0.2 else "synapses"
+        counts: Counted = "sources" if rng.random() < 0.2 else "synapses"
         groups.append(Group(part, capacity, group.block, counts, group.limit))
     return ChoiceProblem(targets, options, tuple(groups), None if h is None else torch.from_numpy(h).to(dtype))

@@ -133,7 +133,7 @@ def as_list(value: Any) -> list[str] | None:
     return value if value is None or isinstance(value, list) else [value]
 
 
-def item(value: Any, i: int) -> int:
+def item(value: Any, i: int) -> Any:
     return value[i] if isinstance(value, list) else value
 
 
@@ -164,7 +164,7 @@ def values_of(weights: Spec) -> dict[float, int] | None:
     return found
 
 
-def stored_bits(chip: Spec, rules: Spec) -> int:
+def stored_bits(chip: Spec, rules: Spec) -> Any:
     """Return the bits of one synapse: as many as tell its values apart, of a narrower layer as many as are offered."""
     weights = chip["weights"]
     if weights["kind"] == "real":

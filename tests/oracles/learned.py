@@ -61,7 +61,7 @@ class Family:
         if kind == "grid":
             low, high = grid_range(weights)
             zero, each = weights.get("zero", True), 2 if weights.get("pair") else 1
-            singles = [(weights.get("step", 1) * n,) for n in range(low, high + 1) if n != 0]
+            singles: list[tuple[int, ...]] = [(weights.get("step", 1) * n,) for n in range(low, high + 1) if n != 0]
             scale = weights.get("scale", {})
             self.powers, scope = scale.get("kind") == "power_of_two", scale.get("scope", "layer")
             given, self.positive = [scale.get("value", np.nan)], True
@@ -85,12 +85,12 @@ class Family:
         self.given, self.by_row, self.each = np.array(given, dtype=float), scope == "neuron", each
 
     @property
-    def is_source(self) -> Array:
+    def is_source(self) -> Any:
         """Whether an option is a connection: not 0 whatever the parameters are."""
         return (self.counts != 0).any(axis=1)
 
     @property
-    def top(self) -> int:
+    def top(self) -> Any:
         """The largest integer of a grid of values."""
         assert self.bits is not None
         return max(2 ** (self.bits - 1) - 1, 1)
@@ -215,7 +215,8 @@ def within(limits: list[Spec], use: Array, is_source: Array) -> Array:
 
 def one_sign(values: Array) -> Array:
     """Return which of N matrices, (N, rows, columns), have values of one sign in each column."""
-    return ~((values > 0).any(axis=1) & (values < 0).any(axis=1)).any(axis=1)
+    has_both: Array = np.logical_and((values > 0).any(axis=1), (values < 0).any(axis=1))
+    return np.logical_not(has_both.any(axis=1))
 
 
 def all_choices(n_options: int, n_entries: int, most: int) -> Array:
@@ -261,7 +262,7 @@ class Oracle:
             ],
             axis=1,
         )
-        return choice, sum(c[places[:, r]] for r, c in enumerate(costs)), values
+        return choice, np.asarray(sum(c[places[:, r]] for r, c in enumerate(costs))), values
 
     def solve(self) -> None:
         """Enumerate all choices and find the optimum; `TooLargeError` where there are too many."""
@@ -366,7 +367,7 @@ class Oracle:
         _, cost, theta = self.patterns[0]
         return self.for_values([theta[cost.argmin()]])
 
-    def deployable(self, rng: np.random.Generator) -> Array | None:
+    def deployable(self, rng: np.random.Generator) -> Any:
         """Draw weights that the chip can hold, sparse ones too, or ``None`` where none were drawn."""
         rows = self.w.shape[0]
         size = float(np.abs(self.w).max()) or 1.0

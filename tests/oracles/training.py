@@ -47,7 +47,7 @@ def complaints(chip: Chip, matrices: list[Floats], witnesses: list[Floats | None
     return found + [f"all populations: {limit} has {total}" for limit in of_all if total > limit["max"]]
 
 
-def binds(chip: Chip, matrices: list[Floats], wanted: list[Floats]) -> bool:
+def binds(chip: Chip, matrices: list[Floats], wanted: list[Floats]) -> Any:
     """Return whether some limit is reached to the last, where wanted weights would take more than it allows."""
     pairs = list(zip(matrices, wanted, strict=True))
     for limit in chip["limits"]:
@@ -57,7 +57,7 @@ def binds(chip: Chip, matrices: list[Floats], wanted: list[Floats]) -> bool:
             # Weights of several synapses take more than connections are counted here.
             is_paid = limit.get("counts") == "synapses" or limit["kind"] == "synapses"
             most = max(1, chip["weights"].get("composition", {}).get("max_synapses", 1)) if is_paid else 1
-            if taken is None:
+            if taken is None or asked is None:
                 continue
             over = asked > _capacity(limit)
             if bool((over & (taken * most >= _capacity(limit))).any()):
@@ -67,12 +67,12 @@ def binds(chip: Chip, matrices: list[Floats], wanted: list[Floats]) -> bool:
     return False
 
 
-def synapses(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -> Ints:
+def synapses(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -> Any:
     """Return the fewest synapses of each weight; raise `NoValueError` where a weight is none of the chip."""
     return _KINDS[weights["kind"]](weights, matrix, witness)
 
 
-def _taken(limit: dict[str, Any], present: NDArray[np.bool_], use: Ints) -> Ints | None:
+def _taken(limit: dict[str, Any], present: NDArray[np.bool_], use: Ints) -> Any:
     counted = use if limit.get("counts") == "synapses" else present.astype(np.int64)
     match limit["kind"]:
         case "fan_in":
@@ -96,7 +96,7 @@ def _blocks(scope: str, matrix: Floats) -> list[tuple[int, Floats]]:
     return [(i, row[None]) for i, row in enumerate(matrix)] if scope == "neuron" else [(0, matrix)]
 
 
-def _real(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -> Ints:
+def _real(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -> Any:
     return (matrix != 0).astype(np.int64)
 
 
@@ -159,7 +159,7 @@ def _codebook(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -
     return (matrix != 0).astype(np.int64) if has_zero else np.ones(matrix.shape, dtype=np.int64)
 
 
-def _reached(matrix: Floats, options: list[tuple[int, float]]) -> Ints:
+def _reached(matrix: Floats, options: list[tuple[int, float]]) -> Any:
     """Return the fewest synapses of options (synapses, value) that make each weight."""
     use = np.array([n for n, _ in options])
     values = np.array([value for _, value in options])
@@ -207,7 +207,7 @@ def _base_mask(weights: dict[str, Any], matrix: Floats, witness: Floats | None) 
     return np.concatenate(found)
 
 
-def _axon_types(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -> Ints:
+def _axon_types(weights: dict[str, Any], matrix: Floats, witness: Floats | None) -> Any:
     signed, bits = weights.get("signed", True), weights["bits"]
     top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     assert witness is not None

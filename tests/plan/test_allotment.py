@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_a_single_layer_keeps_its_plan() -> None:
 
 def trained(steps: int, resume_at: int | None = None) -> tuple[Projector, nn.Module]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    model: Any = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     spec = parse_spec(
         "schema: 1\nname: t\ntitle: t\nweights: {kind: grid, bits: 4}\n"
         "limits: [{kind: synapses, max: 20, scope: chip}]\n"
@@ -135,7 +136,7 @@ def test_memory_that_layers_share_is_never_exceeded(kind: str, packing: str) -> 
 def test_the_command_line_divides_totals_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = {"a": torch.randn(300, 300, generator=torch.Generator().manual_seed(0)), "b": torch.randn(150, 300)}
     model, out = tmp_path / "m.npz", tmp_path / "out.npz"
-    np.savez(model, **{name: w.numpy() for name, w in weights.items()})
+    np.savez(model, **dict[str, Any]({name: w.numpy() for name, w in weights.items()}))
     assert main(["project", "xylo_imu", str(model), "-o", str(out), "--json"]) == 0
     written = np.load(out)
     assert sum(int((written[name] != 0).sum()) for name in weights) == 31_744

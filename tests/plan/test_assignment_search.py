@@ -29,7 +29,7 @@ def family_of(weights: dict[str, Any]) -> AlphabetFamily:
 
 def types(signs: str, max_synapses: int, **given: float) -> dict[str, Any]:
     words = {"+": "positive", "-": "negative"}
-    listed = [{"name": f"t{i}", "sign": words[s]} for i, s in enumerate(signs)]
+    listed: list[dict[str, Any]] = [{"name": f"t{i}", "sign": words[s]} for i, s in enumerate(signs)]
     listed = [{**t, **({"value": given[t["name"]]} if t["name"] in given else {})} for t in listed]
     return {"kind": "synapse_types", "types": listed, "composition": {"max_synapses": max_synapses}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from qrsolve.plan.comparison import Comparison, compare_solvers
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers import Solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.milp import Milp
@@ -32,7 +33,8 @@ def two_magnitudes(*groups: Group, rows: int = 2, columns: int = 3) -> ChoicePro
     return ChoiceProblem(w, TWO, groups)
 
 
-def answered(results: tuple[Comparison, ...]) -> dict[str, Comparison]:
+def answered(results: tuple[Comparison, ...]) -> dict[str, Any]:
+    """Return what has a choice; typed as having numbers."""
     return {r.solver: r for r in results if r.objective is not None}
 
 
@@ -42,19 +44,25 @@ class Claiming(Solver):
     name: ClassVar[str] = "claiming"
     guarantee: ClassVar[str] = "none"
 
-    def __init__(self, claim: dict[str, object]) -> None:
+    def __init__(self, claim: dict[str, Any]) -> None:
         self.claim = claim
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         return ""
 
     def solve(self, problem: ChoiceProblem) -> Solution:
         return replace(Prices().solve(problem), solver=self.name, **self.claim)
 
 
+def proved_optimum(problem: ChoiceProblem) -> float:
+    best = optimum(problem)
+    assert best is not None
+    return best
+
+
 def test_with_prices_every_gap_is_measured_from_their_bound() -> None:
     problem = two_magnitudes(Group("row", 2, limit="fan_in"))
-    best = optimum(problem)
+    best = proved_optimum(problem)
     results = answered(compare_solvers(problem))
     assert {"prices", "cp_sat", "milp", "round_then_prune"} <= set(results)
     for name in ("prices", "cp_sat", "milp"):
@@ -84,7 +92,7 @@ def test_without_prices_a_proved_search_keeps_its_claim_and_says_whose_word_it_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     problem = two_magnitudes(Group("row", 2, limit="fan_in"), Group("column", 1, limit="fan_out"))
-    best = optimum(problem)
+    best = proved_optimum(problem)
     monkeypatch.setattr(COMPARE, "SOLVERS", (CpSat(), Milp()))
     results = answered(compare_solvers(problem))
     assert set(results) == {"cp_sat", "milp", "round_then_prune"}
@@ -109,7 +117,7 @@ def test_an_exact_claim_without_any_bound_is_shown_as_its_word(monkeypatch: pyte
 
 def test_a_word_that_another_choice_disproves_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = two_magnitudes(Group("row", 2, limit="fan_in"))
-    best = optimum(problem)
+    best = proved_optimum(problem)
     nothing = torch.zeros(problem.w.shape, dtype=torch.int64)
     wrong = Claiming({"choice": nothing, "index": None, "prices": ()})
     monkeypatch.setattr(COMPARE, "SOLVERS", (wrong, Prices()))
@@ -124,9 +132,8 @@ def test_a_word_that_another_choice_disproves_is_not_used(monkeypatch: pytest.Mo
 def test_no_row_of_a_comparison_claims_more_than_enumeration(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 20):
         problem = random_problem(seed)
-        best = optimum(problem)
+        best = proved_optimum(problem)
         for result in answered(compare_solvers(problem)).values():
-            assert best is not None
             assert result.bound <= best * (1 + 1e-6) + 1e-12, (seed, result)
             if result.status is Status.OPTIMAL:
                 assert result.objective <= best * (1 + 2e-6) + 1e-9, (seed, result)

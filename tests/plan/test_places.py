@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ GRID = {"kind": "grid", "bits": 2, "scale": {"kind": "fixed", "value": 0.5}, "co
 SHAPE = (2, 3)
 
 
-def chip(weights: dict[str, object], *limits: dict[str, object]) -> HardwareSpec:
+def chip(weights: dict[str, Any], *limits: dict[str, Any]) -> HardwareSpec:
     return HardwareSpec.model_validate(
         {"schema": 1, "name": "chip", "title": "Chip", "weights": weights, "limits": list(limits)}
     )
@@ -54,7 +55,7 @@ def targets(seed: int) -> torch.Tensor:
         ),
     ],
 )
-def test_a_weight_takes_its_synapses_where_zeros_are_stored(limit: dict[str, object], value: int, text: str) -> None:
+def test_a_weight_takes_its_synapses_where_zeros_are_stored(limit: dict[str, Any], value: int, text: str) -> None:
     weights = {"kind": "grid", "bits": 4, "scale": {"kind": "fixed", "value": 0.25}, "composition": {"max_synapses": 3}}
     plan = compile_plan(chip(weights, {**limit, "zeros": "stored"}), {"w": (4, 8)})
     w = {"w": torch.full((4, 8), 5.25)}
@@ -93,7 +94,7 @@ def test_projections_are_best_where_zeros_are_stored(kind: str, places: int) -> 
 
 @pytest.mark.parametrize("beside", [{"kind": "fan_in", "max": 4}, {"kind": "fan_in", "max": 2, "counts": "sources"}])
 @pytest.mark.parametrize("places", [6, 8, 10])
-def test_another_limit_beside_stored_zeros(beside: dict[str, object], places: int) -> None:
+def test_another_limit_beside_stored_zeros(beside: dict[str, Any], places: int) -> None:
     """Where options would count in two ways the total is stricter than the chip; the bound is not."""
     plan = compile_plan(chip(GRID, beside, {"kind": "synapses", "max": places, "zeros": "stored"}), {"w": SHAPE})
     choices = all_choices([-1.0, -0.5, 0.0, 0.5, 1.0])

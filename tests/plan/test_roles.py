@@ -35,9 +35,9 @@ from qrsolve.training import METHODS
 from qrsolve.training.modules.describe import describe_module
 
 ROLES = {"w_in": "input", "w_rec": "recurrent"}
-REACH = {"kind": "reach", "neurons": 2, "of": "input"}
-FAN_IN = {"kind": "fan_in", "max": 2, "counts": "sources"}
-WEIGHTS = {
+REACH: dict[str, Any] = {"kind": "reach", "neurons": 2, "of": "input"}
+FAN_IN: dict[str, Any] = {"kind": "fan_in", "max": 2, "counts": "sources"}
+WEIGHTS: dict[str, Any] = {
     "grid": {"kind": "grid", "bits": 2, "scale": {"kind": "fixed", "value": 0.5}},
     "real": {"kind": "real"},
     "codebook": {"kind": "codebook", "values": [-1.0, 0.0, 0.4]},
@@ -133,7 +133,7 @@ class TestAgainstEnumeration:
             "fan_out": (used.sum(axis=1) <= 1).all(axis=1),
             "synapses": used.sum(axis=(1, 2)) <= 3,
             "n_of_m": (used.reshape(-1, 4, 2).sum(axis=2) <= 1).all(axis=1),
-            "sign": ~((values > 0).any(axis=1) & (values < 0).any(axis=1)).any(axis=1),
+            "sign": ~np.asarray((values > 0).any(axis=1) & (values < 0).any(axis=1)).any(axis=1),
         }
         allowed = np.all([fits[word] for word in words], axis=0) & ~used[:, :, 0].any(axis=1)
         best = ((values - weights["w_out"].numpy()) ** 2)[allowed].sum(axis=(1, 2)).min()
@@ -402,7 +402,7 @@ class TestTraining:
     @pytest.mark.parametrize("weights", ["types", "grid"])
     def test_reach_holds_at_every_forward_pass(self, method: Any, weights: str) -> None:
         torch.manual_seed(0)
-        model = Recurrent()
+        model: Any = Recurrent()
         kind = {"kind": "grid", "bits": 3} if weights == "grid" else WEIGHTS["types"]
         limits = ({**REACH, "of": ["input", "output"]}, {**FAN_IN, "max": 4, "counts": "synapses"})
         optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
@@ -450,7 +450,7 @@ class TestTraining:
         resumed.load_state_dict(projector.state_dict())
         for one, two in zip(model.parameters(), other.parameters(), strict=True):
             assert torch.equal(one, two)
-        assert not other.rnn.weight_ih_l0[2:].any()
+        assert not other.get_parameter("rnn.weight_ih_l0")[2:].any()
         assert projector.finalize()["rnn.weight_ih_l0+rnn.weight_hh_l0"].certificate.objective > 0
 
 
@@ -467,7 +467,9 @@ class TestCommands:
     def model(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.chdir(tmp_path)
         Path("ends.yaml").write_text(CHIP)
-        np.savez("model.npz", **{name: w.numpy() for name, w in drawn(0, w_in=(4, 2), w_rec=(4, 4)).items()})
+        np.savez(
+            "model.npz", **dict[str, Any]({name: w.numpy() for name, w in drawn(0, w_in=(4, 2), w_rec=(4, 4)).items()})
+        )
         return "model.npz"
 
     def run(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -24,16 +26,16 @@ from qrsolve.spec.network import NetworkSpec
 REAL = {"kind": "real"}
 
 
-def chip(*limits: dict[str, object], weights: dict[str, object] | None = None, **parts: object) -> HardwareSpec:
+def chip(*limits: dict[str, Any], weights: dict[str, Any] | None = None, **parts: object) -> HardwareSpec:
     content = {"schema": 1, "name": "c", "title": "C", "weights": weights or REAL, "limits": list(limits), **parts}
     return HardwareSpec.model_validate(content)
 
 
-def network(*layers: dict[str, object], **parts: object) -> NetworkSpec:
+def network(*layers: dict[str, Any], **parts: object) -> NetworkSpec:
     return NetworkSpec.model_validate({"schema": 1, "layers": list(layers), **parts})
 
 
-def checked(spec: HardwareSpec | str, net: NetworkSpec | None = None, **weights: torch.Tensor) -> Report:
+def checked(spec: HardwareSpec | str, net: NetworkSpec | None = None, /, **weights: torch.Tensor) -> Report:
     named = {name.replace("__", "."): tensor for name, tensor in weights.items()}
     plan = compile_plan(spec, {name: tensor.shape for name, tensor in named.items()}, network=net)
     return check(plan, named)
@@ -460,7 +462,7 @@ class TestProjection:
             {"kind": "codebook", "values": [1.0, 2.5], "composition": {"max_synapses": 2}},
         ],
     )
-    def test_sources_of_groups_without_a_weight_0_are_refused(self, weights: dict[str, object]) -> None:
+    def test_sources_of_groups_without_a_weight_0_are_refused(self, weights: dict[str, Any]) -> None:
         """One column for two sources: a sign of both is too strict, and a sum of their copies too wide."""
         spec = chip({"kind": "fan_out", "max": 3, "counts": "synapses"}, weights=weights)
         stated = network({"tensor": "a", "kind": "conv", "groups": 2})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from qrsolve.errors import ShapeError
 from qrsolve.plan.explanation import _outline, explain
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem
-from qrsolve.problem.group import Group
+from qrsolve.problem.group import Group, GroupKind
 from qrsolve.problem.region import Region
 from qrsolve.problem.structure import ChoiceOutline, LevelsOutline
 from qrsolve.solvers import HEURISTICS, SOLVERS, refusals
@@ -117,7 +118,7 @@ def test_targets_of_an_outline_are_0_where_nothing_is() -> None:
 
 
 @pytest.mark.parametrize("kind", ["row", "column", "block", "all"])
-def test_capacities_are_the_same_as_numbers_arrays_and_tensors(kind: str) -> None:
+def test_capacities_are_the_same_as_numbers_arrays_and_tensors(kind: GroupKind) -> None:
     one = Group(kind, 3, block=2)
     n = one.n_parts(4, 6)
     each = np.arange(1, n + 1)
@@ -164,7 +165,7 @@ def test_a_training_with_capacities_of_some_matrices_is_saved_as_tensors() -> No
 
 
 def test_a_deferred_module_gives_way_to_the_module() -> None:
-    here = {"fractions": DeferredModule("fractions")}
+    here: dict[str, Any] = {"fractions": DeferredModule("fractions")}
     exec("half = fractions.Fraction(1, 2)", here)
     import fractions
 

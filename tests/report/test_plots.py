@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ pytest.importorskip("matplotlib")
 def test_weights_before_and_after() -> None:
     before = torch.linspace(-1, 1, 50).reshape(5, 10)
     after = torch.where(before.abs() > 0.5, before.sign() * 0.5, 0.0)
-    ax = plot_weights(before, after, torch.tensor([0.5, -0.5]))
+    ax: Any = plot_weights(before, after, torch.tensor([0.5, -0.5]))
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == ["before (50)", "values", "after (26; 24 are 0)"]
     assert ax.get_xlabel() == "weight"
@@ -29,7 +30,7 @@ def test_weights_of_every_kind(weights: torch.Tensor) -> None:
 
 
 def test_fan_in_against_the_limit() -> None:
-    ax = plot_fan_in(torch.tensor([3, 4, 4, 6]), 4)
+    ax: Any = plot_fan_in(torch.tensor([3, 4, 4, 6]), 4)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["limit 4; 1 above"]
     assert ax.get_xlabel() == "fan-in (synapses)"
     assert sum(patch.get_height() for patch in ax.patches) == 4
@@ -59,7 +60,9 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_sweep_of_numbers_and_of_words() -> None:
-    figure = plot_sweep({"a": {16: [0.6, 0.8], 2: [0.5, 0.3]}, "b": {2: [0.2], 16: [0.9]}}, "limits.fan_in.max", 0.95)
+    figure: Any = plot_sweep(
+        {"a": {16: [0.6, 0.8], 2: [0.5, 0.3]}, "b": {2: [0.2], 16: [0.9]}}, "limits.fan_in.max", 0.95
+    )
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b", "dense"]
     line = ax.lines[0]
@@ -70,7 +73,8 @@ def test_a_sweep_of_numbers_and_of_words() -> None:
     assert (ax.get_xscale(), ax.get_xlabel()) == ("log", "limits.fan_in.max")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["16", "2"]
     assert plot_sweep({"a": {0: [0.5], 9: [0.5]}}, "x").axes[0].get_xscale() == "linear"
-    (ax,) = plot_sweep({"a": {"free": [0.5], "per_source": [0.4]}}, "weights.sign").axes
+    by_word: Any = plot_sweep({"a": {"free": [0.5], "per_source": [0.4]}}, "weights.sign")
+    (ax,) = by_word.axes
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["free", "per_source"]
     assert ax.lines[0].get_xdata().tolist() == [0, 1]
     assert png(plot_sweep({"a": {"chip": [0.5]}}, "")).startswith(b"\x89PNG")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations, pairwise, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import named_solver, quick_solver, refusals, select_solver, solve
+from qrsolve.solvers.type_prices import TypePrices
 from qrsolve.solvers.values import solve_levels
 from qrsolve.solvers.values.grid_rounding import on_value_grid
 from qrsolve.solvers.values.type_starts import _Parts, type_starts
@@ -39,7 +41,7 @@ def random(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 def with_types(w: torch.Tensor, n_types: int, *groups: Group, seed: int = 0, h: bool = False) -> ChoiceProblem:
     values = torch.cat([torch.zeros(len(w), 1), random(len(w), n_types, 50 + seed)], dim=1).double()
     use = torch.tensor([0] + [1] * n_types)
-    importance = 0.1 + random(*w.shape, 90 + seed).abs() if h else None
+    importance = 0.1 + random(len(w), w.shape[1], 90 + seed).abs() if h else None
     return ChoiceProblem(w, Alphabet(values, use, torch.arange(len(w))), (TYPE, *groups), importance)
 
 
@@ -129,7 +131,7 @@ def test_with_capacities_two_exact_solvers_agree_and_prices_bound_them(importanc
         assert certificate.objective >= best * (1 - 1e-9)
         met += certificate.objective <= best * (1 + 1e-6)
         # A start of the same problem is not made worse, and still has a bound.
-        again = certify(problem, named_solver("type_prices").solve(problem, solution))
+        again = certify(problem, TypePrices().solve(problem, solution))
         assert again.objective <= certificate.objective * (1 + 1e-12)
         assert again.bound <= best * (1 + 1e-9)
     assert met >= 4, "the prices should often find the best types of so few sources"
@@ -432,7 +434,7 @@ def test_every_forward_pass_of_a_training_is_typed(method: str, max_fan_in: int 
     from qrsolve.training.methods import METHODS
 
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(14, 8), nn.ReLU(), nn.Linear(8, 3))
+    model: Any = nn.Sequential(nn.Linear(14, 8), nn.ReLU(), nn.Linear(8, 3))
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     (chosen,) = (kind for kind in METHODS if kind.name == method)
     projector = qrsolve.attach(chip(3, max_fan_in=max_fan_in), model, optimizer, method=chosen())
@@ -482,4 +484,4 @@ def test_a_resumed_training_is_the_same() -> None:
     fresh[2].load_state_dict(resumed[2].state_dict())
     for model, optimizer, _ in (straight, fresh):
         step(model, optimizer, 25)
-    assert torch.equal(straight[0].weight, fresh[0].weight)
+    assert torch.equal(straight[0].get_parameter("weight"), fresh[0].get_parameter("weight"))

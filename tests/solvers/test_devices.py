@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def trained(make: Callable[[], nn.Module], to: torch.device, spec: qrsolve.Hardw
         return weights(model)
 
 
-OPTIONS: dict[str, dict[str, object]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "straight_through": {},
     "explored and frozen": {"total_steps": N_STEPS},
     "at_end": {"compliant": "at_end", "total_steps": N_STEPS},
@@ -249,13 +250,14 @@ def test_what_is_pretended_is_as_strict_as_a_gpu() -> None:
         assert isinstance(there + 1, Elsewhere)
         assert isinstance(there + torch.tensor(1.0), Elsewhere), "a number may come from anywhere"
         assert there.to("cpu").tolist() == [1.0, 1.0, 1.0]
-        for mixed in (
+        mixes: list[Callable[[], Any]] = [
             lambda: there + here,
             lambda: torch.where(there > 0, there, here),
             lambda: here.index_select(0, torch.zeros(1, dtype=torch.int64, device=DEVICE)),
             lambda: here[torch.zeros(1, dtype=torch.int64, device=DEVICE)],
             lambda: there.add_(here),
-        ):
+        ]
+        for mixed in mixes:
             with pytest.raises(RuntimeError, match="same device"):
                 mixed()
         with pytest.raises(TypeError, match="numpy"):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from draws.planted import TWO, objective, planted
 from oracles.brute_force import copies, optimum, random_problem
-from test_solvers_planted import TWO, objective, planted
 
 from qrsolve.certificate.certification import certify, status_of
 from qrsolve.errors import NoSolverError
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.group import Counted, GroupKind
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import HEURISTICS, SOLVERS, lagrangian, min_cost_flow, select_solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.entries import Entries
-from qrsolve.solvers.flow_network import _Network
+from qrsolve.solvers.flow_network import _Network, solve_flow
 from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.hulls import hull_segments
 from qrsolve.solvers.lagrangian import Lagrangian
@@ -33,7 +35,7 @@ NESTED = (("row", "all"), ("block", "row"), ("block", "row", "all"), ("block", "
 
 
 def joint(
-    w: torch.Tensor, alphabet: Alphabet | None, fan_in: int, fan_out: int, counts: str = "synapses"
+    w: torch.Tensor, alphabet: Alphabet | None, fan_in: int, fan_out: int, counts: Counted = "synapses"
 ) -> ChoiceProblem:
     groups = (Group("row", fan_in, limit="fan_in"), Group("column", fan_out, counts=counts, limit="fan_out"))
     return ChoiceProblem(w, alphabet, groups)
@@ -44,7 +46,7 @@ class TestMinCostFlow:
     @pytest.mark.parametrize("kinds", JOINT)
     @pytest.mark.parametrize("alphabet", [ONE, CODES], ids=["copies", "codes"])
     def test_planted_optima_are_found_and_certified_by_prices(
-        self, alphabet: Alphabet, kinds: tuple[str, ...], weighted: bool
+        self, alphabet: Alphabet, kinds: tuple[GroupKind, ...], weighted: bool
     ) -> None:
         torch.manual_seed(len(kinds))
         problem, best = planted((40, 60), alphabet, kinds, weighted)
@@ -69,7 +71,7 @@ class TestMinCostFlow:
 
     @pytest.mark.parametrize("kinds", NESTED)
     @pytest.mark.parametrize("seed", range(3))
-    def test_it_agrees_with_greedy_on_nested_limits(self, kinds: tuple[str, ...], seed: int) -> None:
+    def test_it_agrees_with_greedy_on_nested_limits(self, kinds: tuple[GroupKind, ...], seed: int) -> None:
         torch.manual_seed(seed)
         capacity = {"row": 7, "block": 2, "all": 100}
         groups = tuple(Group(kind, capacity[kind], 4 if kind == "block" else 0, limit=kind) for kind in kinds)
@@ -95,11 +97,13 @@ class TestMinCostFlow:
         w = torch.rand(60, 200, dtype=torch.float64) * 0.01 + 0.1
         w[:, :40] += 5 + torch.rand(60, 40, dtype=torch.float64)
         problem = joint(w, None, 4, 2)
-        assert bool((MinCostFlow().solve(problem).choice[:, :40].sum(dim=0) == 2).all())
+        choice = MinCostFlow().solve(problem).choice
+        assert choice is not None
+        assert bool((choice[:, :40].sum(dim=0) == 2).all())
         opened: list[int] = []
-        solve = min_cost_flow.solve_flow
+        solve = solve_flow
 
-        def counted(problem: ChoiceProblem, entries: Entries, segments: object) -> object:
+        def counted(problem: ChoiceProblem, entries: Entries, segments: Any) -> Any:
             opened.append(len(entries))
             return solve(problem, entries, segments)
 
@@ -251,7 +255,8 @@ class TestCertificatesOfJointLimits:
         generator = torch.Generator().manual_seed(0)
         for seed in range(40):
             problem = random_problem(seed, "row+column", "magnitudes")
-            groups = tuple(replace(g, counts=c) for g, c in zip(problem.groups, ("synapses", "sources"), strict=True))
+            counted: tuple[Counted, ...] = ("synapses", "sources")
+            groups = tuple(replace(g, counts=c) for g, c in zip(problem.groups, counted, strict=True))
             problem = replace(problem, groups=groups)
             best = optimum(problem)
             choice = torch.zeros(problem.w.shape, dtype=torch.int64)
@@ -280,7 +285,7 @@ class TestCertificatesOfJointLimits:
 class TestNestedPrices:
     @pytest.mark.parametrize("weighted", [False, True])
     @pytest.mark.parametrize("kinds", NESTED)
-    def test_planted_optima_are_found_and_certified(self, kinds: tuple[str, ...], weighted: bool) -> None:
+    def test_planted_optima_are_found_and_certified(self, kinds: tuple[GroupKind, ...], weighted: bool) -> None:
         torch.manual_seed(len(kinds))
         problem, best = planted((40, 60), TWO, kinds, weighted)
         assert select_solver(problem).name == "nested_prices"
@@ -292,7 +297,7 @@ class TestNestedPrices:
 
     @pytest.mark.parametrize("kinds", NESTED)
     @pytest.mark.parametrize("seed", range(3))
-    def test_it_agrees_with_general_solvers(self, kinds: tuple[str, ...], seed: int) -> None:
+    def test_it_agrees_with_general_solvers(self, kinds: tuple[GroupKind, ...], seed: int) -> None:
         torch.manual_seed(seed)
         capacity = {"row": 11, "block": 7, "all": 40}
         groups = tuple(Group(kind, capacity[kind], 4 if kind == "block" else 0, limit=kind) for kind in kinds)
@@ -357,7 +362,9 @@ class TestNestedPrices:
 
     @pytest.mark.parametrize("counts", [("synapses", "synapses"), ("sources", "synapses"), ("sources", "sources")])
     @pytest.mark.parametrize("alphabet", [ONE, TWO, CODES, Alphabet.of([-1.0, 1.0])], ids=["one", "two", "codes", "pm"])
-    def test_some_solver_takes_rows_and_total_at_any_size(self, alphabet: Alphabet, counts: tuple[str, str]) -> None:
+    def test_some_solver_takes_rows_and_total_at_any_size(
+        self, alphabet: Alphabet, counts: tuple[Counted, Counted]
+    ) -> None:
         few = 2000 if alphabet.min_use else 9
         total = few if alphabet.min_use == 0 else 10**6
         w = torch.linspace(-3, 3, 2000).expand(300, -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
 from qrsolve.problem.group import GroupKind
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver
-from qrsolve.solvers.values import Levels, alternate, solve_levels
+from qrsolve.solvers.values import Levels, solve_levels
+from qrsolve.solvers.values.alternation import alternate
 from qrsolve.solvers.values.starts import first_parameters
 from qrsolve.spec import (
     BaseMaskWeights,
@@ -40,7 +43,7 @@ def family_of(kind: WeightKind) -> AlphabetFamily:
     return family
 
 
-def types(*values: float | None, copies: int = 4, scope: str = "layer") -> AlphabetFamily:
+def types(*values: float | None, copies: int = 4, scope: Any = "layer") -> AlphabetFamily:
     named = tuple(
         SynapseType(name=f"t{i}", sign="positive" if i % 2 == 0 else "negative", value=v) for i, v in enumerate(values)
     )

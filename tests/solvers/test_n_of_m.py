@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from qrsolve.audit.check import check
 from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.group import GroupKind
 from qrsolve.solvers import named_solver, refusals, select_solver
 from qrsolve.solvers.base import binding_groups
 
 COPIES = Alphabet.of([0.0, 1.0, -1.0, 2.0, -2.0, 0.3, 1.3], [0, 1, 1, 2, 2, 1, 2])
-WEIGHTS = {
+WEIGHTS: dict[str, Any] = {
     "grid": {"kind": "grid", "bits": 3},
     "grid of powers": {"kind": "grid", "bits": 3, "scale": {"kind": "power_of_two"}},
     "codebook": {"kind": "codebook", "n_values": 4, "zero": True},
@@ -32,13 +34,13 @@ WEIGHTS = {
 TWO_OF_FOUR = {"kind": "n_of_m", "n": 2, "m": 4}
 
 
-def chip(weights: dict[str, object], *limits: dict[str, object]) -> HardwareSpec:
+def chip(weights: dict[str, Any], *limits: dict[str, Any]) -> HardwareSpec:
     return HardwareSpec.model_validate(
         {"schema": 1, "name": "chip", "title": "Chip", "weights": weights, "limits": list(limits)}
     )
 
 
-def sources(kind: str, capacity: int, block: int = 0) -> Group:
+def sources(kind: GroupKind, capacity: int, block: int = 0) -> Group:
     return Group(kind, capacity, block, "sources", kind)
 
 
@@ -114,7 +116,7 @@ def test_two_totals_are_solved_by_the_stricter() -> None:
 
 @pytest.mark.parametrize("limits", [[TWO_OF_FOUR], [TWO_OF_FOUR, {"kind": "fan_in", "max": 3, "counts": "sources"}]])
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_values_and_pattern_go_through_the_whole_path(kind: str, limits: list[dict[str, object]]) -> None:
+def test_values_and_pattern_go_through_the_whole_path(kind: GroupKind, limits: list[dict[str, Any]]) -> None:
     weights = {"w": torch.randn(6, 16, generator=torch.Generator().manual_seed(3))}
     plan = compile_plan(chip(WEIGHTS[kind], *limits), {"w": (6, 16)})
     projection = project(plan, weights)["w"]
@@ -128,6 +130,8 @@ def test_values_and_pattern_go_through_the_whole_path(kind: str, limits: list[di
     assert int((projection.weights["w"].reshape(6, 4, 4) != 0).sum(dim=2).max()) == 2
     # No other choice of the same values is better: enumerated on one block of four.
     family = plan.populations[0].family
+    assert family is not None
+    assert projection.parameters is not None
     alphabet = family.alphabet(projection.parameters)
     if alphabet.n_options <= 23 and len(limits) == 1:
         block = ChoiceProblem(weights["w"][:1, :4].double(), alphabet, (Group("block", 2, 4),))

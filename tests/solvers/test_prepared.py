@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -143,7 +144,7 @@ class Sequence(nn.Module):
         self.rnn = nn.RNN(6, 8)
         self.out = nn.Linear(8, 4)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.out(self.rnn(x.reshape(-1, 4, 6).transpose(0, 1))[0][-1])
 
 
@@ -155,7 +156,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     ),
     "channels_last": lambda: nn.Sequential(
         nn.Unflatten(1, (2, 3, 4)), nn.Conv2d(2, 6, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 4)
-    ).to(memory_format=torch.channels_last),
+    ).to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # torch has it
     "rnn": Sequence,
 }
 
@@ -178,7 +179,7 @@ def trained(make: Callable[[], nn.Module], n_steps: int, **options: object) -> l
     return seen
 
 
-OPTIONS: dict[str, dict[str, object]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "no decay": {"method": StraightThrough(decay=0.0)},
     "another method": {"method": GradR()},
@@ -254,14 +255,14 @@ def test_other_values_limits_or_importance_are_not_served_by_what_was_prepared()
 
 @pytest.mark.parametrize("n_threads", [1, 3, 40])
 def test_rows_are_shared_among_however_many_threads_there_are(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qrsolve.compiled.loops import fork
     from qrsolve.solvers import compiled_rows
 
     asked = []
-    original = compiled_rows.fork
 
     def on_some(address: int, arrays: int, n: int) -> None:
         asked.append(n)
-        original(address, arrays, n_threads)
+        fork(address, arrays, n_threads)
 
     w = torch.randn(40, 300, generator=torch.Generator().manual_seed(3))
     problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),))
@@ -278,8 +279,8 @@ def test_several_threads_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     run, _ = compiled._openmp()
     if run is None:
         pytest.skip("torch's threads are not reached on this system: loops run on one")
-    at_once = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: barrier.wait())
     barrier = threading.Barrier(2, timeout=60)
+    at_once = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: barrier.wait())
     address = ctypes.cast(at_once, ctypes.c_void_p).value
     assert address is not None
     compiled.fork(address, 0, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def problems(draw: st.DrawFn) -> ChoiceProblem:
     alphabet = draw(st.sampled_from(ALPHABETS))
     kind = draw(st.sampled_from(["none", "row", "block", "column", "all", "row+all"]))
     if alphabet is None or alphabet.levels_by_use is not None or alphabet.max_use == 1:
-        kinds = kind.split("+")
+        kinds: list[Any] = kind.split("+")
     else:
         kinds = kind.split("+")[:1]
     groups = tuple(
@@ -69,7 +71,7 @@ def test_idempotent_and_identity_on_feasible_points(problem: ChoiceProblem) -> N
 @axioms
 @given(problems(), st.integers(1, 4))
 def test_more_capacity_never_costs_more(problem: ChoiceProblem, extra: int) -> None:
-    wider = problem.with_capacity(tuple(g.capacity + extra for g in problem.groups))
+    wider = problem.with_capacity([int(g.capacity) + extra for g in problem.groups])
     assert distance(problem, project(wider)) <= distance(problem, project(problem)) * (1 + 1e-9) + 1e-12
 
 
@@ -104,6 +106,7 @@ def test_no_sampled_feasible_point_is_nearer(problem: ChoiceProblem, seed: int) 
     best = project(problem)
     n_options = 2 if problem.alphabet is None else problem.alphabet.n_options
     solution = select_solver(problem).solve(problem)
+    assert solution.choice is not None
     dense = solution.choice
     if solution.index is not None:
         dense = torch.zeros(problem.w.shape, dtype=torch.int64).scatter_(1, solution.index, solution.choice)

@@ -13,6 +13,7 @@ from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.structure import ChoiceStructure
 from qrsolve.solvers import reduced_costs
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.cp_sat import CpSat
@@ -31,7 +32,7 @@ class _Spoilt(Solver):
     name = "spoilt"
     guarantee = "none"
 
-    def refusal(self, problem: ChoiceProblem) -> str:
+    def refusal(self, problem: ChoiceStructure) -> str:
         return self.given.refusal(problem)
 
     def solve(self, problem: ChoiceProblem) -> Solution:

@@ -197,6 +197,7 @@ def test_signs_and_fan_in_of_a_chip() -> None:
     assert projection.solution.solver == "sign_prices"
     assert projection.choice_certificate.gap <= 1e-2 * projection.choice_certificate.objective
     assert 0 < projection.certificate.bound <= projection.choice_certificate.objective
+    assert projection.parameters is not None
     assert check(plan, projection.weights, {"w": projection.parameters}).is_compliant
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import re
+import sys
 from importlib import import_module
 
 import pytest
@@ -135,7 +136,7 @@ def test_a_missing_optional_package_is_a_refusal(solver: str, package: str, monk
 def test_two_libraries_that_cannot_share_a_process_are_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     from qrsolve.solvers import cp_sat
 
-    monkeypatch.setitem(cp_sat.sys.modules, "highspy", object())
+    monkeypatch.setitem(sys.modules, "highspy", object())
     monkeypatch.setattr(cp_sat, "version", lambda _: "1.15.1")
     assert named_solver("cp_sat").refusal(PROBLEMS[0]) == (
         "ortools and highspy 1.15.1 cannot be loaded into one process: pip install 'highspy<1.15'"

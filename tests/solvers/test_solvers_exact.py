@@ -13,6 +13,7 @@ from oracles.dynamic_program import DynamicProgram
 from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
+from qrsolve.problem.group import GroupKind
 from qrsolve.problem.solution import Status
 from qrsolve.solvers import HEURISTICS, SOLVERS, closing, refusals, select_solver
 from qrsolve.solvers.cp_sat import CpSat
@@ -96,7 +97,7 @@ def test_edge_capacities_and_shapes(alphabet: Alphabet | None, capacity: int, sh
 @pytest.mark.parametrize("alphabet", [TWO, Alphabet.of([0.0, 1.0, -1.0]), None], ids=["two", "one", "real"])
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
 @pytest.mark.parametrize("kind", ["row", "column", "all", "block"])
-def test_an_empty_layer_is_ordinary(alphabet: Alphabet | None, shape: tuple[int, int], kind: str) -> None:
+def test_an_empty_layer_is_ordinary(alphabet: Alphabet | None, shape: tuple[int, int], kind: GroupKind) -> None:
     group = Group(kind, 1, 2 if kind == "block" else 0, limit="limit")
     problem = ChoiceProblem(torch.zeros(shape), alphabet, (group,))
     for solver in SOLVERS + HEURISTICS:
@@ -257,6 +258,8 @@ def test_cp_sat_and_milp_respect_their_limits() -> None:
         assert "max_deterministic_time = 1e-06" in short.reason
     full, again = CpSat().solve(problem), CpSat().solve(problem)
     assert full.choice is not None
+    assert full.choice is not None
+    assert again.choice is not None
     assert torch.equal(full.choice, again.choice)
     assert "integer costs differ from the costs by at most" in full.reason
     cp_sat, milp = certify(problem, full), certify(problem, Milp().solve(problem))

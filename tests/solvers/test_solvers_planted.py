@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from draws.planted import TWO, objective, planted
 from oracles.brute_force import copies
 from oracles.dynamic_program import DynamicProgram
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
-from qrsolve.problem.solution import Solution
+from qrsolve.problem.group import GroupKind
 from qrsolve.solvers import select_solver
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.milp import Milp
@@ -19,39 +20,10 @@ from qrsolve.solvers.prices import Prices
 
 pytestmark = pytest.mark.usefixtures("way")
 
-TWO = Alphabet.of(*copies([1.7, 0.9], 4))
-
-
-def objective(problem: ChoiceProblem, solution: Solution) -> float:
-    certificate = certify(problem, solution)
-    assert certificate.is_compliant
-    assert certificate.bound <= certificate.objective * (1 + 1e-9) + 1e-12
-    return certificate.objective
-
-
-def planted(
-    shape: tuple[int, int], alphabet: Alphabet, kinds: tuple[str, ...], weighted: bool
-) -> tuple[ChoiceProblem, float]:
-    """Choose prices, then targets; what the priced entries choose is optimal for just the capacities that it uses."""
-    rows, columns = shape
-    w = torch.randn(shape, dtype=torch.float64)
-    h = torch.rand(shape, dtype=torch.float64) + 0.5 if weighted else None
-    around = torch.zeros(shape, dtype=torch.float64)
-    blank = [Group(kind, 0, 4 if kind == "block" else 0, limit=kind) for kind in kinds]
-    for group in blank:
-        price = torch.rand(group.n_parts(rows, columns), dtype=torch.float64)
-        around += group.scatter(price[:, None].expand(-1, group.part_size(rows, columns)), rows, columns)
-    cost = (w[:, :, None] - alphabet.values[0]).square()
-    cost = cost if h is None else cost * h[:, :, None]
-    option = (cost + around[:, :, None] * alphabet.use).argmin(dim=2)
-    use = alphabet.use[option]
-    groups = tuple(Group(g.kind, g.gather(use).sum(dim=1), g.block, limit=g.limit) for g in blank)
-    return ChoiceProblem(w, alphabet, groups, h), float(cost.gather(2, option[:, :, None]).sum())
-
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kinds", [("row",), ("block",), ("column",), ("all",), ("row", "all"), ("block", "row")])
-def test_planted_optima_are_found_and_certified(kinds: tuple[str, ...], weighted: bool) -> None:
+def test_planted_optima_are_found_and_certified(kinds: tuple[GroupKind, ...], weighted: bool) -> None:
     torch.manual_seed(len(kinds))
     one = Alphabet.of(*copies([0.8], 5))
     for alphabet in (one, Alphabet.of([0.0, 0.4, -0.5, 1.3]), *([TWO] if len(kinds) == 1 else [])):
@@ -96,7 +68,7 @@ def test_prices_and_dynamic_program_agree(capacity: int, ties: bool, weighted: b
 
 
 @pytest.mark.parametrize("kind", ["block", "column", "all"])
-def test_prices_and_dynamic_program_agree_on_other_parts(kind: str) -> None:
+def test_prices_and_dynamic_program_agree_on_other_parts(kind: GroupKind) -> None:
     torch.manual_seed(3)
     group = Group(kind, 9, 8 if kind == "block" else 0, limit=kind)
     problem = ChoiceProblem(torch.randn(24, 32), TWO, (group,))

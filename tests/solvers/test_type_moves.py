@@ -158,6 +158,7 @@ def test_what_check_accepts_does_not_move(dtype: torch.dtype, signed: bool, max_
             projection = project(plan, {"w": w}, importance=h)["w"]
             assert torch.equal(projection.weights["w"], w)
             assert (projection.certificate.objective, projection.status) == (0.0, Status.OPTIMAL)
+            assert projection.parameters is not None
             report = check(plan, projection.weights, {"w": projection.parameters})
             assert report.is_compliant
             assert report.layers["w"].values_from == "given"

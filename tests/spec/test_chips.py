@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,13 @@ from qrsolve.spec import LayerShape, Synapses
 from qrsolve.spec.packing import Blocks, PerProcessor, PowersOfTwo
 
 
-def limit(name: str, kind: str) -> object:
+def limit(name: str, kind: str) -> Any:
     (found,) = (part for part in load_spec(name).limits if part.kind == kind)
     return found
+
+
+def weights_of(name: str) -> Any:
+    return load_spec(name).weights
 
 
 def excess(name: str, weights: torch.Tensor, kind: str) -> int:
@@ -48,7 +53,7 @@ class TestWorkedExamples:
 
     def test_dynap_se2_masks(self) -> None:
         # test_check: 0..15 in one word each; 20 is in none, and in two where composition is allowed.
-        family = load_spec("dynap_se2").weights.family()
+        family: Any = weights_of("dynap_se2").family()
         values = family.alphabet(torch.tensor([[1.0, 2.0, 4.0, 8.0]], dtype=torch.float64)).values[0]
         assert sorted(values.tolist()) == list(range(-15, 16))
         assert family.use.max() == 1
@@ -56,7 +61,7 @@ class TestWorkedExamples:
     def test_truenorth_two_values_of_one_type(self) -> None:
         # Rows are sources there, and neurons here.
         weights = {"w": torch.tensor([[3.0, 3.0], [5.0, 0.0]]).T}
-        chip = load_spec("truenorth")
+        chip: Any = load_spec("truenorth")
         for n_types, feasible in ((1, False), (2, True), (4, True)):
             kind = chip.weights.model_copy(update={"n_types": n_types})
             plan = compile_plan(chip.model_copy(update={"weights": kind}), {"w": (2, 2)})
@@ -102,14 +107,14 @@ class TestWorkedExamples:
         [(784, 100, 7, 73, 2), (128, 512, 1, 512, 1), (129, 200, 2, 256, 1)],
     )
     def test_brainscales_partitions(self, n_in: int, n_out: int, circuits: int, per_chip: int, partitions: int) -> None:
-        spec = load_spec("brainscales_2")
+        spec: Any = load_spec("brainscales_2")
         n_circuits = spec.hierarchy.neurons_per_core * spec.hierarchy.cores_per_chip
         assert ceil(n_in / limit("brainscales_2", "fan_in").capacity) == circuits
         assert n_circuits // circuits == per_chip
         assert ceil(n_out / per_chip) == partitions
 
     def test_brainscales_weight_123(self) -> None:
-        family = load_spec("brainscales_2").weights.family()
+        family: Any = weights_of("brainscales_2").family()
         (option,) = (family.counts[:, 0] == 123).nonzero()[:, 0]
         assert family.use[option] == 2
         weights = torch.zeros(1, 130)
@@ -236,7 +241,9 @@ class TestTraps:
         assert limit("xylo_audio_2", "synapses").zeros == "free"
         assert Synapses(max=14, zeros="stored").usage_of(LayerShape(((3, 5),))) == 15
         assert Synapses(max=14, zeros="stored").group() is None
-        assert Synapses(max=14, zeros="free").group().capacity == 14
+        group = Synapses(max=14, zeros="free").group()
+        assert group is not None
+        assert group.capacity == 14
         crossbar = HardwareSpec.model_validate(
             {
                 "schema": 1,
@@ -267,20 +274,20 @@ class TestTraps:
         ],
     )
     def test_scope_of_the_scale(self, name: str, kind: str, scope: str) -> None:
-        scale = load_spec(name).weights.scale
+        scale = weights_of(name).scale
         assert (scale.kind, scale.scope) == (kind, scope)
-        assert load_spec("dynap_se").weights.scope == load_spec("dynap_se2").weights.scope == "core"
+        assert weights_of("dynap_se").scope == weights_of("dynap_se2").scope == "core"
 
     def test_grids_are_not_all_symmetric_or_of_step_one(self) -> None:
-        loihi = load_spec("loihi_1").weights.family().counts[:, 0]
+        loihi: Any = weights_of("loihi_1").family().counts[:, 0]
         assert sorted(loihi.tolist()) == list(range(-256, 256, 2))
         for name in ("xylo_audio_2", "speck", "reckon", "spinnaker_2", "max78000"):
-            counts = load_spec(name).weights.family().counts
+            counts: Any = weights_of(name).family().counts
             assert (counts.min(), counts.max()) == (-127, 127)
 
     def test_who_owns_the_sign(self) -> None:
-        assert load_spec("odin").weights.sign == "per_source"
-        assert load_spec("dynap_se").weights.sign == load_spec("loihi_1").weights.sign == "free"
+        assert weights_of("odin").sign == "per_source"
+        assert weights_of("dynap_se").sign == weights_of("loihi_1").sign == "free"
         # A signed BrainScaleS-2 source has two rows, so half of the 256 are left.
         assert limit("brainscales_2", "fan_in").capacity == 256 // 2
         assert load_spec("truenorth").weights.kind == "axon_types"
@@ -297,7 +304,7 @@ class TestTraps:
         assert limit("truenorth", "fan_out").capacity == 1
 
     def test_values_are_tied_to_signed_types(self) -> None:
-        signs = [synapse.sign for synapse in load_spec("dynap_se").weights.types]
+        signs = [synapse.sign for synapse in weights_of("dynap_se").types]
         assert signs == ["positive", "positive", "negative", "negative"]
 
     def test_binary_grids_without_zero_cannot_be_pruned(self) -> None:
@@ -308,7 +315,7 @@ class TestTraps:
             "weights": {"kind": "grid", "bits": 1, "zero": False},
             "limits": [{"kind": "fan_in", "max": 4}],
         }
-        spec = HardwareSpec.model_validate(binary)
+        spec: Any = HardwareSpec.model_validate(binary)
         assert sorted(spec.weights.family().counts[:, 0].tolist()) == [-1, 1]
         with pytest.raises(InfeasibleError, match="and binary has no weight 0"):
             compile_plan(spec, {"w": (2, 5)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,7 +32,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("shape", "stated", "rows_shape", "words"), CASES)
-def test_rows_and_back(shape, stated, rows_shape, words) -> None:
+def test_rows_and_back(shape: tuple[int, ...], stated: Any, rows_shape: tuple[int, int], words: str) -> None:
     layout = layout_of(Layer(tensor="w", **stated), shape)
     assert layout.rows_shape == rows_shape
     assert layout.described() == words
@@ -56,10 +58,11 @@ def test_a_transposed_convolution_has_a_row_for_each_output_channel(groups: int)
 
 
 @pytest.mark.parametrize("kind", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
-def test_map_sizes_are_those_of_torch(kind: type[torch.nn.Module]) -> None:
+def test_map_sizes_are_those_of_torch(kind: Any) -> None:
     conv = kind(3, 4, 3, stride=2, padding=1, dilation=2)
     word = "conv" if kind is torch.nn.Conv2d else "conv_transpose"
-    layer = Layer(tensor="w", kind=word, map=(3, 11, 9), stride=2, padding=1, dilation=2)
+    facts = {"tensor": "w", "kind": word, "map": (3, 11, 9), "stride": 2, "padding": 1, "dilation": 2}
+    layer = Layer.model_validate(facts)
     layout = layout_of(layer, conv.weight.shape)
     assert map_sizes(layer, layout) == tuple(conv(torch.zeros(1, 3, 11, 9)).shape[2:])
 
@@ -79,7 +82,7 @@ def test_map_sizes_are_those_of_torch(kind: type[torch.nn.Module]) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_one_line(shape, stated, message: str) -> None:
+def test_what_does_not_fit_is_one_line(shape: tuple[int, ...], stated: Any, message: str) -> None:
     with pytest.raises(ShapeError) as error:
         layout_of(Layer(tensor="w", **stated), shape)
     assert str(error.value) == message

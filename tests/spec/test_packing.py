@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def by_hand(n: int, bits: int, block: int = 64, header: int = 10, word: int = 64
     return total
 
 
-def chip(memory: dict[str, object], weights: dict[str, object] | None = None) -> HardwareSpec:
+def chip(memory: dict[str, Any], weights: dict[str, Any] | None = None) -> HardwareSpec:
     return HardwareSpec.model_validate(
         {
             "schema": 1,
@@ -290,7 +291,7 @@ def test_explain_says_what_is_given_up() -> None:
         ({"index_bits": 3}, "'index_bits' is only for zeros 'free'; 'zeros' is 'stored'"),
     ],
 )
-def test_fields_that_do_not_belong_together(fields: dict[str, object], text: str) -> None:
+def test_fields_that_do_not_belong_together(fields: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as error:
         SynapseMemory(max=1, **fields)
     assert text in str(error.value)
@@ -317,7 +318,7 @@ def test_a_total_on_the_safe_side_is_no_proof_that_nothing_fits() -> None:
         def drawn(*choices: int, generator: torch.Generator = generator) -> int:
             return choices[int(torch.randint(len(choices), (1,), generator=generator))]
 
-        memory = {"kind": "synapse_memory", "scope": "layer", "zeros": "free", "packing": "blocks"}
+        memory: dict[str, Any] = {"kind": "synapse_memory", "scope": "layer", "zeros": "free", "packing": "blocks"}
         memory |= {"synapse_bits": drawn(1, 2), "index_bits": drawn(0, 1), "header_bits": drawn(0, 2)}
         memory |= {"block_synapses": drawn(2, 3), "word_bits": drawn(2, 4, 8), "max": drawn(*range(8, 40))}
         spec = HardwareSpec.model_validate(

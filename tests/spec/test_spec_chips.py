@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -18,30 +19,34 @@ FOLDER = Path(__file__).parents[2] / "hardware_specs"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
-def read(name: str) -> object:
+def weights_of(name: str) -> Any:
+    return load_spec(name).weights
+
+
+def read(name: str) -> Any:
     return YAML(typ="safe", pure=True).load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def test_all_files_are_found():
+def test_all_files_are_found() -> None:
     assert bundled_specs() == NAMES
     assert {"dynap_se", "dynap_se2", "xylo_audio_2", "tianjic", "fpga_lut", "nvidia_2_4"} <= set(NAMES)
     assert {path.name for path in FOLDER.iterdir()} == {f"{name}.yaml" for name in NAMES} | {"schema.json"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_chip_loads_by_name_and_by_path(name):
-    spec = load_spec(name)
+def test_a_chip_loads_by_name_and_by_path(name: str) -> None:
+    spec: Any = load_spec(name)
     assert spec.name == name
     assert spec == load_spec(FOLDER / f"{name}.yaml")
 
 
-def test_hashes_differ():
+def test_hashes_differ() -> None:
     assert len({spec_hash(load_spec(name)) for name in NAMES}) == len(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_number_has_a_source_and_a_confidence(name):
-    spec = load_spec(name)
+def test_every_number_has_a_source_and_a_confidence(name: str) -> None:
+    spec: Any = load_spec(name)
     named = set()
     for path, fact in spec.facts():
         named.add(fact.source)
@@ -52,7 +57,7 @@ def test_every_number_has_a_source_and_a_confidence(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_unverified_numbers_are_marked_where_they_stand(name):
+def test_unverified_numbers_are_marked_where_they_stand(name: str) -> None:
     """What CHIPS calls a memory is never shown as read: MorphIC's numbers, and a few scales."""
     unverified = {path for path, fact in load_spec(name).facts() if fact.source and fact.confidence == "unverified"}
     expected = {
@@ -68,18 +73,18 @@ def test_unverified_numbers_are_marked_where_they_stand(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_line_names_the_schema(name):
+def test_the_first_line_names_the_schema(name: str) -> None:
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "# yaml-language-server: $schema=schema.json"
     assert max(map(len, lines)) <= 120
 
 
-def test_the_committed_schema_is_the_generated_one():
+def test_the_committed_schema_is_the_generated_one() -> None:
     committed = (FOLDER / "schema.json").read_text(encoding="utf-8")
     assert committed == json.dumps(json_schema(), indent=2) + "\n"
 
 
-def test_the_schema_is_draft_7():
+def test_the_schema_is_draft_7() -> None:
     schema = json_schema()
     assert schema["$schema"] == DRAFT_7
     jsonschema.Draft7Validator.check_schema(schema)
@@ -90,7 +95,7 @@ def test_the_schema_is_draft_7():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_schema_accepts_every_chip(name):
+def test_the_schema_accepts_every_chip(name: str) -> None:
     jsonschema.Draft7Validator(json_schema()).validate(read(name))
 
 
@@ -109,7 +114,7 @@ def test_the_schema_accepts_every_chip(name):
         {"extra": 1},
     ],
 )
-def test_the_schema_refuses_what_loading_refuses(change):
+def test_the_schema_refuses_what_loading_refuses(change: Any) -> None:
     validator = jsonschema.Draft7Validator(json_schema())
     good = {"schema": 1, "name": "mychip", "title": "My chip", "weights": {"kind": "real"}}
     assert validator.is_valid(good)
@@ -140,15 +145,15 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_families_have_the_chip_s_size(name):
-    family = load_spec(name).weights.family()
+def test_families_have_the_chip_s_size(name: str) -> None:
+    family: Any = load_spec(name).weights.family()
     assert (None if family is None else tuple(family.counts.shape)) == SIZES.get(name)
     assert family is None or (family.use[0] == 0 and not family.counts[0].any())
 
 
-def test_dynap_se():
-    spec = load_spec("dynap_se")
-    family = spec.weights.family()
+def test_dynap_se() -> None:
+    spec: Any = load_spec("dynap_se")
+    family: Any = spec.weights.family()
     assert family.names == ("fast_exc", "slow_exc", "fast_inh", "slow_inh")
     assert family.counts[1:5].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 0], [0, 0, 0, -1]]
     assert family.use.max() == 8
@@ -165,15 +170,15 @@ def test_dynap_se():
     assert spec.remarks() == ("weights: scope core is taken as the layer until a placement exists",)
 
 
-def test_dynap_se2():
-    spec = load_spec("dynap_se2")
+def test_dynap_se2() -> None:
+    spec: Any = load_spec("dynap_se2")
     assert spec.weights.family().positive.all()
     assert [(limit.kind, limit.capacity) for limit in spec.limits] == [("fan_in", 64), ("fan_out", 3), ("tags", 2048)]
 
 
-def test_xylo_audio_2():
-    spec = load_spec("xylo_audio_2")
-    family = spec.weights.family()
+def test_xylo_audio_2() -> None:
+    spec: Any = load_spec("xylo_audio_2")
+    family: Any = spec.weights.family()
     assert family.power_of_two
     assert sorted(family.counts[:, 0].tolist()) == list(range(-127, 128))
     fan_in, fan_out, synapses, neurons, outputs = spec.limits
@@ -185,8 +190,9 @@ def test_xylo_audio_2():
     assert neurons.usage_of(LayerShape(((1001, 5),))) > neurons.capacity >= neurons.usage_of(LayerShape(((1000, 5),)))
 
 
-def test_tianjic_fpga_and_nvidia():
-    tianjic, fpga, nvidia = (load_spec(name) for name in ("tianjic", "fpga_lut", "nvidia_2_4"))
+def test_tianjic_fpga_and_nvidia() -> None:
+    chips: list[Any] = [load_spec(name) for name in ("tianjic", "fpga_lut", "nvidia_2_4")]
+    tianjic, fpga, nvidia = chips
     assert tianjic.weights.has_zero()
     assert [limit.capacity for limit in tianjic.limits] == [256, 256]
     assert [limit.group().kind for limit in fpga.limits] == ["row"]
@@ -198,15 +204,15 @@ def test_tianjic_fpga_and_nvidia():
     assert fpga.not_enforced() == nvidia.not_enforced() == ()
 
 
-def test_loihi_has_even_weights_and_odin_one_sign_per_source():
-    assert sorted(load_spec("loihi_1").weights.family().counts[:, 0].tolist()) == list(range(-256, 256, 2))
-    assert load_spec("odin").weights.group().kind == "sign"
+def test_loihi_has_even_weights_and_odin_one_sign_per_source() -> None:
+    assert sorted(weights_of("loihi_1").family().counts[:, 0].tolist()) == list(range(-256, 256, 2))
+    assert weights_of("odin").group().kind == "sign"
     assert not [text for text in load_spec("odin").not_enforced() if "sign" in text]
-    assert load_spec("truenorth").weights.group().kind == "type"
+    assert weights_of("truenorth").group().kind == "type"
     assert all("waits for a placement" in text for text in load_spec("truenorth").not_enforced())
 
 
-def test_specs_are_found_in_a_wheel_and_in_a_checkout(tmp_path):
+def test_specs_are_found_in_a_wheel_and_in_a_checkout(tmp_path: Path) -> None:
     package = tmp_path / "qrsolve"
     package.mkdir()
     with pytest.raises(SpecError, match=r"no folder hardware_specs in or beside .*; install qrsolve again"):
@@ -219,7 +225,7 @@ def test_specs_are_found_in_a_wheel_and_in_a_checkout(tmp_path):
     assert specs_folder(package) == inside
 
 
-def test_an_installed_package_finds_its_own_specs(tmp_path, monkeypatch):
+def test_an_installed_package_finds_its_own_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "qrsolve"
     (package / "hardware_specs").mkdir(parents=True)
     text = (FOLDER / "nvidia_2_4.yaml").read_text(encoding="utf-8")
@@ -231,7 +237,7 @@ def test_an_installed_package_finds_its_own_specs(tmp_path, monkeypatch):
         load_spec("dynap_se")
 
 
-def test_hashes_stay_when_the_language_grows():
+def test_hashes_stay_when_the_language_grows() -> None:
     """Saved states know their chip by its hash: fields that came later do not change it where they say nothing."""
     assert spec_hash(load_spec("dynap_se")) == "d0fd79fc4a85b4267221304b5749ede06954a4b63b198900476c434e44201abe"
     assert spec_hash(load_spec("truenorth")) == "d4ea513bcd3ded5d63671c1762bd4f2bc5c36c6c2c34ffdadeb5f2c97d312199"

@@ -92,7 +92,7 @@ LIMIT_ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), LIMIT_ERRORS)
-def test_mistakes_in_a_limit(text, expected):
+def test_mistakes_in_a_limit(text: str, expected: str) -> None:
     assert message(limit(text)) == f"mychip.yaml:8: {expected}"
 
 
@@ -247,7 +247,7 @@ WEIGHT_ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), WEIGHT_ERRORS)
-def test_mistakes_in_the_weights(text, expected):
+def test_mistakes_in_the_weights(text: str, expected: str) -> None:
     assert message(f"{HEAD}weights: {text}\n") == f"mychip.yaml:5: {expected}"
 
 
@@ -319,11 +319,11 @@ FILE_ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), FILE_ERRORS)
-def test_mistakes_in_the_file(text, expected):
+def test_mistakes_in_the_file(text: str, expected: str) -> None:
     assert message(text) == f"mychip.yaml:{expected}"
 
 
-def test_all_mistakes_are_listed_in_the_order_of_the_file():
+def test_all_mistakes_are_listed_in_the_order_of_the_file() -> None:
     text = (
         "schema: 1\n"
         "name: mychip\n"
@@ -357,7 +357,7 @@ def test_all_mistakes_are_listed_in_the_order_of_the_file():
     ]
 
 
-def test_conflicts_between_parts_are_all_listed():
+def test_conflicts_between_parts_are_all_listed() -> None:
     text = (
         f"{HEAD}{REAL}limits:\n"
         "  - {kind: fan_in, max: 4, source: x}\n"
@@ -372,14 +372,14 @@ def test_conflicts_between_parts_are_all_listed():
     ]
 
 
-def test_a_long_list_of_mistakes_is_cut():
+def test_a_long_list_of_mistakes_is_cut() -> None:
     lines = message(HEAD + REAL + "limits:\n" + "  - {kind: axons}\n" * 30).splitlines()
     assert len(lines) == 21
     assert lines[19] == f"mychip.yaml:26: limits[19] (axons): 'max' is missing; needed {COUNT}"
     assert lines[20] == "mychip.yaml: and 10 more"
 
 
-def test_the_line_is_that_of_the_field():
+def test_the_line_is_that_of_the_field() -> None:
     text = f"{HEAD}{REAL}limits:\n\n  # a comment\n  - kind: fan_in\n    counts:\n      sinapses\n    max: 3\n"
     assert message(text) == (
         "mychip.yaml:10: limits[0] (fan_in): 'counts' is 'sinapses'; needed 'sources' or 'synapses'. "
@@ -394,14 +394,14 @@ def load_message(name_or_path: str | Path) -> str:
 
 
 @pytest.mark.parametrize("name", ["dynap-se", "DYNAP_SE", "dynapse", "dynap se"])
-def test_a_misspelled_chip(name):
+def test_a_misspelled_chip(name: str) -> None:
     assert load_message(name) == (
         f"no chip is called '{name}'; a file of your own needs its ending, as in '{name}.yaml'. "
         "Did you mean 'dynap_se'?"
     )
 
 
-def test_an_unknown_chip():
+def test_an_unknown_chip() -> None:
     known = ", ".join(bundled_specs())
     assert load_message("quux") == (
         f"no chip is called 'quux'; a file of your own needs its ending, as in 'quux.yaml'; known: {known}"
@@ -409,11 +409,11 @@ def test_an_unknown_chip():
 
 
 @pytest.mark.parametrize("name", ["model.npz", "folder/model.pth.tar", Path("model.safetensors")])
-def test_a_model_where_a_chip_is_needed(name):
+def test_a_model_where_a_chip_is_needed(name: str) -> None:
     assert load_message(name) == (f"{name}: a model's file; needed a chip: a name or a YAML file (SPEC before MODEL)")
 
 
-def test_a_file_that_is_not_there(tmp_path, monkeypatch):
+def test_a_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_message("mychip.yaml") == "mychip.yaml: no such file"
     assert load_message("nowhere/mychip.yaml") == "nowhere/mychip.yaml: no such file"
@@ -421,7 +421,7 @@ def test_a_file_that_is_not_there(tmp_path, monkeypatch):
     assert load_message("mychip.yaml") == "mychip.yaml: no such file. Did you mean 'my_chip.yaml'?"
 
 
-def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
+def test_paths_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder.yaml").mkdir()
     assert load_message("folder.yaml") == "folder.yaml: a folder; needed a YAML file"
@@ -432,7 +432,7 @@ def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all")
-def test_a_file_without_permission(tmp_path, monkeypatch):
+def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("chip.yaml").write_text("")
     Path("chip.yaml").chmod(0)
@@ -451,13 +451,15 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
         (b"\xef\xbb\xbfschema: 3", ":1: 'schema' is 3; needed 1"),
     ],
 )
-def test_files_that_are_something_else(tmp_path, monkeypatch, data, expected):
+def test_files_that_are_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, expected: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("chip.yaml").write_bytes(data)
     assert load_message("chip.yaml").splitlines()[0] == f"chip.yaml{expected}"
 
 
-def test_a_file_is_found_by_path_of_either_type(tmp_path, monkeypatch):
+def test_a_file_is_found_by_path_of_either_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("chip.yml").write_text(HEAD + REAL)
     Path("chip").write_text(HEAD + REAL)
@@ -465,7 +467,7 @@ def test_a_file_is_found_by_path_of_either_type(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("text", "expected"), [(limit(t), e) for t, e in LIMIT_ERRORS])
-def test_no_error_has_a_traceback_from_inside(text, expected):
+def test_no_error_has_a_traceback_from_inside(text: str, expected: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(text)
     assert caught.value.__cause__ is None

@@ -76,11 +76,9 @@ def test_what_a_projection_takes_away_goes_into_the_bias() -> None:
 def test_layers_that_an_optimizer_does_not_train_as_a_whole_are_left_alone(case: str) -> None:
     layer, _, centring = layer_of(MU)
     if case == "frozen bias":
-        layer.bias.requires_grad_(requires_grad=False)
-    owned: list[nn.Parameter] = {"weight only": [layer.weight], "bias only": [layer.bias]}.get(
-        case, [layer.weight, layer.bias]
-    )
-    optimizer = torch.optim.SGD(owned, lr=0.01)
+        layer.bias.requires_grad_(False)
+    choices: dict[str, list[Tensor]] = {"weight only": [layer.weight], "bias only": [layer.bias]}
+    optimizer = torch.optim.SGD(choices.get(case, [layer.weight, layer.bias]), lr=0.01)
     backward(layer)
     if case == "no gradient":
         layer.weight.grad = None
@@ -108,6 +106,7 @@ def test_a_gradient_that_serves_two_steps_is_centred_once() -> None:
         centring.settle()
     assert torch.equal(*gradients)
     backward(layer)
+    assert layer.weight.grad is not None
     plain = layer.weight.grad.clone()
     centring.centre(optimizer)
     assert not torch.equal(layer.weight.grad, plain), "a new gradient is centred again"
@@ -126,7 +125,7 @@ def test_layers_that_share_a_weight_each_move_their_bias() -> None:
     centred = [(layer.bias + weight @ mean).detach() for layer, mean in zip((one, two), means, strict=True)]
     loss = sum(nn.functional.linear(X - mean, weight, c).pow(3).sum() for mean, c in zip(means, centred, strict=True))
     assert isinstance(loss, Tensor)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     (one(X).pow(3).sum() + two(X).pow(3).sum()).backward()
     Centring(statistics).centre(torch.optim.SGD([one.weight, one.bias, two.bias], lr=0.1))
     assert one.weight.grad is not None
@@ -143,4 +142,7 @@ def test_copies_and_pickles_work_in_the_middle_of_a_training() -> None:
         backward(twin)
         own.centre(torch.optim.SGD(twin.parameters(), lr=0.01))
         own.settle()
-    assert torch.equal(twins[0][0].weight.grad, twins[1][0].weight.grad)
+    one, two = (twin.weight.grad for twin, *_ in twins)
+    assert one is not None
+    assert two is not None
+    assert torch.equal(one, two)

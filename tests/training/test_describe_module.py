@@ -66,11 +66,11 @@ def mostly(model: nn.Module, chip_fan_in: int, **options: Any) -> tuple[int, ...
     layers = {layer.tensor: layer for layer in projector.description.network.layers}
     counts = []
     for population in projector.plan.populations:
-        used = 0
+        used = torch.zeros(1, dtype=torch.int64)
         for name in population.names:
             weight = model.get_parameter(name).detach()
             used = used + (layout_of(layers[name], tuple(weight.shape)).to_rows(weight) != 0).sum(dim=1)
-        counts.append(int(torch.as_tensor(used).max()))
+        counts.append(int(used.max()))
     return tuple(counts)
 
 
@@ -103,7 +103,7 @@ class Attributes(nn.Module):
 
 class TestTorch:
     def test_a_sequence_states_everything(self) -> None:
-        model = nn.Sequential(
+        model: Any = nn.Sequential(
             nn.Conv2d(2, 4, 3, stride=2, padding=(1, 0), bias=False),
             nn.ReLU(),
             nn.MaxPool2d(2),
@@ -171,7 +171,9 @@ class TestTorch:
         assert "output_padding (1," in guessed(describe_module(kind(4, 6, 3, stride=2, output_padding=1)))["weight"]
 
     def test_a_pass_tells_the_maps(self) -> None:
-        model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3))
+        model: Any = nn.Sequential(
+            nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3)
+        )
         model.append(nn.ConvTranspose2d(4, 2, 3))
         model.append(snn.RLeaky(0.9, conv2d_channels=2, kernel_size=3, init_hidden=True))
         before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -273,7 +275,7 @@ class TestTorch:
             describe_module(model, select=["one.bias_k"])
 
     def test_a_shared_parameter_counts_once(self) -> None:
-        model = Attributes(embed=nn.Embedding(9, 4), fc=nn.Linear(4, 4), out=nn.Linear(4, 9, bias=False))
+        model: Any = Attributes(embed=nn.Embedding(9, 4), fc=nn.Linear(4, 4), out=nn.Linear(4, 9, bias=False))
         model.out.weight = model.embed.weight
         found = describe_module(model)
         # Taken because one of its modules takes it, and as that one does.
@@ -286,7 +288,7 @@ class TestTorch:
         assert describe_module(Attributes(a=twice, b=twice)).names == ("a.weight",)
 
     def test_what_trains_not_and_what_is_no_weight(self) -> None:
-        model = Attributes(fc=nn.Linear(4, 3), codes=nn.Parameter(torch.ones(3, 4, dtype=torch.int8), False))
+        model: Any = Attributes(fc=nn.Linear(4, 3), codes=nn.Parameter(torch.ones(3, 4, dtype=torch.int8), False))
         model.fc.weight.requires_grad_(False)
         model.register_buffer("table", torch.ones(2, 2))
         model.register_buffer("state", torch.ones(2, 2), persistent=False)
@@ -330,7 +332,7 @@ class TestComputed:
         ids=["prune", "old_spectral", "weight_norm", "spectral_norm", "tanh"],
     )
     def test_left_out_with_the_cure(self, how: Any, says: str) -> None:
-        model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+        model: Any = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
         how(model[0])
         found = describe_module(model)
         assert found.names == ("1.weight",)
@@ -348,7 +350,7 @@ class TestComputed:
 
     @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
     def test_the_older_weight_norm(self) -> None:
-        model = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(6, 5)), nn.Linear(5, 4))
+        model: Any = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(6, 5)), nn.Linear(5, 4))
         found = describe_module(model)
         assert found.names == ("1.weight",)
         assert set(found.left_out) == {"0.weight_g", "0.weight_v"}
@@ -356,14 +358,14 @@ class TestComputed:
 
     def test_neurons_with_a_computed_matrix_are_left_out_whole(self) -> None:
         """Their inputs alone would be counted without the recurrent ones."""
-        model = nn.Sequential(nn.LSTM(4, 3), nn.Linear(3, 2))
+        model: Any = nn.Sequential(nn.LSTM(4, 3), nn.Linear(3, 2))
         parametrizations.weight_norm(model[0], "weight_hh_l0")
         found = describe_module(model)
         assert found.names == ("1.weight",)
         assert found.left_out["0.weight_ih_l0"].startswith("its neurons have other weights that are computed: ")
 
     def test_nothing_but_computed_weights(self) -> None:
-        model = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)))
+        model: Any = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)))
         with pytest.raises(ModelError, match=r"^'0\.weight' is computed .* before attaching$"):
             describe_module(model)
 
@@ -381,7 +383,7 @@ class TestInputsFirst:
 
     def test_rockpool_where_modules_is_a_dict(self) -> None:
         def rockpool(name: str, **attributes: Any) -> nn.Module:
-            base = type("TorchModule", (nn.Module,), {"__module__": "rockpool.nn.modules.torch.torch_module"})
+            base: Any = type("TorchModule", (nn.Module,), {"__module__": "rockpool.nn.modules.torch.torch_module"})
             base.modules = base.parameters = lambda self: dict(self._modules)
             return named("rockpool.nn.modules.torch.x", name, base, **attributes)
 
@@ -404,7 +406,7 @@ class TestInputsFirst:
         assert fan_ins(model, found) == {"0_Linear.weight+1_LIF.w_rec": 58, "2_Linear.weight": 8}
         assert mostly(model, 16) == (16, 8)
         assert describe_module(model, select=[":Linear"]).names == ("0_Linear.weight", "2_Linear.weight")
-        assert describe_module(model, select=[type(model._modules["1_LIF"])]).names == ("1_LIF.w_rec",)
+        assert describe_module(model, select=[type(model.get_submodule("1_LIF"))]).names == ("1_LIF.w_rec",)
 
     @pytest.mark.parametrize(
         ("attributes", "axis"),
@@ -449,7 +451,7 @@ class TestSnnTorch:
         assert fact(found, "lif1.recurrent.weight")["role"] == "recurrent"
 
     def test_a_sequence_decides_by_what_stands_before(self) -> None:
-        model = nn.Sequential(
+        model: Any = nn.Sequential(
             nn.Linear(6, 5),
             nn.Dropout(0.1),
             recurrent(5),
@@ -547,7 +549,7 @@ class TestSnnTorch:
         ],
     )
     def test_one_to_one_that_cannot_be_projected(self, options: Any, says: str) -> None:
-        model = nn.Sequential(nn.Linear(16, 5), snn.RLeaky(0.9, all_to_all=False, **options), nn.Linear(5, 2))
+        model: Any = nn.Sequential(nn.Linear(16, 5), snn.RLeaky(0.9, all_to_all=False, **options), nn.Linear(5, 2))
         found = describe_module(model)
         assert found.left_out["1.V"].startswith(f"{says}; each neuron has 1 more source, which fan_in does not count")
         assert f"'1.V': {found.left_out['1.V']}" in found.remarks
@@ -581,7 +583,7 @@ class TestOtherLibraries:
         )
         readout = named("norse.torch.module.leaky_integrator", "LILinearCell", input_weights=weight(2, 5))
         plain = named("norse.torch.module.lif", "LIFCell")
-        model = nn.Sequential(nn.Linear(4, 6), plain, cell, readout)
+        model: Any = nn.Sequential(nn.Linear(4, 6), plain, cell, readout)
         found = describe_module(model)
         assert groups(found) == [("2.input_weights", "2.recurrent_weights")]
         both = "2.input_weights+2.recurrent_weights"
@@ -628,7 +630,7 @@ class TestOtherLibraries:
         node = named("spikingjelly.activation_based.neuron", "IFNode")
         container = named(where, "LinearRecurrentContainer", rc=nn.Linear(5 + 3, 5))
         container.sub_module = nn.Sequential(nn.Linear(5, 3), node)
-        model = nn.Sequential(nn.Linear(9, 5), node, container, nn.Linear(3, 2))
+        model: Any = nn.Sequential(nn.Linear(9, 5), node, container, nn.Linear(3, 2))
         found = describe_module(model)
         # Its columns are the inputs first, then its own outputs.
         assert fed_by(found) == {
@@ -657,7 +659,7 @@ class TestOtherLibraries:
 
     def test_lava(self) -> None:
         layers = {"input_synapse": nn.Conv3d(6, 5, 1, bias=False), "recurrent_synapse": nn.Conv3d(5, 5, 1, bias=False)}
-        block = named("lava.lib.dl.slayer.block.cuba", "Recurrent", **layers)
+        block = named("lava.lib.dl.slayer.block.cuba", "Recurrent", **dict[str, Any](layers))
         found = describe_module(block)
         assert groups(found) == [("input_synapse.weight", "recurrent_synapse.weight")]
         assert fan_ins(block, found) == {"input_synapse.weight+recurrent_synapse.weight": 11}
@@ -703,7 +705,7 @@ class TestDeclared:
     def test_groups_that_cannot_be(self) -> None:
         with pytest.raises(ShapeError, match=r"^group a\.weight\+c\.weight: 'a\.weight' is in a group twice$"):
             describe_module(Declares(), groups=[("b.weight", "a.weight"), ("a.weight", "c.weight")])
-        model = nn.Sequential(nn.Linear(6, 5), snn.RLeaky(0.9, all_to_all=False))
+        model: Any = nn.Sequential(nn.Linear(6, 5), snn.RLeaky(0.9, all_to_all=False))
         with pytest.raises(ModelError, match=r"^'1\.V' cannot be projected: one number shared by all neurons; "):
             describe_module(model, groups=[("0.weight", "1.V")])
 
@@ -749,7 +751,7 @@ class TestGuesses:
 
 class TestNorms:
     def test_in_a_sequence(self) -> None:
-        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Dropout(0.1), nn.BatchNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3))
+        model: Any = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Dropout(0.1), nn.BatchNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3))
         (remark,) = describe_module(model).remarks
         assert remark == (
             "'2' follows '0.weight': folding it moves weights off the chip's values; fold it before projecting, or "
@@ -800,7 +802,7 @@ class TestSelection:
                 describe_module(model, **options)
             assert str(error.value) == f"{option} '{shown}' matches no parameter of two or more dimensions; {there}"
         with pytest.raises(ModelError, match=rf"^{option} ':\(': not a regular expression: "):
-            describe_module(model, **{option: [":("]})
+            describe_module(model, **dict[str, Any]({option: [":("]}))
 
     def test_what_cannot_be(self, model: nn.Module) -> None:
         with pytest.raises(ModelError, match=r"^select: 'a\.weight' is matched twice, by 'a\.weight' and by 'Linear'$"):
@@ -851,7 +853,7 @@ def test_a_matrix_that_is_a_view_of_its_tensor_trains(layer: nn.Module, tmp_path
     (tmp_path / "two.yaml").write_text(
         "schema: 1\nname: two\ntitle: T\nweights: {kind: real}\nlimits: [{kind: fan_in, max: 2}]\n"
     )
-    model = nn.Sequential(layer)
+    model: Any = nn.Sequential(layer)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     projector = attach(tmp_path / "two.yaml", model, optimizer, compliant="always")
     weight = layer.get_parameter("weight")
@@ -959,7 +961,7 @@ class TestTraining:
     def test_one_to_one_weights_share_the_budget_and_train(self) -> None:
         torch.manual_seed(0)
         cell = snn.RLeaky(0.9, all_to_all=False, V=torch.rand(4) + 0.5, init_hidden=True)
-        model = nn.Sequential(nn.Linear(6, 4), cell)
+        model: Any = nn.Sequential(nn.Linear(6, 4), cell)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
         projector = attach(fan_in_chip(5), model, optimizer)
         before = projector._states[0].latent["1.V"].clone()
@@ -1049,7 +1051,7 @@ layers:
 
     def test_a_network_names_shared_tensors_and_populations_its_way(self) -> None:
         """As a description of a state dict does, which has a shared tensor under each of its names."""
-        model = nn.Sequential(nn.Linear(6, 4), snn.RLeaky(0.9, all_to_all=False, V=torch.rand(4)), nn.Linear(4, 2))
+        model: Any = nn.Sequential(nn.Linear(6, 4), snn.RLeaky(0.9, all_to_all=False, V=torch.rand(4)), nn.Linear(4, 2))
         layers = (
             Layer(tensor="0.weight", population="hidden"),
             Layer(tensor="1.recurrent.V", kind="one_to_one", population="hidden"),
@@ -1064,10 +1066,10 @@ layers:
             assert fact(found, "2.weight")["rules"] == LayerRules(fan_in=3)
 
     def test_networks_that_do_not_fit(self, tmp_path: Path) -> None:
-        model = nn.Sequential(nn.Linear(4, 3))
-        with pytest.raises(ModelError) as error:
+        model: Any = nn.Sequential(nn.Linear(4, 3))
+        with pytest.raises(ModelError) as missing:
             Projector(fan_in_chip(), model, network=NETWORK_OF_FC)
-        assert str(error.value) == ("'fc.weight' matches no parameter of two or more dimensions; there are: 0.weight")
+        assert str(missing.value) == ("'fc.weight' matches no parameter of two or more dimensions; there are: 0.weight")
         path = tmp_path / "net.yaml"
         path.write_text("schema: 1\nlayers:\n  - {tensor: 0.weight, kind: conv}\n")
         with pytest.raises(ShapeError) as error:
@@ -1082,7 +1084,7 @@ layers:
             Projector(fan_in_chip(), model, network=NETWORK_OF_FC, select=["0.weight"])
 
     def test_a_layer_that_was_replaced_is_not_certified(self) -> None:
-        model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        model: Any = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
         projector = Projector(fan_in_chip(), model)
         model[1] = nn.Linear(3, 2)
         with pytest.raises(ModelError) as error:

@@ -87,4 +87,5 @@ def test_a_process_alone_has_no_ranks() -> None:
 def test_wrappers_are_looked_through() -> None:
     model = two_ranks.model_of(0)
     assert unwrapped(model) is model
-    assert unwrapped(nn.DataParallel(torch.compile(model, backend="eager"))) is model
+    compiled: Any = torch.compile(model, backend="eager")
+    assert unwrapped(nn.DataParallel(compiled)) is model

@@ -111,9 +111,7 @@ def test_a_step_that_calls_the_step_of_the_class_above_is_one_step(fails_first: 
 
             optimizer = Watched(model, look)
         else:
-            optimizer.register_step_post_hook(
-                lambda *_, model=model: [p.data.sub_(1.0) for p in weights(model)]  # type: ignore[misc]  # as a default
-            )
+            optimizer.register_step_post_hook(lambda *_, model=model: [p.data.sub_(1.0) for p in weights(model)])  # type: ignore[arg-type]
         projector.attach(optimizer)
         if fails_first:
             optimizer.param_groups[0]["lr"] = "fast"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ def chip(*limits: str) -> str:
     return "schema: 1\nname: t\ntitle: t\nweights: {kind: real}\nlimits: [" + ", ".join(limits) + "]\n"
 
 
-def mlp() -> nn.Sequential:
+def mlp() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
 
@@ -29,7 +31,7 @@ class TwoSteps(nn.Module):
         torch.manual_seed(1)
         self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return sum(self.second(self.first(x * (t + 1)).clamp(min=0)) for t in range(2))
 
 

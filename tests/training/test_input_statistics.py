@@ -15,7 +15,7 @@ from qrsolve.training.input_spread import input_spread
 from qrsolve.training.statistics import InputStatistics, watched_layers
 
 
-def model_of(width: int = 3) -> nn.Sequential:
+def model_of(width: int = 3) -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(width, 4), nn.Tanh(), nn.Linear(4, 2))
 
@@ -133,7 +133,7 @@ def test_compiled_models_are_watched_in_one_graph(backend: str) -> None:
     torch._dynamo.reset()
     model = model_of()
     statistics = watched(model)
-    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    compiled: Any = torch.compile(model, backend=backend, fullgraph=True)
     for seed in range(3):
         for part in inputs(12, seed).split(6):
             compiled(part).sum().backward()
@@ -144,7 +144,7 @@ def test_compiled_models_are_watched_in_one_graph(backend: str) -> None:
 
 
 def test_inputs_of_another_size_get_the_error_of_the_layer() -> None:
-    model = nn.Sequential(nn.Linear(6, 4))
+    model: Any = nn.Sequential(nn.Linear(6, 4))
     InputStatistics(watched_layers(model, [model[0].weight]))
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"):
         model(torch.ones(3, 5))

@@ -24,7 +24,7 @@ def scale_of(chip: HardwareSpec, model: nn.Module) -> float:
     return kept_norm_scale(state.population, state.population.matrix(state.latent))
 
 
-def no_bias(n_in: int, n_out: int) -> nn.Sequential:
+def no_bias(n_in: int, n_out: int) -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(n_in, n_out, bias=False))
 
@@ -78,7 +78,7 @@ def test_limits_that_leave_everything_scale_nothing() -> None:
 def test_a_centred_bias_absorbs_what_is_missing_so_nothing_is_scaled() -> None:
     def scaled(*, centre: bool, is_frozen: bool = False) -> bool:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(40, 6))
+        model: Any = nn.Sequential(nn.Linear(40, 6))
         model[0].bias.requires_grad_(not is_frozen)
         before = model[0].weight.detach().clone()
         return not torch.equal(latents(Projector(fan_in_chip(4), model, centre=centre))["0.weight"], before)

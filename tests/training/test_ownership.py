@@ -22,7 +22,7 @@ Layers = list[tuple[Tensor, Tensor]]
 OTHERS = "somebody else wrote"
 
 
-def small_model(seed: int = 0) -> nn.Sequential:
+def small_model(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 4))
 
@@ -343,7 +343,7 @@ def test_a_new_projector_that_fails_leaves_the_old_one() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     projector = attach(types_chip(6, 3), model, optimizer)
     with pytest.raises(QRSolveError, match="compliant is"):
-        attach(types_chip(6, 3), model, optimizer, compliant="never")
+        attach(types_chip(6, 3), model, optimizer, compliant="never")  # type: ignore[arg-type]  # on purpose
     descend(model, optimizer)
     assert projector.n_steps == 5
 
@@ -374,7 +374,8 @@ def test_copies_train_like_the_original(copied: Callable[[Any], Any], method: st
     other, other_optimizer, other_projector = copied((model, optimizer, projector))
     assert other_projector.model is other
     for first in (True, False):  # whichever trains first leaves the other alone
-        descend(*((model, optimizer) if first else (other, other_optimizer)), 8, seed=1)
+        trained, its_optimizer = (model, optimizer) if first else (other, other_optimizer)
+        descend(trained, its_optimizer, 8, seed=1)
     assert same(model, other)
     assert other_projector.n_steps == projector.n_steps == 20
     with warnings.catch_warnings():
@@ -400,9 +401,14 @@ def test_a_copy_in_the_middle_of_a_step_is_refused() -> None:
     model = small_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     projector = Projector(types_chip(6, 3), model)
-    optimizer.register_step_pre_hook(lambda *_: copy.deepcopy(projector) and None)
+
+    def copying(*_: Any) -> None:
+        copy.deepcopy(projector)
+
+    optimizer.register_step_pre_hook(copying)
     projector.attach(optimizer)
-    optimizer._optimizer_step_pre_hooks.move_to_end(next(iter(optimizer._optimizer_step_pre_hooks)))
+    hooks: Any = optimizer._optimizer_step_pre_hooks
+    hooks.move_to_end(next(iter(hooks)))
     with pytest.raises(QRSolveError, match="copy it between two steps"):
         descend(model, optimizer, 1)
 
@@ -594,7 +600,7 @@ def test_a_closure_that_raises_leaves_deployable_weights() -> None:
     projector = attach(types_chip(6, 3), model, optimizer)
     calls = []
 
-    def closure() -> Tensor:
+    def closure() -> Any:
         calls.append(1)
         optimizer.zero_grad()
         loss = model(torch.ones(4, 12)).square().sum()
@@ -656,7 +662,7 @@ def test_methods_by_name() -> None:
 
 
 def test_one_line_however_many_populations() -> None:
-    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(200)))
+    model: Any = nn.Sequential(*(nn.Linear(3, 3) for _ in range(200)))
     text = repr(Projector(fan_in_chip(2), model))
     assert "\n" not in text
     assert len(text) < 200
