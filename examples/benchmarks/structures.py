@@ -50,7 +50,7 @@ def fitted(spec: HardwareSpec, shape: tuple[int, int]) -> tuple[HardwareSpec, li
     layer = layer_shape(spec, (Layout.plain(shape),))
     kept, left_out = [], []
     for limit in spec.limits:
-        used = limit.usage_of(layer)
+        used = limit.demand(layer).usage
         if used is not None and used > limit.capacity:
             left_out.append(f"{limit.kind}: {used:,} of {limit.capacity:,}")
         else:
@@ -62,7 +62,7 @@ def padded(spec: HardwareSpec, shape: tuple[int, int]) -> tuple[int, int]:
     """Return the next shape that a chip takes."""
     rows, columns = shape
     for limit in spec.limits:
-        of_rows, of_columns = limit.multiples()
+        of_rows, of_columns = limit.multiples() or (1, 1)
         rows, columns = -(-rows // of_rows) * of_rows, -(-columns // of_columns) * of_columns
     return rows, columns
 

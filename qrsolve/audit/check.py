@@ -23,7 +23,7 @@ from qrsolve.plan.room.network import network_usage
 from qrsolve.plan.undecided import Undecided, gathered
 from qrsolve.problem.choice import Group
 from qrsolve.problem.finite import not_finite
-from qrsolve.spec import LayerShape, LimitKind, Reach, Shape
+from qrsolve.spec import LayerShape, LimitKind
 from qrsolve.spec.layout import unravel
 from qrsolve.surface.shown import n_of
 
@@ -81,7 +81,7 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
                 bounds[i] = _whatever_roles(usage, limit, layer, synapses)
             if (row := _limit_row(usage, limit, layer, synapses, population.held_by(limit))) is not None:
                 by_limit[i] = row
-            elif (reason := limit.not_counted(layer)) and population.held_by(limit):
+            elif (reason := limit.demand(layer).missing) and population.held_by(limit):
                 not_counted.setdefault(limit.kind, []).append((population.name, reason))
         counted.append(Counted(population, layer, matrix, synapses, by_limit, bounds))
         rows = list(by_limit.values())
@@ -131,9 +131,9 @@ def _limit_row(
     """Count one limit for some matrices of a population; ``None`` for one that is not counted, or of none of them."""
     if not held:
         return None
-    if isinstance(limit, Shape):
-        return _shape_row(usage.population, limit, held)
-    if isinstance(limit, Reach):
+    if (multiples := limit.multiples()) is not None:
+        return _shape_row(usage.population, limit, multiples, held)
+    if limit.needs_roles:
         return max((reach_row(usage.population, usage.matrix, limit, i) for i in held), key=lambda row: row.value)
     return _counted_row(*_of_some(usage, synapses, layer, held), limit)
 
@@ -157,11 +157,11 @@ def _of_some(
     return own, part(synapses), layer.only(held)
 
 
-def _shape_row(population: Population, limit: Shape, held: tuple[int, ...]) -> LimitRow:
+def _shape_row(population: Population, limit: LimitKind, multiples: tuple[int, int], held: tuple[int, ...]) -> LimitRow:
     """Say that shapes are made of whole tiles; a plan with another one does not exist."""
     where = f"'{'+'.join(population.names[i] for i in held)}'"
     widths = " and ".join(f"{population.widths[i]:,}" for i in held)
-    of = f"multiples of {limit.neurons_multiple:,} and {limit.sources_multiple:,}"
+    of = "multiples of {:,} and {:,}".format(*multiples)
     return LimitRow(limit.kind, where, 0, 0, f"{where}: {population.n_rows:,} neurons x {widths} sources: {of}")
 
 
@@ -204,11 +204,11 @@ def _whole_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tens
     """Count packed bits, places of zeros, or what a shape takes; ``None`` for a limit of parts, or of synapses only."""
     population, where = usage.population, f"'{usage.population.name}'"
     rows, columns = layer.rows, layer.columns
-    parts, asked = population.parts(synapses), limit.group_of(layer)
+    parts, demand = population.parts(synapses), limit.demand(layer)
     synapses = torch.cat([part.flatten(1) for part in parts], dim=1)
-    bits = limit.packed_usage(layer, parts)
-    value = limit.usage_of(layer) if bits is None else bits
-    if asked is not None and asked.counts == "places":
+    bits = limit.packed_usage(layer, parts) if limit.is_packed else None
+    value = demand.usage if bits is None else bits
+    if demand.group is not None and demand.group.counts == "places":
         counted = _places(usage, synapses)
         if value is None:
             value = int(synapses.clamp(min=1).sum())
@@ -217,9 +217,9 @@ def _whole_row(usage: Usage, limit: LimitKind, layer: LayerShape, synapses: Tens
         return None
     elif bits is None:
         counted = f"{rows:,} neurons" if layer.map_sizes in (None, ()) else _places_of_a_map(layer)
-        if limit.kind not in ("neurons", "neuron_memory"):
+        if not demand.of_neurons:
             counted += f" x {columns:,} sources = {value:,}"
-    elif limit.usage_of(layer) is None:
+    elif demand.usage is None:
         counted = n_of(int(synapses.sum()), "synapse")
     else:
         counted = n_of(columns * rows, "weight")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from qrsolve.audit.usage import Usage, with_copies
 from qrsolve.plan.compilation import Plan
-from qrsolve.spec import HardwareSpec, SynapseMemory
+from qrsolve.spec import HardwareSpec
 
 REAL_BITS = 32
 """Bits of a weight that can be any real number."""
@@ -238,7 +238,7 @@ def synapse_bits(spec: HardwareSpec) -> tuple[int, bool, str]:
     ``index_bits`` are added.
     """
     stored = any(getattr(limit, "zeros", "free") == "stored" for limit in spec.limits)
-    memory = next((limit for limit in spec.limits if isinstance(limit, SynapseMemory)), None)
+    memory = spec.synapse_memory
     family = spec.weights.family()
     if memory is not None and memory.synapse_bits is not None:
         bits, why = memory.synapse_bits, "synapse_bits of the chip"

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from qrsolve.plan.compilation import Population
 from qrsolve.plan.limit_row import LimitRow
-from qrsolve.spec import Reach
+from qrsolve.spec import LimitKind
 
 
-def reach_row(population: Population, matrix: Tensor, limit: Reach, position: int) -> LimitRow:
+def reach_row(population: Population, matrix: Tensor, limit: LimitKind, position: int) -> LimitRow:
     """Count what one matrix has where the chip connects nothing, of which 0 are allowed.
 
     Parameters
@@ -19,8 +19,8 @@ def reach_row(population: Population, matrix: Tensor, limit: Reach, position: in
         With the matrix, whose role is known.
     matrix : Tensor
         The population's weights, shape (neurons, sources).
-    limit : Reach
-        The limit.
+    limit : LimitKind
+        The limit, which says what matrices do not reach.
     position : int
         Of the matrix among those of the population.
 
@@ -52,8 +52,8 @@ def reach_row(population: Population, matrix: Tensor, limit: Reach, position: in
     what = f"{n_used:,} neurons have inputs" if role == "input" else f"{n_used:,} neurons are read"
     advice = (
         f"{what}: number the hidden neurons so that these come {end}"
-        if n_used <= limit.neurons
-        else f"{what}, so no order of them fits ({n_used - limit.neurons:,} too many)"
+        if n_used <= limit.capacity
+        else f"{what}, so no order of them fits ({n_used - limit.capacity:,} too many)"
     )
     start = sum(population.widths[:position])
     place = f"{population.place(row, start + column)} is {matrix[row, start + column].item():.7g}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from os import PathLike
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from qrsolve.plan.undecided import Undecided, gathered
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
 from qrsolve.problem.region import Region, emptied
-from qrsolve.spec import HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, load_spec
+from qrsolve.spec import Demand, HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, is_rounded, load_spec
 from qrsolve.spec.layout import Layout
 from qrsolve.spec.load_network import load_network
 from qrsolve.spec.narrow import narrowed
@@ -445,7 +445,9 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
     numbered = tuple(replace(_of_groups(group, layouts), number=i) for i, group in asked if group is not None)
     classes = spec.weights.group()
     limits = numbered if classes is None else (classes, *numbered)
-    memory = tuple(RoundedMemory(each, layer, i) for i, each in enumerate(spec.limits) if is_rounded(each, layer))
+    demands = [limit.demand(layer) for limit in spec.limits]
+    asked_of = enumerate(zip(spec.limits, demands, strict=True))
+    memory = tuple(RoundedMemory(each, layer, i) for i, (each, demand) in asked_of if is_rounded(each, demand))
     counted = _counted_once(*placed(family, limits, layer.rows * layer.columns))
     population = Population(
         names,
@@ -465,7 +467,7 @@ def _compiled(spec: HardwareSpec, matrices: Sequence[Matrix], signs: tuple[int, 
             "its matrices share their values; a chip with values for each matrix allows more "
             "than the bound says (give each matrix as a population of its own)"
         )
-    remarks += [text for limit in spec.limits if (text := limit.remark_of(layer))]
+    remarks += [demand.remark for demand in demands if demand.remark]
     stricter = (_stricter(population, i, limit) for i, limit in enumerate(spec.limits))
     remarks += [text for text in stricter if text]
     return population, remarks
@@ -503,14 +505,6 @@ def _stricter(population: Population, number: int, limit: LimitKind) -> str:
         f"{limit.kind} is of {' and '.join(limit.of or ())} matrices, but one capacity of the population: a projection "
         f"counts {others} too, which is stricter (not so if each matrix is a population of its own); check does not"
     )
-
-
-def is_rounded(limit: LimitKind, layer: LayerShape) -> TypeGuard[SynapseMemory]:
-    """Return whether a limit is a memory that holds a population to fewer synapses than might fit."""
-    if not isinstance(limit, SynapseMemory) or limit.zeros == "stored":
-        return False
-    group = limit.group_of(layer)
-    return group is not None and group.relaxed is not None
 
 
 def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[int, ...] | None = None) -> LayerShape:
@@ -565,9 +559,10 @@ def _require_possible(spec: HardwareSpec, population: Population, layer: LayerSh
         for i in held:
             _require_multiples(spec, limit, population.names[i], layer.shapes[i])
         part = layer.only(held)
-        used = limit.least_usage(part) if held else None
+        demand = limit.demand(part) if held else Demand()
+        used = demand.least
         if used is not None and used > limit.capacity:
-            at_least = "" if limit.usage_of(part) is not None else "at least "
+            at_least = "" if demand.usage is not None else "at least "
             taken = f"{at_least}{used} {limit.unit}".strip()
             names = "+".join(population.names[i] for i in held)
             raise InfeasibleError(
@@ -614,7 +609,7 @@ def _asks_for_sources(spec: HardwareSpec, group: Group) -> bool:
 
 def _require_multiples(spec: HardwareSpec, limit: LimitKind, name: str, shape: Sequence[int]) -> None:
     """Refuse a matrix whose neurons or sources are no multiples of what a limit asks for, and say how to pad it."""
-    sizes, multiples = (shape[0], prod(shape[1:])), limit.multiples()
+    sizes, multiples = (shape[0], prod(shape[1:])), limit.multiples() or (1, 1)
     missing = [-size % multiple for size, multiple in zip(sizes, multiples, strict=True)]
     if any(missing):
         needed = "neurons in multiples of {:,}, sources in multiples of {:,}".format(*multiples)

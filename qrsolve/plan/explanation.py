@@ -372,7 +372,7 @@ def _example(spec: HardwareSpec) -> tuple[int, int]:
     for limit in spec.limits:
         group = limit.group()  # blocks are the same for all shapes
         blocks = (1, 1 if group is None else group.block or 1)
-        multiples = [lcm(*each) for each in zip(multiples, limit.multiples(), blocks, strict=True)]
+        multiples = [lcm(*each) for each in zip(multiples, limit.multiples() or (1, 1), blocks, strict=True)]
     rows, columns = (max(m, size // m * m) for size, m in zip(EXAMPLE, multiples, strict=True))
     if rows * columns > MAX_ENTRIES:
         raise InfeasibleError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
-from qrsolve.plan.compilation import Plan, Population, RoundedMemory, is_rounded, layer_shape
+from qrsolve.plan.compilation import Plan, Population, RoundedMemory, layer_shape
 from qrsolve.plan.source_shares import with_source_shares
 from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.problem.group import Group
@@ -17,7 +17,7 @@ from qrsolve.problem.savings import hull_slopes
 from qrsolve.problem.solution import Solution
 from qrsolve.solvers import quick_solver, solve
 from qrsolve.solvers.values import solve_levels
-from qrsolve.spec import HardwareSpec, LimitKind, SynapseMemory
+from qrsolve.spec import HardwareSpec, LimitKind, is_rounded
 
 _ROUNDS = 4
 """Alternations for learned values, which are looked at only to divide a total."""
@@ -67,7 +67,7 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor], importance: Mapping[str,
         held = [i for i, population in enumerate(populations) if population.held_by(limit)]
         gains = [_Gains.of(populations[i], weights, importance) for i in held]
         of_each = [populations[i] for i in held]
-        if isinstance(limit, SynapseMemory):
+        if limit.is_packed:
             divided = _with_bits(plan.spec, number, limit, of_each, gains)
         else:
             divided = _with_synapses(plan.spec, number, limit, of_each, gains)
@@ -81,7 +81,7 @@ def _could_bind(plan: Plan, number: int, limit: LimitKind) -> bool:
     held = [population for population in plan.populations if population.held_by(limit)]
     if not _is_divided(plan, limit) or getattr(limit, "zeros", "") != "free" or len(held) < 2:
         return False
-    if isinstance(limit, SynapseMemory):
+    if limit.is_packed:
         return sum(_largest_bits(plan.spec, population, limit) for population in held) > plan.spec.total(limit)
     if any(_group_of(population, number) is None for population in held):
         return False
@@ -288,7 +288,7 @@ def _with_synapses(
 
 
 def _with_bits(
-    spec: HardwareSpec, number: int, memory: SynapseMemory, populations: Sequence[Population], gains: Sequence[_Gains]
+    spec: HardwareSpec, number: int, memory: LimitKind, populations: Sequence[Population], gains: Sequence[_Gains]
 ) -> list[Population]:
     """Divide a memory by the bits that the best connections take where they lie."""
     total = spec.total(memory)
@@ -316,14 +316,12 @@ def _with_bits(
     ]
 
 
-def _held_to_bits(
-    spec: HardwareSpec, number: int, memory: SynapseMemory, population: Population, bits: int
-) -> Population:
+def _held_to_bits(spec: HardwareSpec, number: int, memory: LimitKind, population: Population, bits: int) -> Population:
     """Limit a population to what fits its bits; bounds of projections hold for all of the memory."""
     layer, size = layer_shape(spec, population.layouts), _most(population)
 
     def fitting(n_bits: int) -> tuple[int, int]:
-        group = memory.model_copy(update={"max": n_bits, "reserved": 0}).group_of(layer)
+        group = memory.model_copy(update={"max": n_bits, "reserved": 0}).demand(layer).group
         if group is None:
             return size, size
         capacity = _capacity(group)
@@ -335,7 +333,7 @@ def _held_to_bits(
     own = memory.model_copy(update={"max": bits, "reserved": 0})
     others = tuple(group for group in population.groups if group.number != number)
     memories = tuple(m for m in population.memory if m.number != number)
-    if is_rounded(own, layer):
+    if is_rounded(own, own.demand(layer)):
         memories = (*memories, RoundedMemory(own, layer, number))
     return replace(population, groups=(*others, held), memory=memories)
 
@@ -358,7 +356,7 @@ def _capacity(group: Group | None) -> int:
     return group.capacity
 
 
-def _largest_bits(spec: HardwareSpec, population: Population, memory: SynapseMemory) -> int:
+def _largest_bits(spec: HardwareSpec, population: Population, memory: LimitKind) -> int:
     """Return the bits of a population if all its synapses are in use."""
     full = torch.full((population.n_rows, population.n_columns), _most_per_connection(population))
     return memory.packed_usage(layer_shape(spec, population.layouts), population.parts(full))

@@ -1,5 +1,6 @@
 """The spec language: a chip's YAML file, validated, with the line of every mistake."""
 
+from qrsolve.spec.demand import Demand
 from qrsolve.spec.facts import Fact
 from qrsolve.spec.hardware import HardwareSpec, Hierarchy
 from qrsolve.spec.layer_shape import LayerShape
@@ -21,7 +22,7 @@ from qrsolve.spec.limits import (
 from qrsolve.spec.load import bundled_specs, load_spec, parse_spec, spec_hash
 from qrsolve.spec.override import Setting, locate, parse_setting, with_values
 from qrsolve.spec.schema import json_schema, network_schema
-from qrsolve.spec.synapse_memory import SynapseMemory
+from qrsolve.spec.synapse_memory import SynapseMemory, is_rounded
 from qrsolve.spec.template import template
 from qrsolve.spec.weights import (
     WEIGHT_KINDS,
@@ -47,6 +48,7 @@ __all__ = [
     "BaseMaskWeights",
     "CodebookWeights",
     "Composition",
+    "Demand",
     "Fact",
     "FanIn",
     "FanOut",
@@ -73,6 +75,7 @@ __all__ = [
     "WeightKind",
     "Weights",
     "bundled_specs",
+    "is_rounded",
     "json_schema",
     "load_spec",
     "locate",

@@ -96,6 +96,11 @@ class HardwareSpec(Shown, Part):
         """Return what all layers together have of a limit that they share, in one chip where no number is given."""
         return sum(self.sizes(limit))
 
+    @property
+    def synapse_memory(self) -> SynapseMemory | None:
+        """The first limit on the memory of synapses, ``None`` where the chip has none."""
+        return next((limit for limit in self.limits if isinstance(limit, SynapseMemory)), None)
+
     def facts(self) -> Iterator[tuple[Path, Fact]]:
         """Go through every part that has a source, each with its path in the file."""
         yield from self.hierarchy.facts(("hierarchy",))

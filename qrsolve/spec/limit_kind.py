@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 from pydantic import BeforeValidator, WithJsonSchema, model_validator
 
 from qrsolve.problem.group import Group
+from qrsolve.spec.demand import Demand
 from qrsolve.spec.facts import Conflict, Count, Fact, refusal
 from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.surface.words import did_you_mean, short
@@ -63,6 +64,10 @@ class LimitKind(Fact):
     """What is counted, where the word of the limit does not say it."""
     needs_roles: ClassVar[bool] = False
     """Whether a matrix of unknown role is left alone; elsewhere it is held, which is stricter."""
+    is_packed: ClassVar[bool] = False
+    """Whether weights are packed, so that what they take is more than a sum over parts (`packed_usage`)."""
+    sums: ClassVar[Literal["neurons", "synapses"] | None] = None
+    """What it is a total of, where some of these can be removed to fit it."""
     kind: str
     """The word by which users know the limit."""
     of: Roles | None = None
@@ -84,13 +89,17 @@ class LimitKind(Fact):
             return not self.needs_roles
         return self.of is None or role in self.of
 
-    def multiples(self) -> tuple[int, int]:
-        """Return what the neurons and the sources of a matrix must be multiples of."""
-        return 1, 1
+    def multiples(self) -> tuple[int, int] | None:
+        """Return what the neurons and the sources of a matrix must be multiples of; ``None`` where of nothing."""
+        return None
 
     def unreached(self, role: Role, shape: Sequence[int]) -> tuple[range, range] | None:
         """Return the neurons and the sources of a matrix between which there is nothing; ``None`` where all can be."""
         return None
+
+    def text_of(self, role: Role) -> str:
+        """Say what is asked of a matrix of a role, where the limit is about what it reaches; "" elsewhere."""
+        return ""
 
     def not_enforced_for(self, names: Sequence[str]) -> str:
         """Return one sentence on why matrices whose role is not known are left alone; "" where they are held."""
@@ -100,48 +109,20 @@ class LimitKind(Fact):
         """Return the capacities that the limit means for one population's matrix (neurons, sources), or ``None``."""
         return None
 
-    def shape_usage(self, rows: int, columns: int) -> int | None:
-        """Return how many a (rows, columns) matrix takes whatever its weights are; ``None`` where weights decide."""
-        return None
-
-    def group_of(self, layer: LayerShape) -> Group | None:
-        """Return the capacities that the limit means for a population, or ``None``; `group` unless shapes matter."""
-        return self.group()
-
-    def usage_of(self, layer: LayerShape) -> int | None:
-        """Return how many a population takes whatever its weights are; ``None`` where weights decide."""
-        return self.shape_usage(layer.rows, layer.columns)
-
-    def least_usage(self, layer: LayerShape) -> int | None:
-        """Return what a population takes at the least, whatever its weights are; ``None`` where that is not known."""
-        return self.usage_of(layer)
+    def demand(self, layer: LayerShape) -> Demand:
+        """Return what the limit asks of a population; its `group` alone unless shapes matter."""
+        return Demand(self.group())
 
     def is_shared(self) -> bool:
         """Whether layers share what there is: a network, its chips or its cores have it, and not each layer its own."""
         return False
 
-    def not_counted(self, layer: LayerShape) -> str:
-        """Return one sentence on what is missing to count what a layer takes; "" where nothing is."""
-        return ""
-
-    def counts_all(self, layers: Sequence[LayerShape]) -> bool:
-        """Whether what layers take is known in full; else it is at least what was counted."""
-        return True
-
     def core_sizes(self) -> tuple[int, ...]:
         """Return what each core of a chip has, one number where all have the same; () where cores have nothing."""
         return ()
 
-    def usage_by_processor(self, layer: LayerShape) -> list[int]:
-        """Return what a population takes of each processor, of which the fullest counts; [] where there are none."""
-        return []
-
-    def spread_usage(self, layer: LayerShape) -> int | None:
-        """Return what a population takes at the least of all cores, where it may lie in several; ``None`` elsewhere."""
-        return None
-
-    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int | None:
-        """Return how many given weights take, where that is more than a sum over parts; ``None`` elsewhere.
+    def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int:
+        """Return how many bits given weights take, where they are packed (``is_packed``).
 
         Parameters
         ----------
@@ -150,11 +131,7 @@ class LimitKind(Fact):
         synapses : sequence of Tensor
             int64: the synapses of each weight, one array per matrix in its own shape.
         """
-        return None
-
-    def remark_of(self, layer: LayerShape) -> str:
-        """Return one sentence on what the limit costs a population beyond what the chip asks; "" where nothing."""
-        return ""
+        raise NotImplementedError
 
     def not_enforced(self) -> str:
         """Return one sentence on why this version does not hold weights to the limit; "" where it does."""

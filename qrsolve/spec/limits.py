@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from qrsolve.problem.group import Group
+from qrsolve.spec.demand import Demand
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
 from qrsolve.spec.limit_kind import CountedLimit, LimitKind, Role, Roles, how_shared, require_largest, sizes_of_cores
@@ -106,6 +107,7 @@ class NOfM(LimitKind):
 class Synapses(CountedLimit):
     """All synapses of a layer, core, chip or network together."""
 
+    sums: ClassVar[Literal["neurons", "synapses"] | None] = "synapses"
     kind: Literal["synapses"] = "synapses"
     scope: Literal["layer", "core", "chip", "network"] = "layer"
     """What shares the total."""
@@ -116,19 +118,14 @@ class Synapses(CountedLimit):
         """Return one capacity for all entries, where zeros are free."""
         return Group("all", self.capacity, limit="synapses") if self.zeros == "free" else None
 
-    def group_of(self, layer: LayerShape) -> Group | None:
-        """Return one capacity for all entries, unless zeros are stored and no weight takes more than they do."""
-        if self.zeros == "free" or layer.max_synapses <= 1:
-            return self.group()
-        return Group("all", self.capacity, counts="places", limit=self.kind)
-
-    def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the number of weights, where zeros are stored and no weight takes more than they do."""
-        return self.least_usage(layer) if layer.max_synapses <= 1 else None
-
-    def least_usage(self, layer: LayerShape) -> int | None:
-        """Return the number of weights, where zeros are stored."""
-        return layer.rows * layer.columns if self.zeros == "stored" else None
+    def demand(self, layer: LayerShape) -> Demand:
+        """Return one capacity for all entries; where zeros are stored and no weight takes more, the places alone."""
+        if self.zeros == "free":
+            return Demand(self.group())
+        places = layer.rows * layer.columns
+        if layer.max_synapses <= 1:
+            return Demand(usage=places, least=places)
+        return Demand(Group("all", self.capacity, counts="places", limit=self.kind), least=places)
 
     def remark(self) -> str:
         """Say how a total over more, or less, than a layer is held."""
@@ -180,6 +177,7 @@ class Neurons(CountedLimit):
     up, against all cores or chips that there are.
     """
 
+    sums: ClassVar[Literal["neurons", "synapses"] | None] = "neurons"
     kind: Literal["neurons"] = "neurons"
     scope: Literal["layer", "core", "chip", "network"] = "chip"
     """What shares the neurons."""
@@ -190,15 +188,14 @@ class Neurons(CountedLimit):
             return self.of is None or "output" not in self.of
         return super().holds(role)
 
-    def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the neurons, except per core: a layer may take several."""
-        return None if self.scope == "core" else self.least_usage(layer)
-
-    def least_usage(self, layer: LayerShape) -> int | None:
-        """Return the neurons; of a map of unknown size, one for each filter."""
+    def demand(self, layer: LayerShape) -> Demand:
+        """Return the neurons; of a map of unknown size one for each filter. Those per core may lie in several."""
+        if self.scope == "layer":
+            return Demand(usage=layer.rows, least=layer.rows, of_neurons=True)
+        n, is_whole = layer.n_neurons or layer.rows, layer.n_neurons is not None
         if self.scope == "core":
-            return None
-        return layer.rows if self.scope == "layer" or layer.n_neurons is None else layer.n_neurons
+            return Demand(spread=n, is_whole=is_whole)
+        return Demand(usage=n, least=n, of_neurons=True, is_whole=is_whole)
 
     def not_enforced(self) -> str:
         """Say that neurons per core need a placement."""
@@ -211,14 +208,6 @@ class Neurons(CountedLimit):
     def core_sizes(self) -> tuple[int, ...]:
         """Return the neurons that each core has."""
         return (self.capacity,) if self.scope == "core" else ()
-
-    def spread_usage(self, layer: LayerShape) -> int | None:
-        """Return the neurons, where cores have them; of a map of unknown size, one for each filter."""
-        return (layer.n_neurons or layer.rows) if self.scope == "core" else None
-
-    def counts_all(self, layers: Sequence[LayerShape]) -> bool:
-        """Whether the map of each convolution is known."""
-        return self.scope == "layer" or all(layer.n_neurons is not None for layer in layers)
 
     def remark(self) -> str:
         """Say how a total over more than a layer is held."""
@@ -247,27 +236,21 @@ class NeuronMemory(CountedLimit):
         require_largest(self.per_core, self.max)
         return self
 
-    def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the bits of the neurons; of a map of unknown size ``None``, unless its filters alone are too many."""
-        least = self.least_usage(layer)
-        return None if layer.map_sizes is None and least <= self.capacity else least
-
-    def least_usage(self, layer: LayerShape) -> int:
-        """Return the bits of the neurons; of a map of unknown size, one for each filter."""
+    def demand(self, layer: LayerShape) -> Demand:
+        """Return the bits of the neurons; of a map of unknown size what its filters alone take, at the least."""
         sizes = [_power_of_two(n) if self.packing == "powers_of_two" else n for n in layer.map_sizes or ()]
-        return layer.rows * prod(sizes) * self.neuron_bits
-
-    def not_counted(self, layer: LayerShape) -> str:
-        """Say that the size of the map is missing."""
-        return "" if layer.map_sizes is not None else "the size of its map is not known: a network file gives 'map'"
+        least, is_whole = layer.rows * prod(sizes) * self.neuron_bits, layer.map_sizes is not None
+        return Demand(
+            usage=least if is_whole or least > self.capacity else None,
+            least=least,
+            of_neurons=True,
+            missing="" if is_whole else "the size of its map is not known: a network file gives 'map'",
+            is_whole=is_whole,
+        )
 
     def core_sizes(self) -> tuple[int, ...]:
         """Return what each core has."""
         return sizes_of_cores(self, self.per_core)
-
-    def counts_all(self, layers: Sequence[LayerShape]) -> bool:
-        """Whether the map of each convolution is known."""
-        return all(layer.map_sizes is not None for layer in layers)
 
     def is_shared(self) -> bool:
         """Whether layers share it: cores have it, and a layer lies in a core."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeGuard
 
 from pydantic import Field, model_validator
 
 from qrsolve.problem.group import Group
+from qrsolve.spec.demand import Demand
 from qrsolve.spec.facts import Conflict, Count, PositiveCount, refusal
 from qrsolve.spec.layer_shape import LayerShape
-from qrsolve.spec.limit_kind import CountedLimit, how_shared, require_largest, sizes_of_cores
+from qrsolve.spec.limit_kind import CountedLimit, LimitKind, how_shared, require_largest, sizes_of_cores
 from qrsolve.spec.packing import (
     Blocks,
     Budget,
@@ -35,13 +36,14 @@ class SynapseMemory(CountedLimit):
     Where zeros are free, the cheaper of two formats is taken: all weights in order, or only the nonzero ones, each with
     an index of ``index_bits``. If the first does not fit, the number of synapses is limited. It follows from ``max``
     exactly unless blocks are rounded up; then the total is the largest that fits wherever the synapses lie, to which
-    `project` adds what fits in fact, and `remark_of` says how many could at best. `packed_usage` always counts the
+    `project` adds what fits in fact, and the remark says how many could at best. `packed_usage` always counts the
     bits themselves.
 
     Where a weight can take several synapses, each takes its bits; a zero that is stored takes those of one.
     """
 
     unit: ClassVar[str] = "bits"
+    is_packed: ClassVar[bool] = True
     kind: Literal["synapse_memory"] = "synapse_memory"
     scope: Literal["layer", "core", "chip"] = "core"
     """What shares the memory."""
@@ -102,28 +104,29 @@ class SynapseMemory(CountedLimit):
         header = 10 if self.header_bits is None else self.header_bits
         return Blocks(bits, self.index_bits or 0, self.block_synapses or 64, header, self.word_bits or 64)
 
-    def usage_of(self, layer: LayerShape) -> int | None:
-        """Return the bits of all weights, where they are all there, as single synapses."""
-        return self.least_usage(layer) if layer.max_synapses <= 1 else None
+    def demand(self, layer: LayerShape) -> Demand:
+        """Return one capacity for all synapses, unless all weights fit in order, or shapes alone decide; and the bits.
 
-    def least_usage(self, layer: LayerShape) -> int | None:
-        """Return the bits of one synapse for each weight, where zeros are stored or there are none."""
-        if self.zeros == "free" and layer.min_synapses < 1:
-            return None
-        if self.zeros == "stored" or layer.max_synapses <= 1:
-            return self._dense_bits(layer)
-        rule = self.rule(layer.weight_bits)
-        assert isinstance(rule, ListPacking)  # the others store zeros
-        return rule.sparse_bits(np.array(_full_lists(layer), dtype=np.int64))
-
-    def group_of(self, layer: LayerShape) -> Group | None:
-        """Return one capacity for all synapses, unless all weights fit in order, or shapes alone decide."""
-        if self.usage_of(layer) is not None or self._all_fits(layer):
-            return None
-        budget = self._budget(layer)
+        These are of all weights as single synapses, where zeros are stored or there are none. Where a total stands for
+        a staircase of blocks, the remark says how many synapses at most are given up.
+        """
+        least, processors = self._least(layer), tuple(self._by_processor(layer))
+        usage = least if layer.max_synapses <= 1 else None
+        # Weights in order have one place per connection; parallel synapses need lists.
+        all_fit = layer.max_synapses == 1 and self._dense_bits(layer) <= self.capacity
+        if usage is not None or all_fit:
+            return Demand(usage=usage, least=least, by_processor=processors)
+        budget, remark = self._budget(layer, least), ""
         relaxed = budget.most if budget.most > budget.synapses else None
+        if relaxed is not None:
+            remark = (
+                f"{self.kind}: {budget.synapses:,} synapses fit {self.capacity:,} bits wherever they lie, and a "
+                "training holds this total; a projection then adds what its blocks have room for, and no more than "
+                f"{budget.most:,} could fit"
+            )
         counts: Literal["synapses", "places"] = "places" if self.zeros == "stored" else "synapses"
-        return Group("all", budget.synapses, counts=counts, limit=self.kind, relaxed=relaxed)
+        group = Group("all", budget.synapses, counts=counts, limit=self.kind, relaxed=relaxed)
+        return Demand(group, least=least, by_processor=processors, remark=remark)
 
     def packed_usage(self, layer: LayerShape, synapses: Sequence[Tensor]) -> int:
         """Return the bits of the weights, packed; where zeros are free, in the cheaper format."""
@@ -153,19 +156,17 @@ class SynapseMemory(CountedLimit):
         """Return what each core has."""
         return sizes_of_cores(self, self.per_core) if self.scope == "core" else ()
 
-    def remark_of(self, layer: LayerShape) -> str:
-        """Say how many synapses at most are given up where a total stands for a staircase of blocks."""
-        group = self.group_of(layer)
-        if group is None or group.relaxed is None:
-            return ""
-        budget = self._budget(layer)
-        return (
-            f"{self.kind}: {budget.synapses:,} synapses fit {self.capacity:,} bits wherever they lie, and a training "
-            "holds this total; a projection then adds what its blocks have room for, and no more than "
-            f"{budget.most:,} could fit"
-        )
+    def _least(self, layer: LayerShape) -> int | None:
+        """Return the bits of one synapse for each weight, where zeros are stored or there are none."""
+        if self.zeros == "free" and layer.min_synapses < 1:
+            return None
+        if self.zeros == "stored" or layer.max_synapses <= 1:
+            return self._dense_bits(layer)
+        rule = self.rule(layer.weight_bits)
+        assert isinstance(rule, ListPacking)  # the others store zeros
+        return rule.sparse_bits(np.array(_full_lists(layer), dtype=np.int64))
 
-    def usage_by_processor(self, layer: LayerShape) -> list[int]:
+    def _by_processor(self, layer: LayerShape) -> list[int]:
         """Return the bits of all weights on each processor; [] where the memory is not that of processors."""
         rule = self.rule(layer.weight_bits)
         if not isinstance(rule, PerProcessor):
@@ -176,24 +177,26 @@ class SynapseMemory(CountedLimit):
     def _dense_bits(self, layer: LayerShape) -> int:
         rule = self.rule(layer.weight_bits)
         if isinstance(rule, PerProcessor):
-            return max(self.usage_by_processor(layer), default=0)
+            return max(self._by_processor(layer), default=0)
         return sum(rule.dense_bits(shape, groups) for shape, groups in layer.grouped)
 
-    def _all_fits(self, layer: LayerShape) -> bool:
-        # Weights in order have one place per connection; parallel synapses need lists.
-        return layer.max_synapses == 1 and self._dense_bits(layer) <= self.capacity
-
-    def _budget(self, layer: LayerShape) -> Budget:
+    def _budget(self, layer: LayerShape, least: int | None) -> Budget:
         rule = self.rule(layer.weight_bits)
         assert isinstance(rule, ListPacking)  # the others store zeros
         full = _full_lists(layer)
         budget = rule.budget(self.capacity, len(full), max(full, default=0) * layer.max_synapses)
-        least = self.least_usage(layer)
         if least is None or least > self.capacity:
             return budget
         # One synapse for each weight is known to fit, where it is the least that there can be.
         fewest = max(budget.synapses, sum(full))
         return Budget(fewest, max(budget.most, fewest))
+
+
+def is_rounded(limit: LimitKind, demand: Demand) -> TypeGuard[SynapseMemory]:
+    """Return whether a limit is a memory that holds a population to fewer synapses than might fit."""
+    if not isinstance(limit, SynapseMemory) or limit.zeros == "stored":
+        return False
+    return demand.group is not None and demand.group.relaxed is not None
 
 
 def _full_lists(layer: LayerShape) -> list[int]:

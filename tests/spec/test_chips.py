@@ -239,7 +239,7 @@ class TestTraps:
             "spinnaker_1": "free",
         }
         assert limit("xylo_audio_2", "synapses").zeros == "free"
-        assert Synapses(max=14, zeros="stored").usage_of(LayerShape(((3, 5),))) == 15
+        assert Synapses(max=14, zeros="stored").demand(LayerShape(((3, 5),))).usage == 15
         assert Synapses(max=14, zeros="stored").group() is None
         group = Synapses(max=14, zeros="free").group()
         assert group is not None

@@ -429,12 +429,12 @@ LIMITS = [
 @pytest.mark.parametrize(("limit", "group", "usage", "not_enforced", "remark"), LIMITS)
 def test_what_a_limit_means(limit: Any, group: Any, usage: Any, not_enforced: str, remark: str) -> None:
     layer = LayerShape(((3, 2), (3, 3)))
-    assert limit.group_of(layer) == group
-    assert limit.usage_of(layer) == usage
+    assert limit.demand(layer).group == group
+    assert limit.demand(layer).usage == usage
     assert limit.not_enforced() == not_enforced
     assert limit.remark() == remark
     # A limit is held to, by weights or by shape, or says why not; axons do both: a neuron's own sources reach its core.
-    by_shape = limit.multiples() != (1, 1) or any(limit.unreached(role, (3, 3)) for role in ROLES)
+    by_shape = limit.multiples() is not None or any(limit.unreached(role, (3, 3)) for role in ROLES)
     is_held = not (group is None and usage is None and not by_shape)
     assert bool(not_enforced) != is_held or (isinstance(limit, Axons) and is_held)
 
@@ -481,7 +481,9 @@ MINIMAL = "schema: 1\nname: mychip\ntitle: My chip\nweights: {kind: real}\n"
 
 def test_the_smallest_file() -> None:
     spec = parse_spec(MINIMAL)
-    assert spec == HardwareSpec(schema_version=1, name="mychip", title="My chip", weights=RealWeights())
+    assert spec == HardwareSpec.model_validate(
+        {"schema": 1, "name": "mychip", "title": "My chip", "weights": RealWeights()}
+    )
     assert spec.limits == ()
     assert spec.hierarchy == Hierarchy()
     assert spec.not_enforced() == spec.remarks() == ()

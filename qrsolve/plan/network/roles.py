@@ -60,7 +60,7 @@ def group_among(limit: LimitKind, layer: LayerShape, roles: Sequence[Role | None
     for what the chip allows.
     """
     held = held_matrices(limit, roles)
-    group = limit.group_of(layer.only(held)) if held else None
+    group = limit.demand(layer.only(held)).group if held else None
     if group is None or len(held) == len(layer.shapes):
         return group
     widths = layer.columns_of

@@ -64,5 +64,5 @@ def least_of(limit: LimitKind, layer: LayerShape, held: Sequence[int]) -> int:
     """Return what some matrices of a population take of a limit at the least, by their shapes."""
     if not held:
         return 0
-    part = layer.only(held)
-    return limit.spread_usage(part) or limit.least_usage(part) or 0
+    demand = limit.demand(layer.only(held))
+    return demand.spread or demand.least or 0

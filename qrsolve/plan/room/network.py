@@ -100,7 +100,7 @@ def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) ->
     total, least, most = _together(plan, limit, i, counted)
     said = _total_text(limit, len(held), total, sizes, scope)
     # Of one layer alone, its own row says all, unless it may lie in several cores.
-    alone = len(held) < 2 and not any(limit.spread_usage(one.layer) for one in held)
+    alone = len(held) < 2 and not any(limit.demand(one.layer).spread for one in held)
     rows = [] if alone else [LimitRow(limit.kind, TOGETHER, total, capacity, said)]
     why = ""
     if least <= capacity < total or total <= capacity < most:
@@ -111,7 +111,7 @@ def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) ->
         pass
     elif total > capacity:
         why = "" if is_all else "; how many the system has is not in the chip's file (hierarchy)"
-    elif not limit.counts_all([one.layer.only(one.population.held_by(limit)) for one in held]):
+    elif not all(limit.demand(one.layer.only(one.population.held_by(limit))).is_whole for one in held):
         unknown = ", ".join(f"'{one.population.name}'" for one in held if one.layer.n_neurons is None)
         why = f", without the places of the maps of {unknown}: a network file gives 'map'"
     elif scope == "core" and (waiting := _waits(limit, held, taken, sizes)):
@@ -126,7 +126,7 @@ def _waits(limit: LimitKind, held: Sequence[Counted], taken: Sequence[int], size
     A layer may be spread over cores that hold neurons. Memories are those of the core in which it lies.
     """
     own = [n for n in taken if n]
-    if any(limit.spread_usage(one.layer) for one in held):
+    if any(limit.demand(one.layer).spread for one in held):
         needed = sum(-(-n // limit.capacity) if limit.capacity else n for n in own)
         return f"layers in cores of their own take {needed:,}: waits for a placement" if needed > len(sizes) else ""
     is_free = sum(own) <= max(sizes) or own_cores(own, sizes)
@@ -153,13 +153,13 @@ def _together(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) 
     return total, least, most
 
 
-def _by_processors(plan: Plan, i: int, one: Counted) -> tuple[list[int], list[int], list[int]]:
+def _by_processors(plan: Plan, i: int, one: Counted) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
     """Return what a population takes of each processor: as it is held, and at the least and the most by its roles."""
     population = one.population
     limit = population.held_to(plan.spec).limits[i]
     which = possible_matrices(limit, population.roles or (None,) * len(population.names))
     held = (population.held_by(limit), *which)
-    as_held, least, most = (limit.usage_by_processor(one.layer.only(some)) if some else [] for some in held)
+    as_held, least, most = (limit.demand(one.layer.only(some)).by_processor if some else () for some in held)
     return as_held, least, most
 
 
