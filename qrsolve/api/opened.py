@@ -40,6 +40,15 @@ def open_model(chip: HardwareSpec, model: Model, choice: Choice) -> Opened:
 
     The network is the one that the user states; else the one that the model's file records; else the one that classes
     of modules, or names and shapes, tell, with what the user says and what the file records of populations and roles.
+
+    Parameters
+    ----------
+    chip : HardwareSpec
+        Read already.
+    model : nn.Module, mapping, str or path
+        As in `qrsolve.check`.
+    choice : Choice
+        What the user says of its matrices.
     """
     source = source_of(model, choice.entry)
     description = describe_source(source, choice)
@@ -53,7 +62,14 @@ def describe_source(
 ) -> Description:
     """Describe the network that a model's tensors make up; errors as `describe_module` and `ModelFile.weights`.
 
-    ``example`` is an input, or several, for one pass of a copy of a module.
+    Parameters
+    ----------
+    source : ModelSource
+        A model, opened.
+    choice : Choice
+        What the user says of its matrices.
+    example : Tensor, tuple of Tensor or None
+        An input, or several, for one pass of a copy of a module.
     """
     network = None if choice.network is None else load_network(choice.network)
     if network is not None and not choice.is_open:

@@ -89,6 +89,13 @@ def slack_of(objective: Tensor, scale: Tensor, tolerance: float) -> Tensor:
     """Return the gap up to which rows count as certified.
 
     The absolute part forgives the rounding of sums of squares, which a row that is met exactly has too.
+
+    Parameters
+    ----------
+    objective, scale : Tensor
+        float64, shape (n_rows,): what each row's choice costs, and the sum of squares of its targets.
+    tolerance : float
+        Relative to the objective.
     """
     return tolerance * objective + 1e-12 * (scale + 1e-300)
 

@@ -28,7 +28,19 @@ def _verdict(report: Report, *, strict: bool) -> int:
 
 
 def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, as_json: bool) -> int:
-    """Write the network that a model's file makes up, with a comment on everything that was guessed."""
+    """Write the network that a model's file makes up, with a comment on everything that was guessed.
+
+    Parameters
+    ----------
+    model : str
+        Path of the model's file.
+    choice : Choice
+        What the user says of its matrices.
+    out : str or None
+        File to write; ``None`` prints it.
+    force, as_json : bool
+        Whether to replace a file, and to print JSON.
+    """
     with progress(f"reading {model}"):
         description = describe_source(source_of(model, choice.entry), choice)
     text = description.to_yaml()
@@ -47,7 +59,15 @@ def describe_model(model: str, choice: Choice, out: str | None, *, force: bool, 
 
 
 def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
-    """Print what weights use of each limit."""
+    """Print what weights use of each limit.
+
+    Parameters
+    ----------
+    opened : Opened
+        The model and the compiled chip.
+    strict, as_json : bool
+        Whether an undecided rule fails, and to print JSON.
+    """
     with progress(f"checking {opened.source.shown}"):
         report = check(opened.plan, opened.weights, opened.source.claimed)
     if as_json:
@@ -64,7 +84,19 @@ def require_output(out: str, *, force: bool) -> None:
 
 
 def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict: bool, as_json: bool) -> int:
-    """Write the nearest weights that a chip can hold, and print their certificates."""
+    """Write the nearest weights that a chip can hold, and print their certificates.
+
+    Parameters
+    ----------
+    opened : Opened
+        The model and the compiled chip.
+    out : str
+        File to write; its ending is its format.
+    solver : str
+        A solver's name, or ``auto``.
+    force, strict, as_json : bool
+        Whether to replace a file, whether an undecided rule fails, and to print JSON.
+    """
     plan = opened.plan
     chosen = None if solver == "auto" else solver
     with progress("projecting") as advance:

@@ -62,6 +62,15 @@ def fork(address: int, arrays: int, n_threads: int) -> None:
     """Run an entry, with the address of its addresses, on some threads of torch, no more than `threads`, or on fewer.
 
     Threads of our own would have to wait: those of torch stay on their cores for a while after each operation.
+
+    Parameters
+    ----------
+    address : int
+        Of a compiled function that takes one address, and asks for its own share of the rows.
+    arrays : int
+        The address that it is given.
+    n_threads : int
+        How many threads are wanted.
     """
     run, _ = _openmp()
     if n_threads < 2 or run is None:

@@ -260,7 +260,17 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
 def read_weights(
     path: str | os.PathLike[str], select: Sequence[str] = (), exclude: Sequence[str] = (), entry: str | None = None
 ) -> dict[str, Tensor]:
-    """Read the afferent matrices of a model file; parameters and errors as `read_model` and `ModelFile.weights`."""
+    """Read the afferent matrices of a model file; parameters and errors as `read_model` and `ModelFile.weights`.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    select, exclude : sequence of str
+        Names, or ``:regex``, of the matrices to take and to leave out.
+    entry : str or None
+        Which state dict of a checkpoint with several.
+    """
     return read_model(path, entry).weights(select, exclude)
 
 

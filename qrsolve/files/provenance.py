@@ -27,6 +27,17 @@ def provenance(
 
     A network that somebody stated is recorded too; what was guessed of the tensors ``guessed`` is not, and is guessed
     again: it must stay undecided.
+
+    Parameters
+    ----------
+    plan : Plan
+        The chip, compiled for the network.
+    projections : mapping of str to Projection
+        By population.
+    network : NetworkSpec or None
+        The one that somebody stated.
+    guessed : collection of str
+        Tensors whose wiring was guessed.
     """
     layers = {}
     for name, projection in projections.items():

@@ -24,6 +24,15 @@ def n_cores() -> int:
 def require_module(name: str, extra: str, purpose: str) -> Any:  # noqa: ANN401 - a module of any library
     """Import an optional library, or say how to install it.
 
+    Parameters
+    ----------
+    name : str
+        The library's module.
+    extra : str
+        The extra of this package that installs it.
+    purpose : str
+        What needs it, for the message.
+
     Raises
     ------
     QRSolveError

@@ -147,7 +147,21 @@ def train_dense(
     device: torch.device | str = "cpu",
     advance: Advance | None = None,
 ) -> nn.Module:
-    """Train a dense network; arguments as in `train`."""
+    """Train a dense network; arguments as in `train`.
+
+    Parameters
+    ----------
+    data : DataSet
+        What it learns.
+    make_model : callable
+        Returns a new network.
+    recipe : Recipe
+        Epochs, batches, rates and the seed.
+    device : torch.device or str
+        Where to train.
+    advance : callable or None
+        Told how far it is.
+    """
     torch.manual_seed(recipe.seed)
     dense = make_model().to(device)
     run_epochs(dense, data.to(device), recipe, lambda optimizer: None, "training the dense network", advance)
@@ -166,6 +180,23 @@ def run_epochs(
     """Run the plain loop of the recipe; ``attach`` may hook anything into the optimizer, Adam unless another is given.
 
     Its learning rate starts where it is and follows the cosine.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Trained in place.
+    data : DataSet
+        What it learns.
+    recipe : Recipe
+        Epochs, batches, rates and the seed.
+    attach : callable
+        Given the optimizer before the first step.
+    label : str
+        What is shown as going on.
+    advance : callable or None
+        Told how far it is.
+    optimizer : Optimizer or None
+        ``None`` for Adam.
     """
     if optimizer is None:
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)

@@ -135,6 +135,15 @@ def run_sweep(options: SweepOptions, watch: SweepWatch | None = None) -> Sweep:
 def planned_runs(options: SweepOptions, spec: HardwareSpec, settings: Sequence[Setting]) -> list[Run]:
     """Return every combination of settings, methods and seeds, in this order.
 
+    Parameters
+    ----------
+    options : SweepOptions
+        Methods, seeds, and what all runs have in common.
+    spec : HardwareSpec
+        The chip before any setting.
+    settings : sequence of Setting
+        Fields of the chip with their values; several multiply.
+
     Raises
     ------
     QRSolveError

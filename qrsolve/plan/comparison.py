@@ -146,7 +146,17 @@ class _Attempt:
 
 
 def compare_plan(plan: Plan, weights: Mapping[str, Tensor], advance: ProgressAdvance | None = None) -> Comparisons:
-    """Compare all solvers on every population of a plan; errors as `project_plan`."""
+    """Compare all solvers on every population of a plan; errors as `project_plan`.
+
+    Parameters
+    ----------
+    plan : Plan
+        The compiled chip.
+    weights : mapping of str to Tensor
+        By name, as the plan has them.
+    advance : callable or None
+        Told which solver of which population is at work.
+    """
     require_room(plan)
     populations = allotted(plan, weights).populations
     layers = {}

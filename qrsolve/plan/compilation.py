@@ -251,7 +251,17 @@ class Population(Shown):
                 )
 
     def choice(self, w: Tensor, parameters: Tensor | None, h: Tensor | None = None) -> ChoiceProblem:
-        """Return the choice problem for a (neurons, sources) matrix and given values."""
+        """Return the choice problem for a (neurons, sources) matrix and given values.
+
+        Parameters
+        ----------
+        w : Tensor
+            Shape (neurons, sources).
+        parameters : Tensor or None
+            Shape (n_scopes, n_parameters); ``None`` for real weights.
+        h : Tensor or None
+            Importance, as ``w``; 1 where ``None``.
+        """
         alphabet = None
         if self.family is not None and parameters is not None:
             alphabet = self.family.alphabet(parameters, self.scope(w.device))
@@ -508,7 +518,17 @@ def _stricter(population: Population, number: int, limit: LimitKind) -> str:
 
 
 def layer_shape(spec: HardwareSpec, layouts: Sequence[Layout], map_sizes: tuple[int, ...] | None = None) -> LayerShape:
-    """Return what a chip's limits ask of a population with these afferent matrices."""
+    """Return what a chip's limits ask of a population with these afferent matrices.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip.
+    layouts : sequence of Layout
+        How each matrix is stored.
+    map_sizes : tuple of int or None
+        Sizes of the output map of a convolution, () for neurons without one; ``None`` where not known.
+    """
     family = spec.weights.family()
     fewest, most = (0, 1) if family is None else (family.min_use, family.max_use)
     return LayerShape(

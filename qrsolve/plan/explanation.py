@@ -215,7 +215,17 @@ def explain(
 
 
 def explain_plan(spec: HardwareSpec, compiled: Callable[[], Plan], *, is_example: bool = False) -> Explanation:
-    """Explain the plan that a function returns, or why it has none."""
+    """Explain the plan that a function returns, or why it has none.
+
+    Parameters
+    ----------
+    spec : HardwareSpec
+        The chip.
+    compiled : callable
+        Returns the plan; what it raises about shapes becomes the explanation's ``problem``.
+    is_example : bool
+        Whether the layer is one of ours.
+    """
     try:
         plan = compiled()
     except (InfeasibleError, NoSolverError) as error:

@@ -188,9 +188,18 @@ def project_population(
     solver: Solver | str | None = None,
     claimed: Tensor | None = None,
 ) -> Projection:
-    """Project one population; parameters and errors as in `project`.
+    """Project one population; errors as in `project`.
 
-    ``claimed`` are parameters that a file names as those of its weights: weights that they explain stay as they are.
+    Parameters
+    ----------
+    population : Population
+        Of a compiled chip.
+    weights, importance : mapping of str to Tensor
+        By name, in the shapes of the parameters; importance 1 where missing.
+    solver : Solver, str or None
+        For every choice problem; ``None`` takes the first that accepts.
+    claimed : Tensor or None
+        Parameters that a file names as those of its weights: weights that they explain stay as they are.
     """
     began = time.perf_counter()
     w = population.matrix(weights)

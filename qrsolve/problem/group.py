@@ -79,7 +79,15 @@ class Group(Brief):
         return {"row": columns, "all": rows * columns, "block": self.block}.get(self.kind, rows)
 
     def capacities(self, rows: int, columns: int, device: torch.device | None = None) -> Tensor:
-        """Return the capacity of every part, int64, shape (n_parts,)."""
+        """Return the capacity of every part, int64, shape (n_parts,).
+
+        Parameters
+        ----------
+        rows, columns : int
+            Shape of the matrix.
+        device : torch.device or None
+            Where to put them.
+        """
         n_parts = self.n_parts(rows, columns)
         if isinstance(self.capacity, int):
             return torch.full((n_parts,), self.capacity, dtype=torch.int64, device=device)
@@ -103,7 +111,15 @@ class Group(Brief):
         return matrix.reshape(-1, self.block)
 
     def scatter(self, parts: Tensor, rows: int, columns: int) -> Tensor:
-        """Undo `gather`: from (n_parts, part_size) back to (rows, columns)."""
+        """Undo `gather`: from (n_parts, part_size) back to (rows, columns).
+
+        Parameters
+        ----------
+        parts : Tensor
+            Shape (n_parts, part_size).
+        rows, columns : int
+            Shape of the matrix.
+        """
         return parts.T if self.kind == "column" or self.counts_classes else parts.reshape(rows, columns)
 
     def _facts(self) -> str:

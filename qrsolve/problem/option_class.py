@@ -63,6 +63,18 @@ def option_classes(group: Group, options: Options) -> IntArray:
 
 
 def chosen_classes(group: Group, alphabet: Alphabet | None, choice: Tensor, values: Tensor) -> Tensor:
-    """Return the class of each chosen value, in the shape of ``choice``; real values have one type."""
+    """Return the class of each chosen value, in the shape of ``choice``; real values have one type.
+
+    Parameters
+    ----------
+    group : Group
+        Of kind sign or type.
+    alphabet : Alphabet or None
+        ``None`` for real values.
+    choice : Tensor
+        int64: the chosen options.
+    values : Tensor
+        Their values, in the shape of ``choice``.
+    """
     ranks = 0 if group.kind == "sign" or alphabet is None else option_ranks(alphabet)[choice]
     return class_of(group, values, ranks)

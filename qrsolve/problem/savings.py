@@ -50,6 +50,15 @@ class SavingsTable:
         """Tabulate the first ``depth`` levels of values (n_scopes, n_options) and use (n_options,).
 
         O(n_scopes * depth * n_options * log n_options).
+
+        Parameters
+        ----------
+        values : Tensor
+            float64, shape (n_scopes, n_options).
+        use : Tensor
+            int64, shape (n_options,).
+        depth : int
+            How many levels.
         """
         least = int(use.min())
         levels = [_Level.of(values, (use <= least + level).nonzero()[:, 0], use) for level in range(depth + 1)]

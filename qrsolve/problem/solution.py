@@ -152,7 +152,17 @@ class LevelsProof:
 
 
 def chosen_values(problem: ChoiceProblem, choice: Tensor, index: Tensor | None) -> Tensor:
-    """Return the float64 value of each chosen option, in the shape of ``choice``."""
+    """Return the float64 value of each chosen option, in the shape of ``choice``.
+
+    Parameters
+    ----------
+    problem : ChoiceProblem
+        Whose options they are.
+    choice : Tensor
+        int64: options.
+    index : Tensor or None
+        int64, as ``choice``: the columns of what is chosen; ``None`` where all columns are there.
+    """
     if problem.alphabet is None:
         w = problem.w if index is None else problem.w.gather(1, index)
         return torch.where(choice > 0, w, 0.0).double()

@@ -46,7 +46,17 @@ def extra_capacities(problem: ChoiceProblem, group: Group) -> Tensor:
 
 
 def part_of(group: Group, entries: Entries, n_columns: int) -> Tensor:
-    """Return the part of each entry, int64, shape (n_entries,)."""
+    """Return the part of each entry, int64, shape (n_entries,).
+
+    Parameters
+    ----------
+    group : Group
+        A partition of the matrix.
+    entries : Entries
+        Some connections.
+    n_columns : int
+        Of the matrix.
+    """
     if group.kind == "row":
         return entries.row
     if group.kind == "column" or group.counts_classes:
@@ -57,7 +67,17 @@ def part_of(group: Group, entries: Entries, n_columns: int) -> Tensor:
 
 
 def price_at(problem: ChoiceProblem, prices: tuple[Tensor, ...], entries: Entries) -> Tensor:
-    """Return what one synapse costs at each entry: the prices of all its parts, float64, shape (n_entries,)."""
+    """Return what one synapse costs at each entry: the prices of all its parts, float64, shape (n_entries,).
+
+    Parameters
+    ----------
+    problem : ChoiceProblem
+        Whose groups have the prices.
+    prices : tuple of Tensor
+        One per group, float64, shape (n_parts,).
+    entries : Entries
+        Some connections.
+    """
     total = torch.zeros(len(entries), dtype=torch.float64, device=entries.row.device)
     for group, price in zip(problem.groups, prices, strict=True):
         total += price[part_of(group, entries, problem.n_columns)]

@@ -60,7 +60,17 @@ class Packing:
 
     @classmethod
     def of(cls, problem: ChoiceProblem, entries: Entries, saving: Tensor) -> Packing:
-        """Lay out some entries of a problem with their savings."""
+        """Lay out some entries of a problem with their savings.
+
+        Parameters
+        ----------
+        problem : ChoiceProblem
+            With one group or several.
+        entries : Entries
+            The connections that may have more than their level 0.
+        saving : Tensor
+            float64, shape (n_entries, n_levels): what each level saves.
+        """
         use, parts = levels_of(problem), []
         for i in binding_groups(problem):
             group = problem.groups[i]

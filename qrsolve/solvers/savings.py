@@ -56,7 +56,17 @@ def savings_at(problem: ChoiceProblem, entries: Entries) -> Tensor:
 
 
 def options_at(problem: ChoiceProblem, entries: Entries, level: Tensor) -> Tensor:
-    """Return the best option within each entry's level, int64, shape (n,); ties go to the lowest index."""
+    """Return the best option within each entry's level, int64, shape (n,); ties go to the lowest index.
+
+    Parameters
+    ----------
+    problem : ChoiceProblem
+        Whose options they are.
+    entries : Entries
+        Some connections.
+    level : Tensor
+        int64, shape (n_entries,).
+    """
     if problem.alphabet is None:
         return level.clone()
     w = entries.of(problem.w).double()
@@ -69,7 +79,17 @@ def options_at(problem: ChoiceProblem, entries: Entries, level: Tensor) -> Tenso
 
 
 def choice_of(problem: ChoiceProblem, entries: Entries, level: Tensor) -> Tensor:
-    """Return a dense choice, int64: the given levels at the entries, and level 0 everywhere else."""
+    """Return a dense choice, int64: the given levels at the entries, and level 0 everywhere else.
+
+    Parameters
+    ----------
+    problem : ChoiceProblem
+        Whose options they are.
+    entries : Entries
+        Some connections.
+    level : Tensor
+        int64, shape (n_entries,).
+    """
     alphabet = problem.alphabet
     if alphabet is None or alphabet.free_zero is not None:
         zero = 0 if alphabet is None else alphabet.free_zero

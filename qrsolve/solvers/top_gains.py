@@ -61,6 +61,15 @@ def keep_nested(gain: Tensor, problem: ChoiceProblem, order: tuple[int, ...]) ->
 
     Greedy is optimal on nested capacities (a laminar matroid). The effective price of an entry is the largest
     threshold of the groups around it; each finer group is priced with what exceeds the coarser ones.
+
+    Parameters
+    ----------
+    gain : Tensor
+        Shape (n_rows, n_columns): what each connection saves.
+    problem : ChoiceProblem
+        With nested groups.
+    order : tuple of int
+        Its groups, the finest first.
     """
     rows, columns = problem.w.shape
     kept = gain > 0

@@ -239,6 +239,15 @@ def _require_groups(layout: Layout, at: str) -> None:
 def map_sizes(layer: Layer, layout: Layout, place: str = "") -> tuple[int, ...] | None:
     """Return the size of a convolution's output map; ``None`` where its input map is not given; () for other kinds.
 
+    Parameters
+    ----------
+    layer : Layer
+        With the sizes of its input map, stride, padding and dilation.
+    layout : Layout
+        Of its kernel.
+    place : str
+        Where the layer is stated, for errors.
+
     Raises
     ------
     ShapeError

@@ -164,7 +164,17 @@ class CountedLimit(LimitKind):
 
 
 def how_shared(limit: LimitKind, scope: str, *, is_divided: bool = False) -> str:
-    """Say how a limit of more, or less, than a layer is held."""
+    """Say how a limit of more, or less, than a layer is held.
+
+    Parameters
+    ----------
+    limit : LimitKind
+        The limit.
+    scope : str
+        Who shares it.
+    is_divided : bool
+        Whether layers divide a total by what their weights save.
+    """
     if scope in ("chip", "network") and is_divided:
         return f"{limit.kind}: the total of the {scope} is divided among the layers by what their weights save"
     if scope in ("chip", "network"):

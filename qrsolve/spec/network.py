@@ -189,7 +189,17 @@ class NetworkSpec(Shown, Part):
         groups: Sequence[Sequence[str]] = (),
         roles: Mapping[str, str] | None = None,
     ) -> NetworkSpec:
-        """Return the network of matrices stored neurons first, with given populations and roles."""
+        """Return the network of matrices stored neurons first, with given populations and roles.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The matrices.
+        groups : sequence of sequences of str
+            Those that share a population.
+        roles : mapping of str to str, or None
+            What matrices are: input, recurrent or output.
+        """
         population = {name: "+".join(group) for group in groups for name in group}
         known = roles or {}
         return cls.model_construct(

@@ -92,6 +92,13 @@ class PowersOfTwo(Packing):
         """Return ``f * 2^(ceil(log2(height)) + ceil(log2(width)))``, the words of the neurons of ``f`` output maps.
 
         Weights do not tell the size of a map, so no limit counts this; it is for planning.
+
+        Parameters
+        ----------
+        maps : int
+            Output maps.
+        height, width : int
+            Of each.
         """
         return maps << (_log2_up(height) + _log2_up(width)) if maps * height * width else 0
 
@@ -218,7 +225,17 @@ class Plain(ListPacking):
         return synapses
 
     def budget(self, bits: int, lists: int, longest: int) -> Budget:
-        """Return ``bits // (synapse_bits + index_bits)``, exactly."""
+        """Return ``bits // (synapse_bits + index_bits)``, exactly.
+
+        Parameters
+        ----------
+        bits : int
+            What there is.
+        lists : int
+            How many lists there are: one per source or channel.
+        longest : int
+            Synapses of the longest one.
+        """
         n = min(bits // self.sparse_synapse_bits, lists * longest)
         return Budget(n, n)
 
@@ -278,6 +295,15 @@ class Blocks(ListPacking):
         Above the staircase of one list lies its concave hull ``f``; by Jensen's inequality ``lists`` lists of ``n``
         synapses in all take at most ``lists * f(n / lists)`` bits, which gives ``synapses``. No list packs more
         synapses into a bit than the best point of the staircase, which gives ``most``. O(longest).
+
+        Parameters
+        ----------
+        bits : int
+            What there is.
+        lists : int
+            How many lists there are: one per source or channel.
+        longest : int
+            Synapses of the longest one.
         """
         if lists == 0 or longest == 0:
             return Budget(0, 0)

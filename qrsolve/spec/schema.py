@@ -74,7 +74,17 @@ def kinds(schema: Node, node: Node) -> dict[str, Node]:
 
 
 def child(schema: Node, node: Node, step: str | int) -> Node:
-    """Return the schema of a field or list item of ``node``."""
+    """Return the schema of a field or list item of ``node``.
+
+    Parameters
+    ----------
+    schema : Node
+        The whole schema, which has the definitions.
+    node : Node
+        A part of it.
+    step : str or int
+        A field's name, or an item's number.
+    """
     if isinstance(step, int):
         return resolve(schema, node["items"])
     return resolve(schema, node.get("properties", {}).get(step) or node["additionalProperties"])

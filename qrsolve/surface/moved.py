@@ -137,7 +137,15 @@ class OldNames(MetaPathFinder, Loader):
     """Find modules by the names that they had."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Answer for old names only."""
+        """Answer for old names only.
+
+        Parameters
+        ----------
+        fullname : str
+            The name that is imported.
+        path, target
+            Not used; Python gives them.
+        """
         package, _, name = fullname.partition(".")
         return ModuleSpec(fullname, self) if package == "qrsolve" and name in MOVED else None
 

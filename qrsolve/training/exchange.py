@@ -27,7 +27,17 @@ class Exchange:
         return bool(self._lent)
 
     def lend(self, name: str, parameter: Tensor, working: Tensor) -> None:
-        """Let a parameter have the memory of ``working``, of its own shape, dtype and device."""
+        """Let a parameter have the memory of ``working``, of its own shape, dtype and device.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter.
+        parameter : Tensor
+            That of the model.
+        working : Tensor
+            Whose memory it gets.
+        """
         own = parameter.data
         if name in self._lent and own.data_ptr() == self._lent[name][0].data_ptr():
             # The optimizer's last step came to no end.

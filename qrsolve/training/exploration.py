@@ -42,7 +42,15 @@ def explored(matrix: Tensor, groups: tuple[Group, ...], temperature: float, seed
 
 
 def kept_per_row(groups: tuple[Group, ...], rows: int, columns: int) -> int:
-    """Return how many connections a neuron can keep on average, from 1 to all; the tightest group decides."""
+    """Return how many connections a neuron can keep on average, from 1 to all; the tightest group decides.
+
+    Parameters
+    ----------
+    groups : tuple of Group
+        The capacities.
+    rows, columns : int
+        Shape of the matrix.
+    """
     if not rows or not columns:
         return columns
     kept = columns

@@ -71,7 +71,17 @@ def describe_trained(
 
 
 def frozen_reasons(model: nn.Module, names: Collection[str], optimizers: Sequence[Optimizer]) -> dict[str, str]:
-    """Return why parameters are frozen, for those that are."""
+    """Return why parameters are frozen, for those that are.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    names : collection of str
+        Parameters that might be trained.
+    optimizers : sequence of Optimizer
+        All that train it.
+    """
     moved = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     reasons = {}
     for name in names:

@@ -38,12 +38,32 @@ class Repeated:
     was_prepared: bool = False
 
     def fits(self, alphabet: Alphabet | None, groups: tuple[Group, ...], h: Tensor | None) -> bool:
-        """Whether values, capacities and kind of importance are still these."""
+        """Whether values, capacities and kind of importance are still these.
+
+        Parameters
+        ----------
+        alphabet : Alphabet or None
+            The options of the next problem.
+        groups : tuple of Group
+            Its capacities.
+        h : Tensor or None
+            Its importance.
+        """
         return alphabet is self.alphabet and groups is self.groups and (h is not None) == self.is_weighed
 
     @classmethod
     def following(cls, known: Repeated | None, problem: ChoiceProblem, last: Solution | None) -> Repeated:
-        """Return what serves a problem: what is known, made ready if it fits again, or else the choice of a solver."""
+        """Return what serves a problem: what is known, made ready if it fits again, or else the choice of a solver.
+
+        Parameters
+        ----------
+        known : Repeated or None
+            What served the last problem.
+        problem : ChoiceProblem
+            The next one.
+        last : Solution or None
+            Of the last problem, near which the next is.
+        """
         if known is None or not known.fits(problem.alphabet, problem.groups, problem.h):
             return cls(problem.alphabet, problem.groups, problem.h is not None, quick_solver(problem))
         if not known.was_prepared and last is not None and last.solver == known.solver.name:

@@ -155,7 +155,15 @@ class PopulationState:
         return self.population.matrix({**self.population.split(matrix), **self.pinned})
 
     def alter_gradient(self, deployed: dict[str, Tensor], gradients: dict[str, Tensor], learning_rate: float) -> None:
-        """Let the method change the gradients at deployable weights before the optimizer's step, in place."""
+        """Let the method change the gradients at deployable weights before the optimizer's step, in place.
+
+        Parameters
+        ----------
+        deployed, gradients : dict of str to Tensor
+            By parameter.
+        learning_rate : float
+            That of the optimizer.
+        """
         gradient = self.population.matrix(gradients)
         latent = self.population.matrix(self.latent)
         self.method.alter_gradient(self._step(latent, latent, deployed, gradient, learning_rate))
@@ -170,7 +178,19 @@ class PopulationState:
         learning_rate: float,
         stage: Stage,
     ) -> None:
-        """Take over what the optimizer made of the latents, and replace deployed weights by the new projection."""
+        """Take over what the optimizer made of the latents, and replace deployed weights by the new projection.
+
+        Parameters
+        ----------
+        moved, deployed : dict of str to Tensor
+            Latents after the optimizer's step, and the weights of the last forward pass, by parameter.
+        gradients : dict of str to Tensor or None
+            At the deployed weights; ``None`` where there are none.
+        learning_rate : float
+            That of the optimizer.
+        stage : Stage
+            Where the schedule is.
+        """
         self.bit_sum = None
         if not self._advance_again(moved, deployed, stage):
             with torch.no_grad():
@@ -216,7 +236,13 @@ class PopulationState:
         gradients: dict[str, Tensor] | None,
         learning_rate: float,
     ) -> None:
-        """Take over what the optimizer made of the latents, as the method does; then move learned values."""
+        """Take over what the optimizer made of the latents, as the method does; then move learned values.
+
+        Parameters
+        ----------
+        moved, deployed, gradients, learning_rate
+            As in `advance`.
+        """
         if self.wiring is not None:
             for name, latent in self.latent.items():
                 latent.copy_(moved[name])

@@ -31,6 +31,13 @@ def require_arguments(
 ) -> None:
     """Refuse arguments that are of another kind, or say the same thing twice.
 
+    Parameters
+    ----------
+    model, select, exclude, groups, roles, compliant, total_steps, schedule, seed, process_group
+        As in `qrsolve.attach`.
+    switches : mapping of str to bool
+        ``keep_norm``, ``centre`` and ``weigh_inputs``.
+
     Raises
     ------
     ArgumentError

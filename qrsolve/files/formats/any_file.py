@@ -55,7 +55,19 @@ def read_content(shown: str, entry: str | None = None) -> Content:
 
 
 def serialise(shown: str, tensors: Mapping[str, Tensor], metadata: str, source: Content | None) -> bytes:
-    """Return the bytes of a file in the format of the ending of ``shown``."""
+    """Return the bytes of a file in the format of the ending of ``shown``.
+
+    Parameters
+    ----------
+    shown : str
+        The file's name.
+    tensors : mapping of str to Tensor
+        What goes in, by name.
+    metadata : str
+        JSON, kept beside the tensors.
+    source : Content or None
+        The file that they came from, whose other contents are kept where formats are the same.
+    """
     format_ = ENDINGS[ending_of(shown)]
     same = source if source is not None and source.format == format_ else None
     if source is not None and same is None and source.format == "npz" and source.rest:

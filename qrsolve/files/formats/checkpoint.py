@@ -80,7 +80,17 @@ def find_state_dict(shown: str, payload: Mapping[Any, Any], entry: str | None) -
 
 
 def with_state(payload: Part, path: tuple[Any, ...], state: Part) -> Part:
-    """Return a checkpoint with another state dict at ``path``; all else is the same objects in the same places."""
+    """Return a checkpoint with another state dict at ``path``; all else is the same objects in the same places.
+
+    Parameters
+    ----------
+    payload : Part
+        What the checkpoint holds.
+    path : tuple
+        Keys and attributes on the way to its state dict.
+    state : Part
+        The new state dict.
+    """
     if not path:
         return state
     changed = copy.copy(payload)

@@ -56,7 +56,19 @@ def read_npz(shown: str) -> Content:
 
 
 def write_npz(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: Content | None) -> bytes:
-    """Return the bytes of an archive, stored without compression."""
+    """Return the bytes of an archive, stored without compression.
+
+    Parameters
+    ----------
+    shown : str
+        The file's name, for errors.
+    tensors : mapping of str to Tensor
+        What goes in, by name.
+    metadata : str
+        JSON, kept as an entry of its own.
+    same : Content or None
+        The archive that they came from, whose other entries are kept.
+    """
     arrays: dict[str, Any] = dict(same.rest) if same is not None else {}
     odd = []
     for name, tensor in tensors.items():

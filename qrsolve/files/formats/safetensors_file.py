@@ -26,7 +26,19 @@ def read_safetensors(shown: str) -> Content:
 
 
 def write_safetensors(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: Content | None) -> bytes:
-    """Return the bytes of a file; tensors that share memory are written each on its own."""
+    """Return the bytes of a file; tensors that share memory are written each on its own.
+
+    Parameters
+    ----------
+    shown : str
+        The file's name, for errors.
+    tensors : mapping of str to Tensor
+        What goes in, by name.
+    metadata : str
+        JSON, kept in the header.
+    same : Content or None
+        The file that they came from, whose header is kept.
+    """
     texts: dict[str, str] = {"format": "pt"} | (dict(same.rest) if same is not None else {})
     if metadata:
         texts[METADATA] = metadata

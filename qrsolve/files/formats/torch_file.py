@@ -68,7 +68,19 @@ def read_torch(shown: str, entry: str | None = None) -> Content:
 
 
 def write_torch(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: Content | None) -> bytes:
-    """Return the bytes of a state dict, in the checkpoint that it came from; what did not change is as it was."""
+    """Return the bytes of a state dict, in the checkpoint that it came from; what did not change is as it was.
+
+    Parameters
+    ----------
+    shown : str
+        The file's name, for errors.
+    tensors : mapping of str to Tensor
+        What goes in, by name.
+    metadata : str
+        JSON, kept beside the state dict.
+    same : Content or None
+        The checkpoint that they came from.
+    """
     outer: tuple[Part, StateDict] | None = None if same is None else same.outer
     state: OrderedDict[Any, Any] = OrderedDict()
     left = dict(tensors)

@@ -58,6 +58,15 @@ def group_among(limit: LimitKind, layer: LayerShape, roles: Sequence[Role | None
     binds. A total, or a neuron's fan-in, is one capacity for all matrices together: then the others count as well, less
     what they take at the least. This is stricter than the limit, and ``relaxed`` says by how much, so that bounds hold
     for what the chip allows.
+
+    Parameters
+    ----------
+    limit : LimitKind
+        Perhaps of some matrices only.
+    layer : LayerShape
+        All matrices of the population.
+    roles : sequence of Role or None
+        What each matrix is, ``None`` where not known.
     """
     held = held_matrices(limit, roles)
     group = limit.demand(layer.only(held)).group if held else None
@@ -97,7 +106,17 @@ def unknown_roles(limits: Sequence[LimitKind], names: Sequence[str]) -> tuple[li
 
 
 def empty_regions(limits: Sequence[LimitKind], layer: LayerShape, roles: Sequence[Role | None]) -> tuple[Region, ...]:
-    """Return where a population's matrix has no connections, by the limits on what its matrices reach."""
+    """Return where a population's matrix has no connections, by the limits on what its matrices reach.
+
+    Parameters
+    ----------
+    limits : sequence of LimitKind
+        Those of the chip.
+    layer : LayerShape
+        All matrices of the population.
+    roles : sequence of Role or None
+        What each matrix is, ``None`` where not known.
+    """
     found, start = [], 0
     for shape, width, role in zip(layer.shapes, layer.columns_of, roles, strict=True):
         for limit in limits:

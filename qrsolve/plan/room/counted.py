@@ -61,7 +61,17 @@ class Counted:
 
 
 def least_of(limit: LimitKind, layer: LayerShape, held: Sequence[int]) -> int:
-    """Return what some matrices of a population take of a limit at the least, by their shapes."""
+    """Return what some matrices of a population take of a limit at the least, by their shapes.
+
+    Parameters
+    ----------
+    limit : LimitKind
+        Any of the chip's.
+    layer : LayerShape
+        All matrices of the population.
+    held : sequence of int
+        Positions of the matrices that count.
+    """
     if not held:
         return 0
     demand = limit.demand(layer.only(held))

@@ -28,7 +28,17 @@ _PLACES = "counted alone: its columns are places of a kernel or of a map, not ne
 
 
 def sent_by_source(plan: Plan, limit: LimitKind, counted: Sequence[Counted]) -> Findings:
-    """Count what each neuron sends to all the matrices that it feeds."""
+    """Count what each neuron sends to all the matrices that it feeds.
+
+    Parameters
+    ----------
+    plan : Plan
+        The compiled chip.
+    limit : LimitKind
+        One of its limits; nothing is counted unless it is per source.
+    counted : sequence of Counted
+        The populations with their synapses.
+    """
     group = limit.group()
     if group is None or group.kind != "column" or limit.not_enforced():
         return [], []

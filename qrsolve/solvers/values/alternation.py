@@ -75,6 +75,11 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     sets of types (`type_starts`). Where all rows share values, starts are screened on a few dozen rows first, with
     their share of the capacities that rows have together; values fitted to what pruning all rows leaves are another
     start if that is not beaten. Where scopes have nothing in common, each goes on from its own best start.
+
+    Parameters
+    ----------
+    problem, choose, max_rounds, tolerance
+        As in `LevelsMethod.solve`.
     """
     sample = _sample_of_rows(problem)
     screened = _screened(sample, choose, tolerance)
@@ -176,7 +181,15 @@ def _rows_are_alike(problem: LevelsProblem) -> bool:
 
 
 def alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_rounds: int, tolerance: float) -> Levels:
-    """Alternate from given parameters; neither step raises the objective, so the path of objectives never rises."""
+    """Alternate from given parameters; neither step raises the objective, so the path of objectives never rises.
+
+    Parameters
+    ----------
+    problem, choose, max_rounds, tolerance
+        As in `LevelsMethod.solve`.
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters): the start.
+    """
     solution = choose(problem.choice(parameters), None)
     objectives = [objective_of(problem, parameters, solution)]
     for _ in range(max_rounds - 1):
@@ -203,6 +216,15 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
 
     Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the
     better neighbour, values of a grid go to a grid nearby, unused and given ones stay: the objective never increases.
+
+    Parameters
+    ----------
+    problem : LevelsProblem
+        The targets.
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters): those that the choice was made for.
+    solution : Solution
+        The choice.
     """
     family = problem.family
     counts = family.counts.to(problem.w.device)

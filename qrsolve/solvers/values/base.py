@@ -58,18 +58,46 @@ class LevelsMethod(ABC):
     def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
         """Solve a problem that was not refused, and that has something to learn from.
 
-        Methods that alternate end after ``max_rounds`` choice steps, or when one lowers the objective by no more than
-        ``tolerance`` of it.
+        Parameters
+        ----------
+        problem : LevelsProblem
+            One that was not refused.
+        choose : callable
+            Solves a choice problem, near a solution if one is given.
+        max_rounds : int
+            Choice steps of methods that alternate.
+        tolerance : float
+            They also end when a step lowers the objective by no more than this share of it.
         """
 
 
 def objective_of(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> float:
-    """Return ``sum h (w - v)^2`` in float64."""
+    """Return ``sum h (w - v)^2`` in float64.
+
+    Parameters
+    ----------
+    problem : LevelsProblem
+        The targets.
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters).
+    solution : Solution
+        A choice for these parameters.
+    """
     return float(objective_by_scope(problem, parameters, solution).sum())
 
 
 def objective_by_scope(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
-    """Return the objective of each scope, float64, shape (n_scopes,)."""
+    """Return the objective of each scope, float64, shape (n_scopes,).
+
+    Parameters
+    ----------
+    problem : LevelsProblem
+        The targets.
+    parameters : Tensor
+        float64, shape (n_scopes, n_parameters).
+    solution : Solution
+        A choice for these parameters.
+    """
     return sum_by_scope(problem, solution.costs(problem.choice(parameters)))
 
 

@@ -14,7 +14,13 @@ _CHUNK = 1 << 20
 
 
 def on_value_grid(values: Tensor, weight: Tensor, family: AlphabetFamily) -> Tensor:
-    """Return the grid's values nearest to given ones, in the shape of ``values``: those of `nearest_grid`."""
+    """Return the grid's values nearest to given ones, in the shape of ``values``: those of `nearest_grid`.
+
+    Parameters
+    ----------
+    values, weight, family
+        As in `nearest_grid`.
+    """
     step, integers = nearest_grid(values, weight, family)
     return step * integers
 

@@ -72,7 +72,17 @@ def free_values(problem: LevelsProblem) -> tuple[Tensor, LevelsProof]:
 
 
 def k_means(w: FloatArray, h: FloatArray, n_values: int, *, zero: bool) -> Partition:
-    """Part each line of weights; with ``zero``, lines 2 s and 2 s + 1 are the magnitudes below and above 0."""
+    """Part each line of weights; with ``zero``, lines 2 s and 2 s + 1 are the magnitudes below and above 0.
+
+    Parameters
+    ----------
+    w, h : ndarray
+        float64, shape (n_scopes, n): weights and their importance.
+    n_values : int
+        Runs per scope.
+    zero : bool
+        Whether weights may also stand at 0.
+    """
     if not zero:
         return best_partition(SortedLines.of(w, h), n_values, 1, zero=False)
     sides = np.stack([-w, w], axis=1).reshape(-1, w.shape[1])

@@ -94,7 +94,13 @@ def running_sums(numbers: FloatArray) -> FloatArray:
 
 
 def run_cost(weight: FloatArray, moment: FloatArray, square: FloatArray) -> FloatArray:
-    """Return the squared error of a run around its mean from its three sums."""
+    """Return the squared error of a run around its mean from its three sums.
+
+    Parameters
+    ----------
+    weight, moment, square : ndarray
+        float64: sums of ``h``, ``h x`` and ``h x^2`` over each run.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         cost = square - moment * moment / weight
     return np.where(weight > 0, np.maximum(cost, 0.0), 0.0)
@@ -109,6 +115,17 @@ def run_discount(lines: SortedLines, cuts: IntArray, most_gain: FloatArray, *, z
 
     ``D / 2`` is the distance from the middle to either mean, and no run reaches so far that parting it in two would
     gain more than ``most_gain`` (one per line).
+
+    Parameters
+    ----------
+    lines : SortedLines
+        Sorted numbers with their running sums.
+    cuts : ndarray
+        int64, shape (n_lines, n_cuts): where runs may end.
+    most_gain : ndarray
+        float64, shape (n_lines,): what parting a run may gain.
+    zero : bool
+        Whether numbers may also stand at 0.
     """
     low = np.take_along_axis(lines.x, np.minimum(cuts[:, :-1], lines.n - 1), axis=1)
     high = np.take_along_axis(lines.x, np.maximum(cuts[:, 1:] - 1, 0), axis=1)

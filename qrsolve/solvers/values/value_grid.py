@@ -114,6 +114,15 @@ def best_integers(lines: _Lines, steps: FloatArray, family: AlphabetFamily) -> t
 
     Between two neighbouring values, each weight goes to the nearer one; what that costs has the Monge property.
 
+    Parameters
+    ----------
+    lines : _Lines
+        Sorted weights.
+    steps : ndarray
+        float64, shape (n_scopes,).
+    family : AlphabetFamily
+        With ``value_bits``.
+
     Returns
     -------
     integers : ndarray

@@ -146,7 +146,15 @@ class CountedKind(SignedKind):
 
 
 def one_of(first: str, second: str, *, both: bool) -> Conflict:
-    """Say that of two fields exactly one is needed."""
+    """Say that of two fields exactly one is needed.
+
+    Parameters
+    ----------
+    first, second : str
+        The fields.
+    both : bool
+        Whether both are there; else neither is.
+    """
     came = f"both '{first}' and '{second}'" if both else f"neither '{first}' nor '{second}'"
     return Conflict((first,), f"{came}; needed one of them")
 
@@ -159,7 +167,17 @@ def n_multisets(n_parameters: int, n_synapses: int) -> int:
 
 
 def multisets(signs: ArrayLike, n_synapses: int, *, zero: bool) -> tuple[FloatArray, IntArray]:
-    """Return counts and use of all multisets of up to ``n_synapses`` of the parameters, smallest first."""
+    """Return counts and use of all multisets of up to ``n_synapses`` of the parameters, smallest first.
+
+    Parameters
+    ----------
+    signs : array
+        Shape (n_parameters,), 1 or -1: what one synapse adds of its parameter.
+    n_synapses : int
+        The most of one connection.
+    zero : bool
+        Whether there may be none.
+    """
     sign = np.asarray(signs, dtype=np.float64)
     chosen = [
         c for n in range(0 if zero else 1, n_synapses + 1) for c in combinations_with_replacement(range(len(sign)), n)

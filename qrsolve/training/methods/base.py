@@ -89,7 +89,16 @@ class Method(ABC):
     def take_over(self, latent: Tensor, memory: dict[str, Tensor], generator: torch.Generator) -> None:
         """Adapt what the method keeps to weights that somebody else wrote, which are the latents now; in place.
 
-        Arguments as in `start`, and what that returned. A method without memory has nothing to adapt.
+        A method without memory has nothing to adapt.
+
+        Parameters
+        ----------
+        latent : Tensor
+            Shape (neurons, sources).
+        memory : dict of str to Tensor
+            What `start` returned.
+        generator : torch.Generator
+            Of the method's randomness.
         """
         del latent, memory, generator
 
@@ -124,7 +133,17 @@ class Method(ABC):
         return own.update is Method.update and own.target is Method.target and not self.moves_values
 
     def move_values(self, values: Tensor, gradient: Tensor, learning_rate: float, memory: dict[str, Tensor]) -> Tensor:
-        """Return learned values after a step along their gradient, both (n_scopes, n_parameters) in float64."""
+        """Return learned values after a step along their gradient, both (n_scopes, n_parameters) in float64.
+
+        Parameters
+        ----------
+        values, gradient : Tensor
+            float64, shape (n_scopes, n_parameters).
+        learning_rate : float
+            That of the optimizer.
+        memory : dict of str to Tensor
+            Kept from step to step; written in place.
+        """
         return values
 
     def solver(self, generator: torch.Generator) -> Solver | None:

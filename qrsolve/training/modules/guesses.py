@@ -62,7 +62,17 @@ def _parent(survey: Survey, name: str) -> str:
 
 
 def folded_norms(survey: Survey, wiring: Wiring, taken: Collection[str]) -> list[str]:
-    """Say which batch norms follow a projected layer: in a sequence, or by the order in which a module has them."""
+    """Say which batch norms follow a projected layer: in a sequence, or by the order in which a module has them.
+
+    Parameters
+    ----------
+    survey : Survey
+        The modules.
+    wiring : Wiring
+        Who feeds whom.
+    taken : collection of str
+        Parameters that are projected.
+    """
     found = {path: name for path, name in wiring.norms.items() if name in taken}
     for path, parent in walk(survey.model):
         if id(parent) in wiring.visited:

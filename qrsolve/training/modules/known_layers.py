@@ -61,7 +61,17 @@ class Ends:
 
 
 def is_from(module: nn.Module, library: str, *names: str) -> bool:
-    """Return whether a module's class, or one that it comes from, is a library's, with one of these names if any."""
+    """Return whether a module's class, or one that it comes from, is a library's, with one of these names if any.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any.
+    library : str
+        The package in which a class is defined.
+    *names : str
+        Names of its classes.
+    """
     return any(
         t.__module__.partition(".")[0] == library and (not names or t.__name__ in names) for t in type(module).__mro__
     )
