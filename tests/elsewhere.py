@@ -83,7 +83,7 @@ class Pretending(TorchDispatchMode):
     """While it is on, tensors made on `DEVICE` are `Elsewhere`."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has it without types
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})

@@ -57,7 +57,7 @@ def _at_addresses(arrays: Addresses) -> None:
     )
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(parallel=True, nogil=True, cache=True)  # type: ignore[untyped-decorator]  # numba has none
 def _in_parallel(w: Numbers, out: Numbers, progress: Counter, n_threads: int) -> None:
     for _ in numba.prange(n_threads):
         _share(w, out, progress)

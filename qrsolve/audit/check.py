@@ -133,7 +133,7 @@ def _limit_row(
         return None
     if (multiples := limit.multiples()) is not None:
         return _shape_row(usage.population, limit, multiples, held)
-    if limit.needs_roles:
+    if limit.limits_reach:
         return max((reach_row(usage.population, usage.matrix, limit, i) for i in held), key=lambda row: row.value)
     return _counted_row(*_of_some(usage, synapses, layer, held), limit)
 

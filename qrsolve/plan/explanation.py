@@ -122,7 +122,7 @@ class Explanation(Shown):
 
     def _is_waiting(self, limit: LimitKind) -> bool:
         """Whether a limit holds none of the layers, because their roles are not known."""
-        return limit.needs_roles and any(text.startswith(f"{limit.kind} (") for text in self.not_enforced)
+        return limit.limits_reach and any(text.startswith(f"{limit.kind} (") for text in self.not_enforced)
 
     def parts(self) -> dict[str, dict[str, Any]]:
         """Return the weights, the parts inside them, and the hierarchy, by name, each with a source of its own.

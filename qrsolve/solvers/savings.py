@@ -83,12 +83,8 @@ def choice_of(problem: ChoiceProblem, entries: Entries, level: Tensor) -> Tensor
 
     Parameters
     ----------
-    problem : ChoiceProblem
-        Whose options they are.
-    entries : Entries
-        Some connections.
-    level : Tensor
-        int64, shape (n_entries,).
+    problem, entries, level
+        As in `options_at`.
     """
     alphabet = problem.alphabet
     if alphabet is None or alphabet.free_zero is not None:

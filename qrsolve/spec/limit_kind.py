@@ -62,8 +62,8 @@ class LimitKind(Fact):
 
     unit: ClassVar[str] = ""
     """What is counted, where the word of the limit does not say it."""
-    needs_roles: ClassVar[bool] = False
-    """Whether a matrix of unknown role is left alone; elsewhere it is held, which is stricter."""
+    limits_reach: ClassVar[bool] = False
+    """Whether it is about what inputs reach and outputs read, so that a matrix of unknown role is left alone."""
     is_packed: ClassVar[bool] = False
     """Whether weights are packed, so that what they take is more than a sum over parts (`packed_usage`)."""
     sums: ClassVar[Literal["neurons", "synapses"] | None] = None
@@ -86,7 +86,7 @@ class LimitKind(Fact):
     def holds(self, role: Role | None) -> bool:
         """Return whether a matrix of this role, or of none that is known, is held to the limit."""
         if role is None:
-            return not self.needs_roles
+            return not self.limits_reach
         return self.of is None or role in self.of
 
     def multiples(self) -> tuple[int, int] | None:

@@ -293,7 +293,7 @@ class Reach(LimitKind):
     a convolution are its channels.
     """
 
-    needs_roles: ClassVar[bool] = True
+    limits_reach: ClassVar[bool] = True
     kind: Literal["reach"] = "reach"
     neurons: Count
     """How many neurons inputs reach, and outputs read."""

@@ -225,17 +225,7 @@ class Plain(ListPacking):
         return synapses
 
     def budget(self, bits: int, lists: int, longest: int) -> Budget:
-        """Return ``bits // (synapse_bits + index_bits)``, exactly.
-
-        Parameters
-        ----------
-        bits : int
-            What there is.
-        lists : int
-            How many lists there are: one per source or channel.
-        longest : int
-            Synapses of the longest one.
-        """
+        """Return ``bits // (synapse_bits + index_bits)``, exactly."""
         n = min(bits // self.sparse_synapse_bits, lists * longest)
         return Budget(n, n)
 
@@ -295,15 +285,6 @@ class Blocks(ListPacking):
         Above the staircase of one list lies its concave hull ``f``; by Jensen's inequality ``lists`` lists of ``n``
         synapses in all take at most ``lists * f(n / lists)`` bits, which gives ``synapses``. No list packs more
         synapses into a bit than the best point of the staircase, which gives ``most``. O(longest).
-
-        Parameters
-        ----------
-        bits : int
-            What there is.
-        lists : int
-            How many lists there are: one per source or channel.
-        longest : int
-            Synapses of the longest one.
         """
         if lists == 0 or longest == 0:
             return Budget(0, 0)

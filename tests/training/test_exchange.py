@@ -103,15 +103,15 @@ def test_a_step_that_calls_the_step_of_the_class_above_is_one_step(fails_first: 
         model = small_model()
         optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         projector = Projector(types_chip(6, 3), model)
+
+        def look(*_: object, model: nn.Module = model) -> None:
+            for parameter in weights(model):
+                parameter.data.sub_(1.0)  # what is done after the step above is part of the step
+
         if is_watched:
-
-            def look(model: nn.Module = model) -> None:
-                for parameter in weights(model):
-                    parameter.data.sub_(1.0)  # what is done after the step above is part of the step
-
             optimizer = Watched(model, look)
         else:
-            optimizer.register_step_post_hook(lambda *_, model=model: [p.data.sub_(1.0) for p in weights(model)])  # type: ignore[arg-type]
+            optimizer.register_step_post_hook(look)
         projector.attach(optimizer)
         if fails_first:
             optimizer.param_groups[0]["lr"] = "fast"

@@ -421,7 +421,7 @@ def test_a_step_that_is_excluded_from_what_is_compiled_is_taken() -> None:
     projector = attach(GRID, model, optimizer)
     closure_of(model, optimizer)()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has it without types
     def step() -> None:
         optimizer.step()
 

@@ -60,12 +60,8 @@ def write_npz(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: Co
 
     Parameters
     ----------
-    shown : str
-        The file's name, for errors.
-    tensors : mapping of str to Tensor
-        What goes in, by name.
-    metadata : str
-        JSON, kept as an entry of its own.
+    shown, tensors, metadata
+        As in `qrsolve.files.formats.any_file.serialise`; the last is kept as an entry of its own.
     same : Content or None
         The archive that they came from, whose other entries are kept.
     """

@@ -30,12 +30,8 @@ def write_safetensors(shown: str, tensors: Mapping[str, Tensor], metadata: str, 
 
     Parameters
     ----------
-    shown : str
-        The file's name, for errors.
-    tensors : mapping of str to Tensor
-        What goes in, by name.
-    metadata : str
-        JSON, kept in the header.
+    shown, tensors, metadata
+        As in `qrsolve.files.formats.any_file.serialise`; the last is kept in the header.
     same : Content or None
         The file that they came from, whose header is kept.
     """

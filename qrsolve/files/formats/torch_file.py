@@ -72,12 +72,8 @@ def write_torch(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: 
 
     Parameters
     ----------
-    shown : str
-        The file's name, for errors.
-    tensors : mapping of str to Tensor
-        What goes in, by name.
-    metadata : str
-        JSON, kept beside the state dict.
+    shown, tensors, metadata
+        As in `qrsolve.files.formats.any_file.serialise`; the last is kept beside the state dict.
     same : Content or None
         The checkpoint that they came from.
     """

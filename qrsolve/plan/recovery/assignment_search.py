@@ -154,13 +154,13 @@ def all_on_grid(values: Tensor, frequency: Tensor, family: AlphabetFamily, dtype
     tops = torch.arange(1.0, most + 1, dtype=torch.float64)
     steps = sought.abs().max() / tops if family.value_step is None else tops[:1] * family.value_step
     numbers = torch.cat([sought, given]) / steps[:, None]
-    room = 4 * torch.finfo(dtype).eps * most
+    # Sums are rounded by four units, of the value and of the largest one, which gives the step.
+    room = 8 * torch.finfo(dtype).eps * most
     fits = ((numbers - numbers.round()).abs() <= room).all(dim=1)
     integers = torch.cat([torch.arange(-high, 0), torch.arange(1, high + 1)]).double()
     grid = torch.cartesian_prod(*[integers] * int(free.sum())).reshape(-1, int(free.sum()))
-    rows, positive = family.counts[:, free], family.positive[free]
+    rows, offset, positive = family.counts[:, free], family.counts[:, ~free] @ given, family.positive[free]
     for step in steps[fits].tolist():
-        offset = family.counts[:, ~free] @ given
         found = _explaining(grid * step, sought, rows, offset, positive, step / 4)
         order = _synapses(found, sought, frequency[values != 0], family, free, step / 4).argsort(stable=True)
         parameters = family.given.expand(len(found), -1).clone()

@@ -150,7 +150,9 @@ def recover_parameters(
         if found is None and tried is None and may_try:
             tried = all_assignments(values, frequency, family, dtype, MAX_ASSIGNMENTS)
             found = explained(tried.parameters[:MAX_NEAR], is_near=True)
-        if found is None and family.value_bits is not None and n_on_grid(family) <= MAX_ASSIGNMENTS:
+        # Blurred values leave too many steps to go through.
+        may_grid = not is_quick and not is_blurred and family.value_bits is not None
+        if found is None and may_grid and n_on_grid(family) <= MAX_ASSIGNMENTS:
             found = explained(islice(all_on_grid(values, frequency, family, dtype), MAX_VERIFIED), is_near=True)
         # Parameters that explain the values up to rounding, and then do not, prove nothing.
         is_complete = is_complete and tried is not None and tried.is_complete and len(tried.parameters) == 0

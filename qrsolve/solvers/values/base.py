@@ -76,12 +76,8 @@ def objective_of(problem: LevelsProblem, parameters: Tensor, solution: Solution)
 
     Parameters
     ----------
-    problem : LevelsProblem
-        The targets.
-    parameters : Tensor
-        float64, shape (n_scopes, n_parameters).
-    solution : Solution
-        A choice for these parameters.
+    problem, parameters, solution
+        As in `objective_by_scope`.
     """
     return float(objective_by_scope(problem, parameters, solution).sum())
 
