@@ -171,6 +171,8 @@ def price_rows(
     ----------
     rows : RowProblem
         With every column.
+    alphabet : Alphabet
+        The options.
     index : Tensor or None
         int64, shape (n_rows, n): the columns; ``None`` for all.
     outside : Outside or None

@@ -35,6 +35,8 @@ def describe_trained(
 
     Parameters
     ----------
+    model, select, exclude, groups, roles, network
+        As in `qrsolve.attach`.
     optimizers : sequence of Optimizer
         Those that train the model; empty where they are not known yet.
 
