@@ -391,11 +391,10 @@ def _with_relaxed_bound(problem: ChoiceProblem, certificate: Certificate) -> Cer
         coarser = replace(relaxed, groups=tuple(group for group in groups if group.kind != "column"))
         for each, solver in product((relaxed, coarser), (TopGains(), MinCostFlow(), Signs(), SignPrices())):
             if each.groups and not solver.refusal(each):
-                bound = certify(each, solver.solve(each)).bound
+                bound = sum(certify(rows, solver.solve(rows)).bound for rows in each.by_rows())
                 break
     bound = min(bound, certificate.objective)
-    scale = problem.w.double().square()
-    slack = 1e-12 * float((scale if problem.h is None else scale * problem.h).sum())
+    slack = 1e-12 * problem.square
     return replace(
         certificate,
         bound=bound,

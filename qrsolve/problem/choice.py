@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ from qrsolve.surface.shown import Brief, n_of, some
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_ENTRIES_OF_A_RUN = 1 << 18
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,6 +157,28 @@ class ChoiceProblem(Brief):
             return self
         return replace(self, groups=tuple(self.groups[i] for i in positions))
 
+    def by_rows(self) -> list[ChoiceProblem]:
+        """Return the problem cut into runs of rows, of 2^18 entries each; itself alone where rows share a limit.
+
+        Objectives and bounds of the runs add up to its own, and what is made of a run takes little memory.
+        """
+        n = max(1, _ENTRIES_OF_A_RUN // max(self.n_columns, 1))
+        is_apart = all(group.kind in ("row", "block") and isinstance(group.capacity, int) for group in self.groups)
+        if n >= self.n_rows or not is_apart or self.empty:
+            return [self]
+        return [self._run(slice(begin, min(begin + n, self.n_rows))) for begin in range(0, self.n_rows, n)]
+
+    def _run(self, run: slice) -> ChoiceProblem:
+        alphabet = self.alphabet
+        if alphabet is not None:
+            alphabet = alphabet.rows(torch.arange(run.start, run.stop, device=self.w.device))
+        return replace(self, w=self.w[run], alphabet=alphabet, h=None if self.h is None else self.h[run])
+
+    @property
+    def square(self) -> float:
+        """``sum h w^2``: what no connections would cost."""
+        return _square(self.w, self.h)
+
     def counted_once(self) -> ChoiceProblem:
         """Return the same problem with every nonzero value as one synapse; only if `can_count_once`."""
         alphabet = self.alphabet
@@ -174,6 +200,14 @@ def can_count_once(alphabet: Alphabet | Options | None, groups: Iterable[Group])
     if alphabet is None or (alphabet.max_use <= 1 and alphabet.free_zero is not None):
         return True
     return all(group.counts == "sources" for group in groups) and alphabet.has_zero
+
+
+def _square(w: Tensor, h: Tensor | None) -> float:
+    """Return ``sum h w^2`` in float64, in little memory."""
+    weights = repeat(None) if h is None else h.flatten().split(_ENTRIES_OF_A_RUN)
+    parts = zip(w.flatten().split(_ENTRIES_OF_A_RUN), weights, strict=False)
+    squares = ((part.double().square(), weight) for part, weight in parts)
+    return sum(float((square if weight is None else square * weight).sum()) for square, weight in squares)
 
 
 def _require_device(name: str, tensor: Tensor | None, w: Tensor) -> None:
@@ -229,6 +263,11 @@ class LevelsProblem(Brief):
     def n_scopes(self) -> int:
         """How many sets of parameters there are."""
         return 1 if self.scope is None else int(self.scope.max()) + 1 if len(self.scope) else 0
+
+    @property
+    def square(self) -> float:
+        """``sum h w^2``: what no connections would cost."""
+        return _square(self.w, self.h)
 
     def choice(self, parameters: Tensor) -> ChoiceProblem:
         """Return the choice problem for given parameters, shape (n_scopes, n_parameters)."""

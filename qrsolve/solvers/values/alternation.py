@@ -32,6 +32,8 @@ _FEW_WEIGHTS = 256
 _QUICK_BREAKPOINTS = 1 << 22
 """Breakpoints of a free scale up to which all are passed for a bound: about a second."""
 _LEAST_SHARE = 4
+_ENTRIES_AT_ONCE = 1 << 18
+"""Of all starts that are followed at once."""
 _FINAL_ROUNDS = 8
 """On all rows, after the sample has had its values to the end."""
 
@@ -82,19 +84,23 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
         As in `LevelsMethod.solve`.
     """
     sample = _sample_of_rows(problem)
-    screened = _screened(sample, choose, tolerance)
+    parameters, costs = _screened(sample, choose, tolerance)
     if scopes_are_apart(problem):
         # Each scope goes on from its own best start.
-        return alternate(problem, choose, _best_of_each_scope(problem, screened), max_rounds, tolerance)
-    screened.sort(key=lambda result: result.objectives[-1])
+        best = costs.argmin(dim=0)
+        return alternate(problem, choose, parameters[best, torch.arange(len(best))], max_rounds, tolerance)
+    finalists = [parameters[i] for i in costs.sum(dim=1).argsort(stable=True)[:_FINALISTS]]
     if sample is not problem and not _rows_are_alike(problem):
         # Rows that compete make each choice on all of them dear: the sample decides between the finalists.
-        followed = [alternate(sample, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
-        best = min(followed, key=lambda result: result.objectives[-1])
-        final = alternate(problem, choose, best.parameters, min(max_rounds, _FINAL_ROUNDS), max(tolerance, 1e-6))
+        followed = [alternate(sample, choose, finalist, max_rounds, tolerance) for finalist in finalists]
+        winner = min(followed, key=lambda result: result.objectives[-1]).parameters
+        final = alternate(problem, choose, winner, min(max_rounds, _FINAL_ROUNDS), max(tolerance, 1e-6))
     else:
-        finals = [alternate(problem, choose, s.parameters, max_rounds, tolerance) for s in screened[:_FINALISTS]]
-        final = min(finals, key=lambda result: result.objectives[-1])
+        final = alternate(problem, choose, finalists[0], max_rounds, tolerance)
+        for finalist in finalists[1:]:
+            other = alternate(problem, choose, finalist, max_rounds, tolerance)
+            final = min(final, other, key=lambda result: result.objectives[-1])
+            del other
     pruned = None if sample is problem else pruned_fit(problem)
     if pruned is None or pruned.cost >= final.objectives[-1]:
         return final
@@ -105,17 +111,92 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     )
 
 
-def _screened(problem: LevelsProblem, choose: Choose, tolerance: float) -> list[Levels]:
-    """Follow each start a few rounds; leave out those whose values no choice within the limits can have."""
-    found, failure = [], None
-    for start in _starts(problem, choose):
+def _screened(problem: LevelsProblem, choose: Choose, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Follow each start a few rounds, as `_followed` does."""
+    starts = torch.stack(_starts(problem, choose))
+    return _followed(problem, choose, starts, _SCREENING_ROUNDS, tolerance)
+
+
+def _followed(
+    problem: LevelsProblem, choose: Choose, starts: Tensor, max_rounds: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Alternate from each of many starts; leave out those whose values no choice within the limits can have.
+
+    Where no capacity is shared by rows, many starts are followed at once, as scopes of one problem: a choice costs
+    about a millisecond however few its rows are.
+
+    Parameters
+    ----------
+    problem, choose, max_rounds, tolerance
+        As in `LevelsMethod.solve`.
+    starts : Tensor
+        float64, shape (n_starts, n_scopes, n_parameters).
+
+    Returns
+    -------
+    tuple of Tensor
+        float64: the parameters where each start ends, in the shape of ``starts``, and the objectives there, shape
+        (n_starts, n_scopes).
+
+    Raises
+    ------
+    InfeasibleError
+        If no start has a choice.
+    """
+    at_once = max(1, _ENTRIES_AT_ONCE // problem.n_entries) if _rows_are_alike(problem) else 1
+    ends, failure = [], None
+    for some in starts.split(at_once):
         try:
-            found.append(alternate(problem, choose, start, _SCREENING_ROUNDS, tolerance))
+            ends.append(_followed_at_once(problem, choose, some, max_rounds, tolerance))
         except InfeasibleError as error:  # values of one sign only, where the sources of other rows need the other
             failure = error
-    if not found and failure is not None:
+    if not ends and failure is not None:
         raise failure
-    return found
+    parameters, costs = zip(*ends, strict=True)
+    return torch.cat(parameters), torch.cat(costs)
+
+
+def _followed_at_once(
+    problem: LevelsProblem, choose: Choose, starts: Tensor, max_rounds: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    n_starts, n_scopes = starts.shape[:2]
+    copies = _copies(problem, n_starts)
+
+    def costs_of(parameters: Tensor, solution: Solution) -> Tensor:
+        return objective_by_scope(copies, parameters.flatten(0, 1), solution).reshape(n_starts, n_scopes)
+
+    parameters = starts
+    solution = choose(copies.choice(parameters.flatten(0, 1)), None)
+    costs = costs_of(parameters, solution)
+    goes_on = torch.ones(n_starts, dtype=torch.bool, device=costs.device)
+    for _ in range(max_rounds - 1):
+        better = best_parameters(copies, parameters.flatten(0, 1), solution).reshape(starts.shape)
+        goes_on &= (better != parameters).flatten(1).any(dim=1)
+        if not bool(goes_on.any()):
+            break
+        better = torch.where(goes_on[:, None, None], better, parameters)
+        try:
+            solution = choose(copies.choice(better.flatten(0, 1)), solution)
+        except InfeasibleError:
+            break
+        following = costs_of(better, solution)
+        fall = costs.sum(dim=1) - following.sum(dim=1)
+        goes_on &= fall >= 0
+        parameters = torch.where(goes_on[:, None, None], better, parameters)
+        costs = torch.where(goes_on[:, None], following, costs)
+        goes_on &= fall > tolerance * costs.sum(dim=1)
+    return parameters, costs
+
+
+def _copies(problem: LevelsProblem, n: int) -> LevelsProblem:
+    """Return the problem side by side with itself, each copy with scopes of its own."""
+    if n == 1:
+        return problem
+    n_rows, n_scopes = problem.n_rows, max(problem.n_scopes, 1)
+    first = torch.arange(0, n * n_scopes, n_scopes, device=problem.w.device).repeat_interleave(n_rows)
+    scope = first if problem.scope is None else first + problem.scope.repeat(n)
+    h = None if problem.h is None else problem.h.repeat(n, 1)
+    return LevelsProblem(problem.w.repeat(n, 1), problem.family, problem.groups, h, scope)
 
 
 def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
@@ -132,19 +213,12 @@ def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
 
 def _best_scales(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
     """Return the best few of many scales, by one choice each; each scope its own where scopes are apart."""
-    tries = scales_to_try(problem)
-    costs = torch.stack([objective_by_scope(problem, s, choose(problem.choice(s), None)) for s in tries])
+    tries = torch.stack(scales_to_try(problem))
+    _, costs = _followed(problem, choose, tries, 1, 0.0)
     if not scopes_are_apart(problem):
-        costs = costs.sum(dim=1, keepdim=True).expand(-1, len(tries[0]))
+        costs = costs.sum(dim=1, keepdim=True).expand(-1, tries.shape[1])
     best = torch.topk(costs, min(_BEST_SCALES, len(tries)), dim=0, largest=False).indices
-    return [torch.stack(tries).gather(0, rank[None, :, None])[0] for rank in best]
-
-
-def _best_of_each_scope(problem: LevelsProblem, found: list[Levels]) -> Tensor:
-    costs = torch.stack([objective_by_scope(problem, levels.parameters, levels.solution) for levels in found])
-    parameters = torch.stack([levels.parameters for levels in found])
-    best = costs.argmin(dim=0)[None, :, None].expand(-1, -1, parameters.shape[2])
-    return parameters.gather(0, best)[0]
+    return [tries.gather(0, rank[None, :, None])[0] for rank in best]
 
 
 def _sample_of_rows(problem: LevelsProblem) -> LevelsProblem:

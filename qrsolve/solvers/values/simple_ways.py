@@ -63,11 +63,12 @@ def pruned_fit(problem: LevelsProblem) -> PrunedFit | None:
     kept = _kept(once)
     if kept is None or not bool(kept.any()):
         return None
-    h = torch.ones_like(problem.w) if problem.h is None else problem.h
-    rest = float((h * problem.w.double().square() * ~kept).sum())
     lines = _compressed(once, kept)
     parameters = _fitted(lines)
-    return None if parameters is None else PrunedFit(parameters, rest + nearest_cost(lines, parameters))
+    if parameters is None:
+        return None
+    left_out = problem.square - lines.square
+    return PrunedFit(parameters, max(left_out, 0.0) + nearest_cost(lines, parameters))
 
 
 def simple_starts(problem: LevelsProblem) -> list[Tensor]:
@@ -118,22 +119,27 @@ def _kept(problem: LevelsProblem) -> Tensor | None:
         for g in problem.groups
         if g.kind != "type"
     )
-    real = ChoiceProblem(problem.w, None, groups, problem.h)
-    solver = next((s for s in _REAL if not s.refusal(real)), None)
-    if solver is None:
-        return None
-    solution = solver.solve(real)
-    return None if solution.choice is None else solution.values(real) != 0
+    kept = []
+    for real in ChoiceProblem(problem.w, None, groups, problem.h).by_rows():
+        solver = next((s for s in _REAL if not s.refusal(real)), None)
+        if solver is None or (solution := solver.solve(real)).choice is None:
+            return None
+        kept.append(solution.values(real) != 0)
+    return torch.cat(kept)
 
 
 def _compressed(problem: LevelsProblem, kept: Tensor) -> LevelsProblem:
     """Return the kept entries alone, one line per scope, filled up with entries of importance 0; no limits."""
+    if problem.scope is None:
+        h = None if problem.h is None else problem.h[kept][None]
+        return LevelsProblem(problem.w[kept][None], problem.family, (), h)
     h = torch.ones_like(problem.w, dtype=torch.float64) if problem.h is None else problem.h.double()
     w, h = replace(problem, w=problem.w * kept, h=h * kept).by_scope()
     most = max(1, int((h > 0).sum(dim=1).max()))
     place = torch.topk((h > 0).to(torch.int8), most, dim=1).indices
-    scope = None if problem.scope is None else torch.arange(len(w), device=w.device)
-    return LevelsProblem(w.gather(1, place), problem.family, (), h.gather(1, place), scope)
+    return LevelsProblem(
+        w.gather(1, place), problem.family, (), h.gather(1, place), torch.arange(len(w), device=w.device)
+    )
 
 
 def _fitted(problem: LevelsProblem) -> Tensor | None:
