@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qrsolve.problem.alphabet import Alphabet as Alphabet
     from qrsolve.problem.alphabet import AlphabetFamily as AlphabetFamily
     from qrsolve.problem.choice import ChoiceProblem as ChoiceProblem
-    from qrsolve.problem.choice import LevelsProblem as LevelsProblem
+    from qrsolve.problem.choice import ValuesProblem as ValuesProblem
     from qrsolve.problem.group import Group as Group
     from qrsolve.problem.solution import Certificate as Certificate
     from qrsolve.problem.solution import Solution as Solution
@@ -78,7 +78,7 @@ else:
             "problem.group": ("Group",),
             "audit.report": ("LayerReport", "Report"),
             "plan.limit_row": ("LimitRow",),
-            "problem.choice": ("ChoiceProblem", "LevelsProblem"),
+            "problem.choice": ("ChoiceProblem", "ValuesProblem"),
             "plan.projection": ("Projection",),
             "audit.projections": ("Projections",),
             "problem.solution": ("Certificate", "Solution", "Status", "Violation"),
@@ -89,5 +89,6 @@ else:
             "plan.undecided": ("Undecided",),
             "training": ("Projector",),
         },
+        old={"LevelsProblem": "ValuesProblem"},
     )
     serve_old_names()

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from qrsolve.plan.projection import solve_choice
-from qrsolve.problem.choice import LevelsProblem
-from qrsolve.solvers.values import select_method, solve_levels
+from qrsolve.problem.choice import ValuesProblem
+from qrsolve.solvers.values import select_method, solve_values
 from qrsolve.spec import BaseMaskWeights, CodebookWeights
 
 
@@ -58,18 +58,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     generator = torch.Generator().manual_seed(arguments.seed)
     w = torch.randn(arguments.neurons, arguments.sources, generator=generator)
-    problem = LevelsProblem(w, BaseMaskWeights(n_bases=4).family())
+    problem = ValuesProblem(w, BaseMaskWeights(n_bases=4).family())
     began = time.perf_counter()
-    levels = solve_levels(problem, lambda choice, start: solve_choice(choice, start=start))
+    levels = solve_values(problem, lambda choice, start: solve_choice(choice, start=start))
     seconds = time.perf_counter() - began
     # 31 levels, zero among them, at any places cannot do worse than those that four bases make.
-    free = LevelsProblem(w, CodebookWeights(n_values=31, zero=True).family())
+    free = ValuesProblem(w, CodebookWeights(n_values=31, zero=True).family())
     result = {
         "weights": w.numel(),
         "method": select_method(problem).name,
         "seconds": round(seconds, 2),
         "objective": levels.objectives[-1],
-        "bound": solve_levels(free, lambda choice, start: solve_choice(choice, start=start)).objectives[-1],
+        "bound": solve_values(free, lambda choice, start: solve_choice(choice, start=start)).objectives[-1],
         "bases": sorted(levels.parameters[0].tolist()),
         "steps": arguments.steps,
     }

@@ -78,7 +78,7 @@ def structure_of(spec: HardwareSpec, shape: tuple[int, int]) -> dict[str, Any]:
     population = compile_plan(spec, {"w": shape}).populations[0]
     w, parameters = torch.zeros(shape), None
     if population.family is not None:  # any values do: only use and zeros decide what can bind
-        levels = population.levels(w)
+        levels = population.values_problem(w)
         parameters = torch.ones(levels.n_scopes, population.family.n_parameters, dtype=torch.float64)
     problem = population.choice(w, parameters)
     binding = set(binding_groups(problem))

@@ -16,24 +16,24 @@ import torch
 from numpy.typing import NDArray
 
 from qrsolve.errors import ShapeError
-from qrsolve.problem.choice import LevelsProblem
-from qrsolve.problem.solution import Certificate, LevelsProof
+from qrsolve.problem.choice import ValuesProblem
+from qrsolve.problem.solution import Certificate, ValuesProof
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
 _CHUNK_ENTRIES = 1 << 21
 
 
-def certify_levels(problem: LevelsProblem, chosen: Certificate, proof: LevelsProof) -> Certificate:
+def certify_values(problem: ValuesProblem, chosen: Certificate, proof: ValuesProof) -> Certificate:
     """Replace the bound for chosen values by one that holds for all values.
 
     Parameters
     ----------
-    problem : LevelsProblem
+    problem : ValuesProblem
         What was asked.
     chosen : Certificate
         Of the choice for the values that were found: its violations and its objective stay.
-    proof : LevelsProof
+    proof : ValuesProof
         Evidence of the method that found the values.
 
     Returns
@@ -85,7 +85,7 @@ def certify_levels(problem: LevelsProblem, chosen: Certificate, proof: LevelsPro
     )
 
 
-def _slack(problem: LevelsProblem, chosen: Certificate) -> torch.Tensor:
+def _slack(problem: ValuesProblem, chosen: Certificate) -> torch.Tensor:
     """Return the tolerated gap of each row, as `certify` does; all in the first row where rows have no objectives."""
     w = problem.w.double().square()
     scale = (w if problem.h is None else w * problem.h).sum(dim=1)
@@ -94,14 +94,14 @@ def _slack(problem: LevelsProblem, chosen: Certificate) -> torch.Tensor:
     return chosen.tolerance * chosen.objective + 1e-12 * (scale.sum(dim=0, keepdim=True) + 1e-300)
 
 
-def codebook_bound(problem: LevelsProblem, proof: LevelsProof, chosen: Certificate) -> FloatArray:
+def codebook_bound(problem: ValuesProblem, proof: ValuesProof, chosen: Certificate) -> FloatArray:
     """Return a lower bound per scope on the error of any codebook of the family's size.
 
     Parameters
     ----------
-    problem : LevelsProblem
+    problem : ValuesProblem
         Of a learned codebook; capacities and grids of the values are left out, which only lowers the bound.
-    proof : LevelsProof
+    proof : ValuesProof
         With prices and cuts, one line per scope.
     chosen : Certificate
         Its objective is what a better codebook would have to beat.
@@ -138,7 +138,7 @@ def codebook_bound(problem: LevelsProblem, proof: LevelsProof, chosen: Certifica
     return np.concatenate(bounds)
 
 
-def powers_bound(problem: LevelsProblem) -> FloatArray:
+def powers_bound(problem: ValuesProblem) -> FloatArray:
     """Return the least error per scope over all scales that are powers of two, by trying them.
 
     Above the largest weight over the least number, the error only depends on which weights stay at zero, or grows.
@@ -166,7 +166,7 @@ def powers_bound(problem: LevelsProblem) -> FloatArray:
         exponent -= 1
 
 
-def _objective_by_scope(problem: LevelsProblem, chosen: Certificate) -> FloatArray:
+def _objective_by_scope(problem: ValuesProblem, chosen: Certificate) -> FloatArray:
     if problem.scope is None:
         return np.array([chosen.objective])
     if len(chosen.row_objective) != len(problem.scope):

@@ -18,7 +18,7 @@ from qrsolve.plan.places import placed
 from qrsolve.plan.shapes import require_shapes
 from qrsolve.plan.undecided import Undecided, gathered
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
+from qrsolve.problem.choice import ChoiceProblem, Group, ValuesProblem
 from qrsolve.problem.region import Region, emptied
 from qrsolve.spec import Demand, HardwareSpec, LayerShape, LimitKind, Role, SynapseMemory, is_rounded, load_spec
 from qrsolve.spec.layout import Layout
@@ -267,11 +267,11 @@ class Population(Shown):
             alphabet = self.family.alphabet(parameters, self.scope(w.device))
         return ChoiceProblem(self.targets(w), alphabet, self.groups, h, self.empty, self.signs)
 
-    def levels(self, w: Tensor, h: Tensor | None = None) -> LevelsProblem:
+    def values_problem(self, w: Tensor, h: Tensor | None = None) -> ValuesProblem:
         """Return the problem in which the values are chosen too."""
         if self.family is None:
             raise NoSolverError(f"'{self.name}': real weights have no values to choose")
-        return LevelsProblem(self.targets(w), self.family, self.groups, h, self.scope(w.device))
+        return ValuesProblem(self.targets(w), self.family, self.groups, h, self.scope(w.device))
 
     def with_capacities(self, capacities: Sequence[int | Tensor]) -> Population:
         """Return the same population with other capacities, in the order of its groups."""

@@ -20,7 +20,7 @@ from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.group import Group
 from qrsolve.problem.options import FloatArray, IntArray, Options
 from qrsolve.problem.region import Region
-from qrsolve.problem.structure import ChoiceOutline, LevelsOutline
+from qrsolve.problem.structure import ChoiceOutline, ValuesOutline
 from qrsolve.solvers import SOLVERS, refusals
 from qrsolve.solvers.values import select_method
 from qrsolve.spec import Fact, HardwareSpec, LayerShape, LimitKind, load_spec, spec_hash
@@ -252,7 +252,7 @@ def _layer(spec: HardwareSpec, population: Population) -> LayerExplanation:
     guarantee = "" if chosen is None else chosen.guarantee
     if family is not None and learned and chosen is not None:
         rows, columns, scope = population.n_rows, population.n_columns, _scope(population)
-        method = select_method(LevelsOutline(rows, columns, family, population.groups, scope))
+        method = select_method(ValuesOutline(rows, columns, family, population.groups, scope))
         guarantee += f"; the values themselves: {method.guarantee}"
     return LayerExplanation(
         population.n_rows,

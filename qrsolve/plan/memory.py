@@ -11,9 +11,9 @@ from torch import Tensor
 from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.plan.compilation import Population
 from qrsolve.problem.choice import ChoiceProblem, Group
-from qrsolve.problem.solution import LevelsProof, Solution, Status
+from qrsolve.problem.solution import Solution, Status, ValuesProof
 
-Attempted = tuple[Tensor | None, Solution, LevelsProof | None]
+Attempted = tuple[Tensor | None, Solution, ValuesProof | None]
 """Values, a choice, and evidence about the values."""
 Attempt = Callable[[Population], Attempted]
 ProblemOf = Callable[[Population], ChoiceProblem]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qrsolve.certificate.certification import certify, status_of
 from qrsolve.certificate.family import claim_violations
-from qrsolve.certificate.values_bound import certify_levels
+from qrsolve.certificate.values_bound import certify_values
 from qrsolve.errors import InfeasibleError, ModelError, NoSolverError, QRSolveError
 from qrsolve.plan.compilation import Plan, Population
 from qrsolve.plan.memory import filled, fitted
@@ -22,13 +22,13 @@ from qrsolve.plan.recovery.deployable import as_it_stands
 from qrsolve.plan.room.network import require_room
 from qrsolve.plan.shares import allotted
 from qrsolve.problem.choice import ChoiceProblem
-from qrsolve.problem.solution import Certificate, LevelsProof, Solution, Status
+from qrsolve.problem.solution import Certificate, Solution, Status, ValuesProof
 from qrsolve.solvers import Solver, named_solver, quick_solver, select_solver, solve
 from qrsolve.solvers.min_cost_flow import MinCostFlow
 from qrsolve.solvers.sign_prices import SignPrices
 from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
-from qrsolve.solvers.values import solve_levels
+from qrsolve.solvers.values import solve_values
 from qrsolve.surface.shown import Shown
 
 solve_choice = solve
@@ -250,7 +250,7 @@ def projection_of(
     solution: Solution,
     parameters: Tensor | None,
     began: float | None = None,
-    proof: LevelsProof | None = None,
+    proof: ValuesProof | None = None,
 ) -> Projection:
     """Certify a solution of a population's choice problem and hand out its weights.
 
@@ -268,7 +268,7 @@ def projection_of(
         The values' parameters; ``None`` for real weights.
     began : float or None
         `time.perf_counter` when the work began; ``None`` counts only certifying.
-    proof : LevelsProof or None
+    proof : ValuesProof or None
         Evidence about all values that the chip could have; ``None`` leaves a bound over real weights.
     """
     began = time.perf_counter() if began is None else began
@@ -280,7 +280,7 @@ def projection_of(
     if population.family is not None and population.family.is_learned:
         overall = _with_relaxed_bound(relaxed, overall)
         if proof is not None and relaxed is problem:
-            proved = certify_levels(population.levels(w, problem.h), certificate, proof)
+            proved = certify_values(population.values_problem(w, problem.h), certificate, proof)
             overall = proved if proved.bound >= overall.bound else overall
     is_given = overall is certificate
     if (lost := population.lost(w, problem.h)) is not None:
@@ -337,16 +337,16 @@ def _require_magnitude(what: str, matrix: Tensor, share: float) -> None:
 
 def _solve(
     population: Population, w: Tensor, h: Tensor | None, solver: Solver | str | None
-) -> tuple[Tensor | None, Solution, LevelsProof | None]:
+) -> tuple[Tensor | None, Solution, ValuesProof | None]:
     if population.family is None:
         return None, solve(population.choice(w, None, h), solver), None
 
     def choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
         return solve(problem, quick_solver(problem) if solver is None else solver, start)
 
-    levels = solve_levels(population.levels(w, h), choose)
-    solution = _searched(population.choice(w, levels.parameters, h), levels.solution, solver)
-    return levels.parameters, solution, levels.proof
+    learned = solve_values(population.values_problem(w, h), choose)
+    solution = _searched(population.choice(w, learned.parameters, h), learned.solution, solver)
+    return learned.parameters, solution, learned.proof
 
 
 def _unchanged(

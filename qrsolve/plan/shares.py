@@ -16,7 +16,7 @@ from qrsolve.problem.group import Group
 from qrsolve.problem.savings import hull_slopes
 from qrsolve.problem.solution import Solution
 from qrsolve.solvers import quick_solver, solve
-from qrsolve.solvers.values import solve_levels
+from qrsolve.solvers.values import solve_values
 from qrsolve.spec import HardwareSpec, LimitKind, is_rounded
 
 _ROUNDS = 4
@@ -176,11 +176,11 @@ def _gains(population: Population, w: Tensor, h: Tensor | None) -> _Gains:
     fewest, depth = int(family.use.min()), int(family.use.max() - family.use.min())
     if depth == 0 or w.numel() == 0:
         return _Gains(fewest, torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64))
-    levels = solve_levels(population.levels(w, h), _chosen, max_rounds=_ROUNDS)
-    problem = population.choice(w, levels.parameters, h)
+    learned = solve_values(population.values_problem(w, h), _chosen, max_rounds=_ROUNDS)
+    problem = population.choice(w, learned.parameters, h)
     alphabet = problem.alphabet
     assert alphabet is not None
-    used = levels.solution.synapses(problem)
+    used = learned.solution.synapses(problem)
     saved, entries = [], []
     table = alphabet.savings(depth)
     targets = problem.w.double().contiguous()

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from qrsolve.problem.alphabet import Alphabet as Alphabet
     from qrsolve.problem.alphabet import AlphabetFamily as AlphabetFamily
     from qrsolve.problem.choice import ChoiceProblem as ChoiceProblem
-    from qrsolve.problem.choice import LevelsProblem as LevelsProblem
+    from qrsolve.problem.choice import ValuesProblem as ValuesProblem
     from qrsolve.problem.group import Group as Group
     from qrsolve.problem.solution import Certificate as Certificate
     from qrsolve.problem.solution import Solution as Solution
@@ -20,8 +20,9 @@ else:
         __name__,
         {
             "alphabet": ("Alphabet", "AlphabetFamily"),
-            "choice": ("ChoiceProblem", "LevelsProblem"),
+            "choice": ("ChoiceProblem", "ValuesProblem"),
             "group": ("Group",),
             "solution": ("Certificate", "Solution", "Status", "Violation"),
         },
+        old={"LevelsProblem": "ValuesProblem"},
     )

@@ -225,7 +225,7 @@ def _require_finite(what: str, matrix: Tensor) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class LevelsProblem(Brief):
+class ValuesProblem(Brief):
     """Choose the values too: minimise ``sum h (w - v)^2`` over the family's free parameters and over the options.
 
     Parameters
@@ -298,4 +298,4 @@ class LevelsProblem(Brief):
         return f"{self.n_rows:,} x {self.n_columns:,}, {self.family!r}; {some(limits) or 'no limits'}"
 
 
-__all__ = ["ChoiceProblem", "Group", "LevelsProblem"]
+__all__ = ["ChoiceProblem", "Group", "ValuesProblem"]

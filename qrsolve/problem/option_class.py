@@ -9,7 +9,7 @@ import numpy as np
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.group import Group
 from qrsolve.problem.options import IntArray, Options
-from qrsolve.problem.structure import ChoiceStructure, LevelsStructure
+from qrsolve.problem.structure import ChoiceStructure, ValuesStructure
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ EVERY = -1
 """The class of the value 0, which every class admits."""
 
 
-def class_group(problem: ChoiceStructure | LevelsStructure, kind: str | None = None) -> Group | None:
+def class_group(problem: ChoiceStructure | ValuesStructure, kind: str | None = None) -> Group | None:
     """Return the first group of a problem whose capacity is of classes, of any or one kind; ``None`` without one."""
     return next((g for g in problem.groups if g.counts_classes and kind in (None, g.kind)), None)
 

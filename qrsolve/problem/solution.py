@@ -131,7 +131,7 @@ def _costs_in_loop(problem: ChoiceProblem, solution: Solution) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LevelsProof:
+class ValuesProof:
     """Evidence that no other values do better; nothing in it is believed before it is checked.
 
     Parameters

@@ -134,8 +134,8 @@ class ChoiceOutline:
         return Targets(w, None, None if self.scope is None else self.scope[list(rows)])
 
 
-class LevelsStructure(MatrixStructure, Protocol):
-    """What a method's refusal sees of a `LevelsProblem`, which is one; `LevelsOutline` is one without tensors."""
+class ValuesStructure(MatrixStructure, Protocol):
+    """What a method's refusal sees of a `ValuesProblem`, which is one; `ValuesOutline` is one without tensors."""
 
     @property
     def family(self) -> AlphabetFamily:
@@ -155,8 +155,8 @@ class LevelsStructure(MatrixStructure, Protocol):
 
 
 @dataclass(frozen=True)
-class LevelsOutline:
-    """A `LevelsProblem` whose weights are not known; fields as there."""
+class ValuesOutline:
+    """A `ValuesProblem` whose weights are not known; fields as there."""
 
     n_rows: int
     n_columns: int

@@ -35,21 +35,21 @@ def nearest_option(w: Tensor, alphabet: Alphabet) -> Tensor:
     A binary search in the sorted values: O(n_rows * n * log n_options).
     """
     order = torch.argsort(alphabet.values, dim=1, stable=True)
-    levels = alphabet.values.gather(1, order)
+    ordered = alphabet.values.gather(1, order)
     # Among equal values the first in the order has the lowest index; point each level at that one.
-    first = torch.searchsorted(levels, levels)
+    first = torch.searchsorted(ordered, ordered)
     order = order.gather(1, first)
     target = w.double().contiguous()
     if alphabet.scope is None:
-        right = torch.searchsorted(levels[0], target).clamp_(max=alphabet.n_options - 1)
+        right = torch.searchsorted(ordered[0], target).clamp_(max=alphabet.n_options - 1)
         left = (right - 1).clamp_(min=0)
-        low, high = levels[0][left], levels[0][right]
+        low, high = ordered[0][left], ordered[0][right]
         low_option, high_option = order[0][left], order[0][right]
     else:
-        levels, order = levels[alphabet.scope], order[alphabet.scope]
-        right = torch.searchsorted(levels, target).clamp_(max=alphabet.n_options - 1)
+        ordered, order = ordered[alphabet.scope], order[alphabet.scope]
+        right = torch.searchsorted(ordered, target).clamp_(max=alphabet.n_options - 1)
         left = (right - 1).clamp_(min=0)
-        low, high = levels.gather(1, left), levels.gather(1, right)
+        low, high = ordered.gather(1, left), ordered.gather(1, right)
         low_option, high_option = order.gather(1, left), order.gather(1, right)
     below, above = (target - low).abs(), (high - target).abs()
     take_low = (below < above) | ((below == above) & (low_option < high_option))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -37,9 +38,10 @@ class LazyPackage(ModuleType):
     """A package whose public names are loaded when they are first used."""
 
     _homes: Mapping[str, str]
+    _old: Mapping[str, str]
 
     @staticmethod
-    def serve(package: str, names: Mapping[str, Sequence[str]]) -> None:
+    def serve(package: str, names: Mapping[str, Sequence[str]], old: Mapping[str, str] | None = None) -> None:
         """Let a package that is being imported find its public names in its modules; they become its ``__all__``.
 
         Parameters
@@ -48,14 +50,22 @@ class LazyPackage(ModuleType):
             Its name.
         names : mapping of str to sequence of str
             The public names of each module of the package.
+        old : mapping of str to str
+            What public names were called before, and are called now: for one release they are found, with a warning.
         """
         module = sys.modules[package]
         module.__class__ = LazyPackage
         module.__dict__["_homes"] = {name: home for home, served in names.items() for name in served}
+        module.__dict__["_old"] = old or {}
         module.__dict__["__all__"] = sorted(module.__dict__["_homes"])
 
     def __getattr__(self, name: str) -> object:
         """Load a public name; later it is there like any other."""
+        if name in self.__dict__.get("_old", {}):
+            new = self._old[name]
+            said = f"{self.__name__}.{name} is {self.__name__}.{new} now; the old name goes with the next release"
+            warnings.warn(said, DeprecationWarning, 2)
+            return getattr(self, new)
         if name not in self.__dict__.get("_homes", {}):
             raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
         value = getattr(import_module(f"{self.__name__}.{self._homes[name]}"), name)

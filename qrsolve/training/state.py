@@ -19,7 +19,7 @@ from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver
-from qrsolve.solvers.values import best_parameters, solve_levels
+from qrsolve.solvers.values import best_parameters, solve_values
 from qrsolve.training.exploration import explored
 from qrsolve.training.methods import Method, Step
 from qrsolve.training.moved_values import reach_of, returned
@@ -342,7 +342,9 @@ class PopulationState:
         for _ in range(_JUMP_ROUNDS):
             self.project(stage, refits=False)
             assert self.solution is not None
-            self.parameters = best_parameters(self.population.levels(self.matrix()), self.parameters, self.solution)
+            self.parameters = best_parameters(
+                self.population.values_problem(self.matrix()), self.parameters, self.solution
+            )
             self._alphabet = None
 
     def project(self, stage: Stage, *, refits: bool = True) -> dict[str, Tensor]:
@@ -419,9 +421,9 @@ class PopulationState:
             if standing is not None and standing[1] is not None:
                 _, parameters, self.solution = standing
                 return parameters
-        levels = solve_levels(self.population.levels(matrix), _choose, max_rounds=_FIRST_ROUNDS)
-        self.solution = levels.solution
-        return levels.parameters
+        learned = solve_values(self.population.values_problem(matrix), _choose, max_rounds=_FIRST_ROUNDS)
+        self.solution = learned.solution
+        return learned.parameters
 
     def _importance(self, matrix: Tensor) -> Tensor | None:
         h = None
@@ -442,7 +444,7 @@ class PopulationState:
         if refits and self._is_due():
             assert self.parameters is not None
             assert self.solution is not None
-            self.parameters = best_parameters(self.population.levels(matrix), self.parameters, self.solution)
+            self.parameters = best_parameters(self.population.values_problem(matrix), self.parameters, self.solution)
             self._alphabet = None
         self.n_projections += 1
         solver = self.method.solver(self.generator)

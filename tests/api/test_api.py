@@ -479,7 +479,7 @@ def results() -> dict[str, Any]:
         *(report, report.layers[MARKUP], explanation, explanation.layers[MARKUP], description, description.network),
         *(compared, compared[MARKUP], SPEC, first.population.family, first.population.groups[0], problem),
         *(report.rows[0], compared[MARKUP].results[0], compared[MARKUP].results[-1]),
-        first.population.levels(torch.randn(3, 4)),
+        first.population.values_problem(torch.randn(3, 4)),
         qrsolve.Alphabet.sums([10, 3], 3),
         qrsolve.Undecided("tags", "a reason " * 50),
         qrsolve.Violation("fan_in", "row 3", 5.0, 3.0, "text\n" * 90),

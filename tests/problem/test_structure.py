@@ -20,11 +20,11 @@ from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.problem.group import Group, GroupKind
 from qrsolve.problem.region import Region
-from qrsolve.problem.structure import ChoiceOutline, LevelsOutline
+from qrsolve.problem.structure import ChoiceOutline, ValuesOutline
 from qrsolve.solvers import HEURISTICS, SOLVERS, refusals
 from qrsolve.solvers.base import binding_groups
 from qrsolve.solvers.min_cost_flow import convexity_refusal
-from qrsolve.solvers.values import LEVELS_METHODS
+from qrsolve.solvers.values import VALUES_METHODS
 from qrsolve.spec import bundled_specs
 from qrsolve.surface.lazy import DeferredModule
 
@@ -68,9 +68,9 @@ def test_chips_have_the_same_solvers_and_methods_without_tensors(name: str) -> N
         assert refusals(outline) == refusals(problem)
         if family is not None:
             rows, columns = population.n_rows, population.n_columns
-            levels = LevelsOutline(rows, columns, family, population.groups, outline.scope)
-            for method in LEVELS_METHODS:
-                assert method.refusal(levels) == method.refusal(population.levels(w))
+            levels = ValuesOutline(rows, columns, family, population.groups, outline.scope)
+            for method in VALUES_METHODS:
+                assert method.refusal(levels) == method.refusal(population.values_problem(w))
 
 
 def test_a_chip_is_explained_for_a_layer_without_neurons() -> None:

@@ -21,11 +21,11 @@ from qrsolve.errors import ShapeError
 from qrsolve.plan.explanation import explain
 from qrsolve.plan.recovery.types import distinct_values, recover_types
 from qrsolve.problem.alphabet import Alphabet
-from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
+from qrsolve.problem.choice import ChoiceProblem, Group, ValuesProblem
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import named_solver, quick_solver, refusals, select_solver, solve
 from qrsolve.solvers.type_prices import TypePrices
-from qrsolve.solvers.values import solve_levels
+from qrsolve.solvers.values import solve_values
 from qrsolve.solvers.values.grid_rounding import on_value_grid
 from qrsolve.solvers.values.type_starts import _Parts, type_starts
 from qrsolve.spec import AxonTypeWeights
@@ -209,9 +209,9 @@ def test_edges(shape: tuple[int, int]) -> None:
 # --- learned values -------------------------------------------------------------------------------------------------
 
 
-def levels_of(w: torch.Tensor, n_types: int, *groups: Group, bits: int = 9, signed: bool = True) -> LevelsProblem:
+def levels_of(w: torch.Tensor, n_types: int, *groups: Group, bits: int = 9, signed: bool = True) -> ValuesProblem:
     family = AxonTypeWeights(n_types=n_types, bits=bits, signed=signed).family()
-    return LevelsProblem(w, family, (TYPE, *groups), None, torch.arange(len(w)))
+    return ValuesProblem(w, family, (TYPE, *groups), None, torch.arange(len(w)))
 
 
 def choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
@@ -239,15 +239,15 @@ def test_alternation_never_increases_and_meets_a_planted_optimum(groups: tuple[G
     types = torch.randint(3, (60,), generator=generator)
     share = 0.5 if not groups else 0.02
     planted = values[:, types] * (torch.rand(24, 60, generator=generator) < share)
-    clean = solve_levels(levels_of(planted, 3, *groups), choose)
+    clean = solve_values(levels_of(planted, 3, *groups), choose)
     # Two connections per neuron say little about types: a small one may be missed.
     assert clean.objectives[-1] <= (1e-3 if groups else 1e-9) * float(planted.square().sum())
     noisy = planted + 0.3 * torch.randn(24, 60, generator=generator, dtype=torch.float64)
     for start in type_starts(levels_of(noisy, 3, *groups), 1.0):
-        path = solve_levels(levels_of(noisy, 3, *groups), choose, start=start).objectives
+        path = solve_values(levels_of(noisy, 3, *groups), choose, start=start).objectives
         assert len(path) > 1
         assert all(later <= earlier for earlier, later in pairwise(path))
-    best = solve_levels(levels_of(noisy, 3, *groups), choose)
+    best = solve_values(levels_of(noisy, 3, *groups), choose)
     assert best.objectives[-1] <= float((noisy - planted).square().sum()) * 1.001
     # Every value is an integer of nine bits times the neuron's scale.
     assert not torch.isnan(grid_steps(best.parameters, levels_of(noisy, 3).family, torch.float64)).any()
@@ -256,7 +256,7 @@ def test_alternation_never_increases_and_meets_a_planted_optimum(groups: tuple[G
 def test_tiny_layers_come_near_the_best_of_all_types_and_connections() -> None:
     for seed in range(6):
         w = random(3, 5, seed)
-        found = solve_levels(levels_of(w, 2, bits=16), choose).objectives[-1]
+        found = solve_values(levels_of(w, 2, bits=16), choose).objectives[-1]
         parts = _Parts(w, None, 2, is_positive=False)
         # Values are exact for given types, as another test shows; all types there are.
         best = min(parts._types(parts._values(torch.tensor(types), 1.0)[0])[1] for types in product(range(2), repeat=5))

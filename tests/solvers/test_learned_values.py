@@ -14,7 +14,7 @@ from qrsolve.audit.check import check
 from qrsolve.plan.projection import Projection, project_population
 from qrsolve.plan.recovery.deployable import UNCHANGED
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import LevelsProblem
+from qrsolve.problem.choice import ValuesProblem
 from qrsolve.problem.solution import Status
 from qrsolve.solvers.values.grid_rounding import nearest_grid
 from qrsolve.solvers.values.starts import first_parameters
@@ -148,7 +148,7 @@ class TestSimpleWays:
         family = CodebookWeights(n_values=2, zero=True).family()
         assert isinstance(family, AlphabetFamily)
         w, h = torch.tensor([[1.0, -2.0, 0.1, 0.1]]), torch.tensor([[100.0, 1.0, 1.0, 1.0]])
-        assert any(float(start) == 1.0 for start in first_parameters(LevelsProblem(w, family, (), h)))
+        assert any(float(start) == 1.0 for start in first_parameters(ValuesProblem(w, family, (), h)))
 
     def test_pruning_and_exact_k_means_is_no_better(self) -> None:
         # Found by pruning with h w^2 and parting what is left: five of these, the others at zero.

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from qrsolve import project
 from qrsolve.certificate.certification import certify
-from qrsolve.certificate.values_bound import certify_levels
+from qrsolve.certificate.values_bound import certify_values
 from qrsolve.plan.compilation import compile_plan
 from qrsolve.plan.projection import solve_choice
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
+from qrsolve.problem.choice import ChoiceProblem, Group, ValuesProblem
 from qrsolve.problem.solution import Solution, Status
-from qrsolve.solvers.values import select_method, solve_levels
+from qrsolve.solvers.values import select_method, solve_values
 from qrsolve.solvers.values.limited_powers import LimitedPowers
 from qrsolve.spec import load_spec
 from qrsolve.spec.weights import Composition, GridWeights, Scale
@@ -43,7 +43,7 @@ def choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
     return solve_choice(problem)
 
 
-def problem_of(weights: str, limits: str, seed: int) -> LevelsProblem:
+def problem_of(weights: str, limits: str, seed: int) -> ValuesProblem:
     torch.manual_seed(seed)
     family = WEIGHTS[weights].family()
     assert family is not None
@@ -51,10 +51,10 @@ def problem_of(weights: str, limits: str, seed: int) -> LevelsProblem:
     w = size * torch.randn(ROWS, COLUMNS) * torch.rand(ROWS, COLUMNS)
     h = torch.rand(ROWS, COLUMNS) + 0.1 if seed % 2 else None
     scope = torch.arange(ROWS) if family.scope == "neuron" else None
-    return LevelsProblem(w, family, LIMITS[limits], h, scope)
+    return ValuesProblem(w, family, LIMITS[limits], h, scope)
 
 
-def cost_by_scope(problem: LevelsProblem, exponent: int) -> Tensor:
+def cost_by_scope(problem: ValuesProblem, exponent: int) -> Tensor:
     """Return the least error of each scope at one power of two for all."""
     parameters = torch.full((max(problem.n_scopes, 1), 1), 2.0**exponent, dtype=torch.float64)
     choice = problem.choice(parameters)
@@ -73,11 +73,11 @@ def test_no_power_is_better_and_the_bound_is_below_all(weights: str, limits: str
             assert method.refusal(problem) == "capacities are shared by scopes with scales of their own"
             return
         assert isinstance(select_method(problem), LimitedPowers)
-        found = solve_levels(problem, choose)
+        found = solve_values(problem, choose)
         best = torch.stack([cost_by_scope(problem, e) for e in range(-30, 20)]).amin(dim=0).sum()
         assert found.objectives[-1] == pytest.approx(float(best), rel=1e-8)
         assert found.proof is not None
-        certificate = certify_levels(problem, certify(problem.choice(found.parameters), found.solution), found.proof)
+        certificate = certify_values(problem, certify(problem.choice(found.parameters), found.solution), found.proof)
         assert certificate.bound <= float(best) * (1 + 1e-12)
         if found.solution.status is Status.OPTIMAL:
             assert certificate.gap <= 1e-8 * certificate.objective

@@ -12,10 +12,10 @@ from typed_chips import chip
 from qrsolve import compile_plan, project
 from qrsolve.audit.check import check
 from qrsolve.plan.recovery.type_usage import deployed_values
-from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
+from qrsolve.problem.choice import ChoiceProblem, Group, ValuesProblem
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver, solve
-from qrsolve.solvers.values import solve_levels
+from qrsolve.solvers.values import solve_values
 from qrsolve.solvers.values.type_moves import Allowance, TypeMoves
 from qrsolve.spec import AxonTypeWeights
 
@@ -110,8 +110,8 @@ def test_tiny_layers_get_the_best_of_all_partitions() -> None:
     met = 0
     for seed in range(30):
         w = random(4, 6, seed)
-        problem = LevelsProblem(w, AxonTypeWeights(n_types=2, bits=12).family(), (TYPE,), None, torch.arange(4))
-        found = solve_levels(problem, choose).objectives[-1]
+        problem = ValuesProblem(w, AxonTypeWeights(n_types=2, bits=12).family(), (TYPE,), None, torch.arange(4))
+        found = solve_values(problem, choose).objectives[-1]
         total = float(w.square().sum())
         best = total - max(gain_of(w, None, torch.tensor((0, *rest)), 2) for rest in product(range(2), repeat=5))
         assert found >= best * (1 - 1e-9)

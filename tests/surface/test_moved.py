@@ -63,10 +63,19 @@ def test_attach_of_the_trainings_package() -> None:
 
 def test_names_of_the_packages_themselves() -> None:
     from qrsolve.api import attach, check
-    from qrsolve.problem import ChoiceProblem, Group, LevelsProblem
+    from qrsolve.problem import ChoiceProblem, Group, ValuesProblem
 
     assert (attach, check) == (qrsolve.attach, qrsolve.check)
-    assert (ChoiceProblem, Group, LevelsProblem) == (qrsolve.ChoiceProblem, qrsolve.Group, qrsolve.LevelsProblem)
+    assert (ChoiceProblem, Group, ValuesProblem) == (qrsolve.ChoiceProblem, qrsolve.Group, qrsolve.ValuesProblem)
+
+
+def test_names_that_are_others_now() -> None:
+    import qrsolve.problem
+
+    for package in (qrsolve, qrsolve.problem):
+        with pytest.warns(DeprecationWarning, match=rf"{package.__name__}\.LevelsProblem is .*\.ValuesProblem now"):
+            assert package.LevelsProblem is qrsolve.ValuesProblem
+        assert "LevelsProblem" not in dir(package)
 
 
 def test_other_names_are_unknown() -> None:

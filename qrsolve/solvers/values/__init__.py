@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qrsolve.problem.choice import LevelsProblem
-from qrsolve.problem.structure import LevelsStructure
+from qrsolve.problem.choice import ValuesProblem
+from qrsolve.problem.structure import ValuesStructure
 from qrsolve.solvers.values.alternation import Alternation, alternate, best_parameters
-from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, objective_of
+from qrsolve.solvers.values.base import Choose, LearnedValues, ValuesMethod, objective_of
 from qrsolve.solvers.values.k_means import KMeans
 from qrsolve.solvers.values.limited_powers import LimitedPowers
 from qrsolve.solvers.values.scale import FreeScale, PowerOfTwoScale
@@ -18,7 +18,7 @@ from qrsolve.surface.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEVELS_METHODS: tuple[LevelsMethod, ...] = (
+VALUES_METHODS: tuple[ValuesMethod, ...] = (
     KMeans(),
     ValueGrid(),
     FreeScale(),
@@ -30,22 +30,22 @@ LEVELS_METHODS: tuple[LevelsMethod, ...] = (
 """The first that does not refuse a problem is taken; the last refuses nothing."""
 
 
-def solve_levels(
-    problem: LevelsProblem,
+def solve_values(
+    problem: ValuesProblem,
     choose: Choose,
     start: Tensor | None = None,
     max_rounds: int = 40,
     tolerance: float = 1e-7,
-) -> Levels:
+) -> LearnedValues:
     """Minimise ``sum h (w - v)^2`` over the family's free parameters and over the options of every entry.
 
-    Globally where a method of `LEVELS_METHODS` can; otherwise each round chooses options exactly for the values, then
+    Globally where a method of `VALUES_METHODS` can; otherwise each round chooses options exactly for the values, then
     values by least squares for the options (a small normal equation per scope), and the result is a local optimum, the
     best of several starts.
 
     Parameters
     ----------
-    problem : LevelsProblem
+    problem : ValuesProblem
         With at least one learned parameter, or none: then only the choice is made.
     choose : callable
         Exact solver for the choice problem of given values.
@@ -59,7 +59,7 @@ def solve_levels(
 
     Returns
     -------
-    Levels
+    LearnedValues
         Parameters, choice, the path of the objective, and the proof where there is one.
     """
     given = problem.family.given.to(problem.w.device)
@@ -68,23 +68,23 @@ def solve_levels(
         anything = problem.family.value_step or 1.0
         parameters = torch.where(torch.isnan(given), anything, given).expand(max(problem.n_scopes, 1), -1).clone()
         solution = choose(problem.choice(parameters), None)
-        return Levels(parameters, solution, (objective_of(problem, parameters, solution),))
+        return LearnedValues(parameters, solution, (objective_of(problem, parameters, solution),))
     if start is not None:
         return alternate(problem, choose, start, max_rounds, tolerance)
     return select_method(problem).solve(problem, choose, max_rounds, tolerance)
 
 
-def select_method(problem: LevelsStructure) -> LevelsMethod:
+def select_method(problem: ValuesStructure) -> ValuesMethod:
     """Return the first method that does not refuse."""
-    return next(method for method in LEVELS_METHODS if not method.refusal(problem))
+    return next(method for method in VALUES_METHODS if not method.refusal(problem))
 
 
 __all__ = [
-    "LEVELS_METHODS",
+    "VALUES_METHODS",
     "Choose",
-    "Levels",
-    "LevelsMethod",
+    "LearnedValues",
+    "ValuesMethod",
     "best_parameters",
     "select_method",
-    "solve_levels",
+    "solve_values",
 ]

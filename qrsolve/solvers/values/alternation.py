@@ -6,11 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qrsolve.errors import InfeasibleError
-from qrsolve.problem.choice import Group, LevelsProblem
+from qrsolve.problem.choice import Group, ValuesProblem
 from qrsolve.problem.option_class import class_group
-from qrsolve.problem.solution import LevelsProof, Solution
-from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, objective_by_scope, objective_of, scopes_are_apart
+from qrsolve.problem.solution import Solution, ValuesProof
+from qrsolve.problem.structure import ValuesStructure
+from qrsolve.solvers.values.base import (
+    Choose,
+    LearnedValues,
+    ValuesMethod,
+    objective_by_scope,
+    objective_of,
+    scopes_are_apart,
+)
 from qrsolve.solvers.values.grid_rounding import on_value_grid
 from qrsolve.solvers.values.k_means import free_values
 from qrsolve.solvers.values.scale import free_scales, n_breakpoints, not_one_scale
@@ -38,23 +45,23 @@ _FINAL_ROUNDS = 8
 """On all rows, after the sample has had its values to the end."""
 
 
-class Alternation(LevelsMethod):
+class Alternation(ValuesMethod):
     """Alternate the exact choice with the exact least-squares values, from several starts: a local optimum."""
 
     name = "alternation"
     guarantee = "best of several starts, with a bound"
 
-    def refusal(self, problem: LevelsStructure) -> str:
+    def refusal(self, problem: ValuesStructure) -> str:
         """Refuse nothing."""
         return ""
 
-    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    def solve(self, problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
         """Screen the starts on a few dozen rows where all rows share values, and finish the best of them."""
         found = from_several_starts(problem, choose, max_rounds, tolerance)
         return replace(found, proof=_proof_without_limits(problem))
 
 
-def _proof_without_limits(problem: LevelsProblem) -> LevelsProof | None:
+def _proof_without_limits(problem: ValuesProblem) -> ValuesProof | None:
     """Return evidence about all values that leaves the capacities and types out, where it is quickly found.
 
     Limits only raise the error, so what bounds it without them bounds it.
@@ -65,11 +72,11 @@ def _proof_without_limits(problem: LevelsProblem) -> LevelsProof | None:
     if not_one_scale(problem):
         return None
     if problem.family.power_of_two:
-        return LevelsProof()
+        return ValuesProof()
     return free_scales(problem)[1] if n_breakpoints(problem) <= _QUICK_BREAKPOINTS else None
 
 
-def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+def from_several_starts(problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
     """Return the best end of several starts; deterministic.
 
     Starts are the sizes of the largest weights on each side (`first_parameters`), what simple ways find
@@ -81,7 +88,7 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     Parameters
     ----------
     problem, choose, max_rounds, tolerance
-        As in `LevelsMethod.solve`.
+        As in `ValuesMethod.solve`.
     """
     sample = _sample_of_rows(problem)
     parameters, costs = _screened(sample, choose, tolerance)
@@ -111,14 +118,14 @@ def from_several_starts(problem: LevelsProblem, choose: Choose, max_rounds: int,
     )
 
 
-def _screened(problem: LevelsProblem, choose: Choose, tolerance: float) -> tuple[Tensor, Tensor]:
+def _screened(problem: ValuesProblem, choose: Choose, tolerance: float) -> tuple[Tensor, Tensor]:
     """Follow each start a few rounds, as `_followed` does."""
     starts = torch.stack(_starts(problem, choose))
     return _followed(problem, choose, starts, _SCREENING_ROUNDS, tolerance)
 
 
 def _followed(
-    problem: LevelsProblem, choose: Choose, starts: Tensor, max_rounds: int, tolerance: float
+    problem: ValuesProblem, choose: Choose, starts: Tensor, max_rounds: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """Alternate from each of many starts; leave out those whose values no choice within the limits can have.
 
@@ -128,7 +135,7 @@ def _followed(
     Parameters
     ----------
     problem, choose, max_rounds, tolerance
-        As in `LevelsMethod.solve`.
+        As in `ValuesMethod.solve`.
     starts : Tensor
         float64, shape (n_starts, n_scopes, n_parameters).
 
@@ -157,7 +164,7 @@ def _followed(
 
 
 def _followed_at_once(
-    problem: LevelsProblem, choose: Choose, starts: Tensor, max_rounds: int, tolerance: float
+    problem: ValuesProblem, choose: Choose, starts: Tensor, max_rounds: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     n_starts, n_scopes = starts.shape[:2]
     copies = _copies(problem, n_starts)
@@ -188,7 +195,7 @@ def _followed_at_once(
     return parameters, costs
 
 
-def _copies(problem: LevelsProblem, n: int) -> LevelsProblem:
+def _copies(problem: ValuesProblem, n: int) -> ValuesProblem:
     """Return the problem side by side with itself, each copy with scopes of its own."""
     if n == 1:
         return problem
@@ -196,10 +203,10 @@ def _copies(problem: LevelsProblem, n: int) -> LevelsProblem:
     first = torch.arange(0, n * n_scopes, n_scopes, device=problem.w.device).repeat_interleave(n_rows)
     scope = first if problem.scope is None else first + problem.scope.repeat(n)
     h = None if problem.h is None else problem.h.repeat(n, 1)
-    return LevelsProblem(problem.w.repeat(n, 1), problem.family, problem.groups, h, scope)
+    return ValuesProblem(problem.w.repeat(n, 1), problem.family, problem.groups, h, scope)
 
 
-def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
+def _starts(problem: ValuesProblem, choose: Choose) -> list[Tensor]:
     if class_group(problem, "type") is not None:
         share = kept_share(problem)
         return type_starts(problem, share) + (type_starts(pruned_targets(problem), 1.0) if share < 1 else [])
@@ -211,7 +218,7 @@ def _starts(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
     return starts
 
 
-def _best_scales(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
+def _best_scales(problem: ValuesProblem, choose: Choose) -> list[Tensor]:
     """Return the best few of many scales, by one choice each; each scope its own where scopes are apart."""
     tries = torch.stack(scales_to_try(problem))
     _, costs = _followed(problem, choose, tries, 1, 0.0)
@@ -221,7 +228,7 @@ def _best_scales(problem: LevelsProblem, choose: Choose) -> list[Tensor]:
     return [tries.gather(0, rank[None, :, None])[0] for rank in best]
 
 
-def _sample_of_rows(problem: LevelsProblem) -> LevelsProblem:
+def _sample_of_rows(problem: ValuesProblem) -> ValuesProblem:
     """Return a few dozen rows with their share of every capacity; more where a share would be hardly a connection.
 
     All rows where each has values of its own, or where sources have types.
@@ -235,7 +242,7 @@ def _sample_of_rows(problem: LevelsProblem) -> LevelsProblem:
     some = torch.linspace(0, n_rows - 1, n).long().to(problem.w.device)
     h = None if problem.h is None else problem.h[some]
     groups = tuple(_group_of_rows(group, some, n_rows) for group in problem.groups)
-    return LevelsProblem(problem.w[some], problem.family, groups, h)
+    return ValuesProblem(problem.w[some], problem.family, groups, h)
 
 
 def _group_of_rows(group: Group, some: Tensor, n_rows: int) -> Group:
@@ -250,17 +257,19 @@ def _group_of_rows(group: Group, some: Tensor, n_rows: int) -> Group:
     return group
 
 
-def _rows_are_alike(problem: LevelsProblem) -> bool:
+def _rows_are_alike(problem: ValuesProblem) -> bool:
     return all(group.kind in ("row", "block") and isinstance(group.capacity, int) for group in problem.groups)
 
 
-def alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_rounds: int, tolerance: float) -> Levels:
+def alternate(
+    problem: ValuesProblem, choose: Choose, parameters: Tensor, max_rounds: int, tolerance: float
+) -> LearnedValues:
     """Alternate from given parameters; neither step raises the objective, so the path of objectives never rises.
 
     Parameters
     ----------
     problem, choose, max_rounds, tolerance
-        As in `LevelsMethod.solve`.
+        As in `ValuesMethod.solve`.
     parameters : Tensor
         float64, shape (n_scopes, n_parameters): the start.
     """
@@ -282,10 +291,10 @@ def alternate(problem: LevelsProblem, choose: Choose, parameters: Tensor, max_ro
         objectives.append(objective)
         if decrease <= tolerance * objective:
             break
-    return Levels(parameters, solution, tuple(objectives))
+    return LearnedValues(parameters, solution, tuple(objectives))
 
 
-def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
+def best_parameters(problem: ValuesProblem, parameters: Tensor, solution: Solution) -> Tensor:
     """Return the parameters for a choice: minimise ``sum h (w - counts[choice] @ parameters)^2`` per scope.
 
     Parameters that must be positive stop on the way to the minimum before they reach zero, powers of two take the
@@ -293,7 +302,7 @@ def best_parameters(problem: LevelsProblem, parameters: Tensor, solution: Soluti
 
     Parameters
     ----------
-    problem : LevelsProblem
+    problem : ValuesProblem
         The targets.
     parameters : Tensor
         float64, shape (n_scopes, n_parameters): those that the choice was made for.
@@ -335,7 +344,7 @@ def _quadratic(parameters: Tensor, normal: Tensor, right: Tensor) -> Tensor:
     return torch.einsum("st,stu,su->s", parameters, normal, parameters) - 2 * (right * parameters).sum(dim=1)
 
 
-def _option_moments(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
+def _option_moments(problem: ValuesProblem, parameters: Tensor, solution: Solution) -> tuple[Tensor, Tensor]:
     """Return the total importance and the total ``h w`` of each option in each scope, shape (n_scopes, n_options)."""
     assert solution.choice is not None
     choice, index = solution.choice, solution.index

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from qrsolve.problem.choice import ChoiceProblem, LevelsProblem
-from qrsolve.problem.solution import LevelsProof, Solution
-from qrsolve.problem.structure import ChoiceOutline, LevelsStructure
+from qrsolve.problem.choice import ChoiceProblem, ValuesProblem
+from qrsolve.problem.solution import Solution, ValuesProof
+from qrsolve.problem.structure import ChoiceOutline, ValuesStructure
 from qrsolve.solvers.base import binding_groups
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Choose = Callable[[ChoiceProblem, Solution | None], Solution]
 
 
 @dataclass(frozen=True)
-class Levels:
+class LearnedValues:
     """Learned values and the choice that goes with them.
 
     Parameters
@@ -33,34 +33,34 @@ class Levels:
         Exact choice for these parameters.
     objectives : tuple of float
         Objective after each choice step of the start that won; never increasing.
-    proof : LevelsProof or None
+    proof : ValuesProof or None
         Evidence that no other values do better; ``None`` where a method has none.
     """
 
     parameters: Tensor
     solution: Solution
     objectives: tuple[float, ...]
-    proof: LevelsProof | None = None
+    proof: ValuesProof | None = None
 
 
-class LevelsMethod(ABC):
-    """A method for `LevelsProblem`; stateless, so one instance serves everyone."""
+class ValuesMethod(ABC):
+    """A method for `ValuesProblem`; stateless, so one instance serves everyone."""
 
     name: ClassVar[str]
     guarantee: ClassVar[str]
     """What the values are worth, in one clause for `qrsolve explain`."""
 
     @abstractmethod
-    def refusal(self, problem: LevelsStructure) -> str:
+    def refusal(self, problem: ValuesStructure) -> str:
         """Return one sentence on why this method does not take the problem; empty if it does; as for a `Solver`."""
 
     @abstractmethod
-    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    def solve(self, problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
         """Solve a problem that was not refused, and that has something to learn from.
 
         Parameters
         ----------
-        problem : LevelsProblem
+        problem : ValuesProblem
             One that was not refused.
         choose : callable
             Solves a choice problem, near a solution if one is given.
@@ -71,7 +71,7 @@ class LevelsMethod(ABC):
         """
 
 
-def objective_of(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> float:
+def objective_of(problem: ValuesProblem, parameters: Tensor, solution: Solution) -> float:
     """Return ``sum h (w - v)^2`` in float64.
 
     Parameters
@@ -82,12 +82,12 @@ def objective_of(problem: LevelsProblem, parameters: Tensor, solution: Solution)
     return float(objective_by_scope(problem, parameters, solution).sum())
 
 
-def objective_by_scope(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> Tensor:
+def objective_by_scope(problem: ValuesProblem, parameters: Tensor, solution: Solution) -> Tensor:
     """Return the objective of each scope, float64, shape (n_scopes,).
 
     Parameters
     ----------
-    problem : LevelsProblem
+    problem : ValuesProblem
         The targets.
     parameters : Tensor
         float64, shape (n_scopes, n_parameters).
@@ -97,19 +97,19 @@ def objective_by_scope(problem: LevelsProblem, parameters: Tensor, solution: Sol
     return sum_by_scope(problem, solution.costs(problem.choice(parameters)))
 
 
-def sum_by_scope(problem: LevelsProblem, of_row: Tensor) -> Tensor:
+def sum_by_scope(problem: ValuesProblem, of_row: Tensor) -> Tensor:
     """Return the sum over the rows of each scope, shape (n_scopes,); of all rows where all share values."""
     if problem.scope is None:
         return of_row.sum(dim=0, keepdim=True)
     return of_row.new_zeros(problem.n_scopes).index_add_(0, problem.scope, of_row)
 
 
-def scopes_are_apart(problem: LevelsStructure) -> bool:
+def scopes_are_apart(problem: ValuesStructure) -> bool:
     """Return whether scopes have values of their own and no capacity in common."""
     return problem.scope is not None and all(group.kind in ("row", "block") for group in problem.groups)
 
 
-def binding_limit(problem: LevelsStructure) -> str:
+def binding_limit(problem: ValuesStructure) -> str:
     """Return a refusal if some capacity can bind, whatever the values are; "" if the entries are independent."""
     placeholder = np.ones((1, problem.family.n_parameters))
     if not problem.family.positive_array.any():

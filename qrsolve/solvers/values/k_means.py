@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrsolve.problem.choice import LevelsProblem
-from qrsolve.problem.solution import LevelsProof
-from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
+from qrsolve.problem.choice import ValuesProblem
+from qrsolve.problem.solution import ValuesProof
+from qrsolve.problem.structure import ValuesStructure
+from qrsolve.solvers.values.base import Choose, LearnedValues, ValuesMethod, binding_limit, objective_of
 from qrsolve.solvers.values.monotone import FloatArray
 from qrsolve.solvers.values.partition import Partition, best_partition
 from qrsolve.solvers.values.sorted_lines import SortedLines
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CHUNK_ENTRIES = 1 << 21
 
 
-class KMeans(LevelsMethod):
+class KMeans(ValuesMethod):
     """Minimise ``sum h (w - v)^2`` over a codebook's values and the value of every entry, globally.
 
     Every scope is a k-means problem of its sorted weights: see `partition`. Where zero is a value that costs nothing,
@@ -31,7 +31,7 @@ class KMeans(LevelsMethod):
     name = "k_means"
     guarantee = "exact: weighted k-means of sorted weights, proved by a price per value"
 
-    def refusal(self, problem: LevelsStructure) -> str:
+    def refusal(self, problem: ValuesStructure) -> str:
         """Refuse values that are not free numbers of their own, and capacities that can bind."""
         if not problem.family.is_codebook:
             return "the values are not independent of each other"
@@ -39,22 +39,22 @@ class KMeans(LevelsMethod):
             return f"the values lie on a grid of {problem.family.value_bits} bits"
         return binding_limit(problem)
 
-    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    def solve(self, problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
         """Return the best values, ascending; a value more than there are distinct weights repeats the highest one."""
         parameters, proof = free_values(problem)
         solution = choose(problem.choice(parameters), None)
-        return Levels(parameters, solution, (objective_of(problem, parameters, solution),), proof)
+        return LearnedValues(parameters, solution, (objective_of(problem, parameters, solution),), proof)
 
 
-def free_values(problem: LevelsProblem) -> tuple[Tensor, LevelsProof]:
+def free_values(problem: ValuesProblem) -> tuple[Tensor, ValuesProof]:
     """Return the best values of a codebook without capacities, grid or types, and the proof that bounds all of these.
 
     Returns
     -------
     parameters : Tensor
         float64, shape (n_scopes, n_parameters), ascending.
-    proof : LevelsProof
-        Prices and cuts for `certify_levels`.
+    proof : ValuesProof
+        Prices and cuts for `certify_values`.
     """
     w, h = problem.by_scope()
     n_values, zero = problem.family.n_parameters, problem.family.has_zero
@@ -68,7 +68,7 @@ def free_values(problem: LevelsProblem) -> tuple[Tensor, LevelsProof]:
     for line, numbers in zip(padded, cuts, strict=True):
         line[: len(numbers)] = numbers
     parameters = torch.from_numpy(np.concatenate(values)).to(problem.w.device)
-    return parameters, LevelsProof(torch.from_numpy(np.concatenate(prices)), torch.from_numpy(padded))
+    return parameters, ValuesProof(torch.from_numpy(np.concatenate(prices)), torch.from_numpy(padded))
 
 
 def k_means(w: FloatArray, h: FloatArray, n_values: int, *, zero: bool) -> Partition:

@@ -6,11 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrsolve.problem.choice import LevelsProblem, can_count_once
+from qrsolve.problem.choice import ValuesProblem, can_count_once
 from qrsolve.problem.option_class import class_group
-from qrsolve.problem.solution import LevelsProof, Solution, Status
-from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, objective_by_scope, scopes_are_apart, sum_by_scope
+from qrsolve.problem.solution import Solution, Status, ValuesProof
+from qrsolve.problem.structure import ValuesStructure
+from qrsolve.solvers.values.base import (
+    Choose,
+    LearnedValues,
+    ValuesMethod,
+    objective_by_scope,
+    scopes_are_apart,
+    sum_by_scope,
+)
 from qrsolve.solvers.values.monotone import FloatArray
 from qrsolve.solvers.values.scale import Pattern, best_powers, not_one_scale
 from qrsolve.surface.lazy import torch
@@ -22,7 +29,7 @@ _ROUNDING = 1e-9
 """How far from the best an optimal choice may be, relative to its objective, as in `priced_rows.TOLERANCE`."""
 
 
-class LimitedPowers(LevelsMethod):
+class LimitedPowers(ValuesMethod):
     """Minimise ``sum h (w - s c)^2`` within capacities over a scale that is a power of two and over all numbers.
 
     For a given power the choice is a problem of its own, with the capacities and, where sources have one sign, with
@@ -33,7 +40,7 @@ class LimitedPowers(LevelsMethod):
     name = "scale_powers_limited"
     guarantee = "exact where each choice is: every power of two that can be best"
 
-    def refusal(self, problem: LevelsStructure) -> str:
+    def refusal(self, problem: ValuesStructure) -> str:
         """Refuse anything but one scale that is a power of two, types, and what scopes of their own scale share."""
         if reason := not_one_scale(problem):
             return reason
@@ -45,7 +52,7 @@ class LimitedPowers(LevelsMethod):
             return "capacities are shared by scopes with scales of their own"
         return ""
 
-    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    def solve(self, problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
         """Return the best power of two of each scope; among equally good ones, the first found.
 
         O(powers * entries), and a choice for each power that can be best: seldom more than five.
@@ -55,7 +62,7 @@ class LimitedPowers(LevelsMethod):
         parameters, solution = _chosen(problem, choose, exponent)
         if solution.choice is None:
             # Capacities that nothing fits, nothing fits at any scale.
-            return Levels(parameters, solution, (np.inf,))
+            return LearnedValues(parameters, solution, (np.inf,))
         is_exact = solution.status is Status.OPTIMAL
         least = _cost(problem, parameters, solution)
         powers = _exponents(pattern, least)
@@ -86,21 +93,21 @@ class LimitedPowers(LevelsMethod):
         infimum = np.where(pattern.only_grows(), pattern.square.sum(axis=1), np.inf)
         bound_of_all = np.minimum(np.minimum(bound.min(axis=0), least), infimum).sum()
         total = bound_of_all * (1 - _ROUNDING) - 1e-15 * pattern.square.sum()
-        proof = LevelsProof(bound=max(0.0, float(total))) if is_exact else LevelsProof()
-        return Levels(best[1], best[2], (float(_cost(problem, best[1], best[2]).sum()),), proof)
+        proof = ValuesProof(bound=max(0.0, float(total))) if is_exact else ValuesProof()
+        return LearnedValues(best[1], best[2], (float(_cost(problem, best[1], best[2]).sum()),), proof)
 
 
-def _chosen(problem: LevelsProblem, choose: Choose, exponent: FloatArray) -> tuple[Tensor, Solution]:
+def _chosen(problem: ValuesProblem, choose: Choose, exponent: FloatArray) -> tuple[Tensor, Solution]:
     parameters = torch.from_numpy(2.0**exponent).reshape(-1, 1).to(problem.w.device)
     return parameters, choose(problem.choice(parameters), None)
 
 
-def _cost(problem: LevelsProblem, parameters: Tensor, solution: Solution) -> FloatArray:
+def _cost(problem: ValuesProblem, parameters: Tensor, solution: Solution) -> FloatArray:
     cost: FloatArray = objective_by_scope(problem, parameters, solution).cpu().numpy()
     return cost
 
 
-def _by_scope(problem: LevelsProblem, of_row: Tensor) -> FloatArray:
+def _by_scope(problem: ValuesProblem, of_row: Tensor) -> FloatArray:
     total: FloatArray = sum_by_scope(problem, of_row).cpu().numpy()
     return total
 
@@ -117,7 +124,7 @@ def _exponents(pattern: Pattern, least: FloatArray) -> FloatArray:
     return np.array(found)
 
 
-def _bounds(problem: LevelsProblem, exponents: FloatArray, solution: Solution) -> FloatArray:
+def _bounds(problem: ValuesProblem, exponents: FloatArray, solution: Solution) -> FloatArray:
     """Bound the objective at each power of two from below, by the prices of a choice at any; shape (powers, scopes)."""
     w = problem.w.double()
     h = torch.ones_like(w) if problem.h is None else problem.h.double()
@@ -139,7 +146,7 @@ def _bounds(problem: LevelsProblem, exponents: FloatArray, solution: Solution) -
     return np.stack(bounds)
 
 
-def _prices(problem: LevelsProblem, solution: Solution) -> tuple[Tensor, FloatArray] | None:
+def _prices(problem: ValuesProblem, solution: Solution) -> tuple[Tensor, FloatArray] | None:
     """Return what a connection costs at each entry, and what the capacities of each scope are worth together.
 
     ``None`` where connections can count several synapses, sources have one sign, or without prices.

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from qrsolve.problem.choice import LevelsProblem
-from qrsolve.problem.solution import LevelsProof
-from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
+from qrsolve.problem.choice import ValuesProblem
+from qrsolve.problem.solution import ValuesProof
+from qrsolve.problem.structure import ValuesStructure
+from qrsolve.solvers.values.base import Choose, LearnedValues, ValuesMethod, binding_limit, objective_of
 from qrsolve.solvers.values.monotone import BoolArray, FloatArray, IntArray
 from qrsolve.surface.lazy import torch
 
@@ -25,7 +25,7 @@ _NEAR_ZERO = 2.0**-50
 """Share of the largest scale, over the largest number, that stands for a scale of 0 where none above 0 is better."""
 
 
-class FreeScale(LevelsMethod):
+class FreeScale(ValuesMethod):
     """Minimise ``sum h (w - s c)^2`` over a scale ``s > 0`` and over the number ``c`` of a pattern for every entry.
 
     Between two breakpoints, scales at which an entry lies in the middle between two values, every entry keeps its
@@ -42,7 +42,7 @@ class FreeScale(LevelsMethod):
     name = "scale_breakpoints"
     guarantee = "exact: every breakpoint of the scale"
 
-    def refusal(self, problem: LevelsStructure) -> str:
+    def refusal(self, problem: ValuesStructure) -> str:
         """Refuse anything but one free positive scale, capacities that can bind, and too many breakpoints."""
         if (reason := not_one_scale(problem)) or (reason := binding_limit(problem)):
             return reason
@@ -53,13 +53,13 @@ class FreeScale(LevelsMethod):
             return f"{n:,} breakpoints of the scale; at most {MAX_BREAKPOINTS:,}"
         return ""
 
-    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    def solve(self, problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
         """Return the best scale of each scope; among equally good ones, the smallest."""
         scale, proof = free_scales(problem)
-        return _levels(problem, choose, scale, proof)
+        return _learned(problem, choose, scale, proof)
 
 
-class PowerOfTwoScale(LevelsMethod):
+class PowerOfTwoScale(ValuesMethod):
     """Minimise ``sum h (w - s c)^2`` over a scale that is a power of two and over the number of every entry.
 
     Powers are tried from the largest that leaves anything but the least number, down to where the weights beyond the
@@ -69,7 +69,7 @@ class PowerOfTwoScale(LevelsMethod):
     name = "scale_powers"
     guarantee = "exact: every power of two that can be best"
 
-    def refusal(self, problem: LevelsStructure) -> str:
+    def refusal(self, problem: ValuesStructure) -> str:
         """Refuse anything but one scale that is a power of two, and capacities that can bind."""
         if reason := not_one_scale(problem):
             return reason
@@ -77,9 +77,9 @@ class PowerOfTwoScale(LevelsMethod):
             return "the scale need not be a power of two"
         return binding_limit(problem)
 
-    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    def solve(self, problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
         """Return the best power of two of each scope; among equally good ones, the largest."""
-        return _levels(problem, choose, 2.0 ** best_powers(Pattern.of(problem)), LevelsProof())
+        return _learned(problem, choose, 2.0 ** best_powers(Pattern.of(problem)), ValuesProof())
 
 
 def best_powers(pattern: Pattern) -> FloatArray:
@@ -98,20 +98,20 @@ def best_powers(pattern: Pattern) -> FloatArray:
     return best
 
 
-def free_scales(problem: LevelsProblem) -> tuple[FloatArray, LevelsProof | None]:
+def free_scales(problem: ValuesProblem) -> tuple[FloatArray, ValuesProof | None]:
     """Return the best scale of each scope without capacities, and the bound on all of them, if it is proved."""
     pattern = Pattern.of(problem)
     scale, least, is_proved = _sweep(pattern)
     bound = float((least * (1 - 1e-9) - 1e-15 * pattern.square.sum(axis=1)).clip(min=0).sum())
-    return scale, LevelsProof(bound=bound) if is_proved.all() else None
+    return scale, ValuesProof(bound=bound) if is_proved.all() else None
 
 
-def n_breakpoints(problem: LevelsStructure) -> int:
+def n_breakpoints(problem: ValuesStructure) -> int:
     """Return how many breakpoints a free scale has at most."""
     return problem.n_entries * len(np.unique(problem.family.counts_array))
 
 
-def not_one_scale(problem: LevelsStructure) -> str:
+def not_one_scale(problem: ValuesStructure) -> str:
     """Return a refusal unless the only free value is a scale > 0 of given numbers."""
     family = problem.family
     if family.n_parameters != 1 or not family.positive_array[0]:
@@ -119,10 +119,10 @@ def not_one_scale(problem: LevelsStructure) -> str:
     return ""
 
 
-def _levels(problem: LevelsProblem, choose: Choose, scale: FloatArray, proof: LevelsProof | None) -> Levels:
+def _learned(problem: ValuesProblem, choose: Choose, scale: FloatArray, proof: ValuesProof | None) -> LearnedValues:
     parameters = torch.from_numpy(scale.reshape(-1, 1)).to(problem.w.device)
     solution = choose(problem.choice(parameters), None)
-    return Levels(parameters, solution, (objective_of(problem, parameters, solution),), proof)
+    return LearnedValues(parameters, solution, (objective_of(problem, parameters, solution),), proof)
 
 
 @dataclass(frozen=True)
@@ -139,19 +139,19 @@ class Pattern:
     thresholds: tuple[FloatArray, FloatArray]
 
     @classmethod
-    def of(cls, problem: LevelsProblem) -> Pattern:
+    def of(cls, problem: ValuesProblem) -> Pattern:
         """Split the entries of each scope by sign; zeros count as positive."""
         w, h = (part.cpu().numpy() for part in problem.by_scope())
         counts = torch.unique(problem.family.counts[:, 0]).numpy()
         sides = []
         for sign in (-1.0, 1.0):
             mine = (w < 0) if sign < 0 else (w >= 0)
-            levels = np.sort(sign * counts)
-            middles = (levels[1:] + levels[:-1]) / 2
+            steps = np.sort(sign * counts)
+            middles = (steps[1:] + steps[:-1]) / 2
             first = int((middles <= 0).sum())
             order = np.argsort(~mine, axis=1, kind="stable")[:, : max(1, int(mine.sum(axis=1).max()))]
             size, weight = (np.take_along_axis(part, order, axis=1) for part in (np.abs(w) * mine, h * mine))
-            sides.append((size, weight, levels[first:], middles[first:]))
+            sides.append((size, weight, steps[first:], middles[first:]))
         return cls(*((below, above) for below, above in zip(*sides, strict=True)))
 
     @property

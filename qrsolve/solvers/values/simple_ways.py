@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qrsolve.problem.choice import ChoiceProblem, LevelsProblem
+from qrsolve.problem.choice import ChoiceProblem, ValuesProblem
 from qrsolve.solvers.base import Solver
 from qrsolve.solvers.lagrangian import Lagrangian
 from qrsolve.solvers.min_cost_flow import MinCostFlow
@@ -53,7 +53,7 @@ class PrunedFit:
     cost: float
 
 
-def pruned_fit(problem: LevelsProblem) -> PrunedFit | None:
+def pruned_fit(problem: ValuesProblem) -> PrunedFit | None:
     """Prune as real weights would be, then fit values of one synapse; ``None`` where nothing is left or it takes long.
 
     The connections that are kept are those with the largest ``h w^2`` within the limits together; exact for nested
@@ -71,7 +71,7 @@ def pruned_fit(problem: LevelsProblem) -> PrunedFit | None:
     return PrunedFit(parameters, max(left_out, 0.0) + nearest_cost(lines, parameters))
 
 
-def simple_starts(problem: LevelsProblem) -> list[Tensor]:
+def simple_starts(problem: ValuesProblem) -> list[Tensor]:
     """Return values fitted to the connections that real weights would keep, and values fitted to all weights."""
     pruned = pruned_fit(problem)
     found = [] if pruned is None else [pruned.parameters]
@@ -85,13 +85,13 @@ def simple_starts(problem: LevelsProblem) -> list[Tensor]:
     return found
 
 
-def pruned_targets(problem: LevelsProblem) -> LevelsProblem:
+def pruned_targets(problem: ValuesProblem) -> ValuesProblem:
     """Return the problem with targets 0 where real weights would not keep a connection."""
     kept = _kept(problem)
     return problem if kept is None else replace(problem, w=problem.w * kept)
 
 
-def nearest_cost(problem: LevelsProblem, parameters: Tensor) -> float:
+def nearest_cost(problem: ValuesProblem, parameters: Tensor) -> float:
     """Return ``sum h (w - v)^2`` where every weight takes its nearest value; importance may be 0 here."""
     w, h = problem.by_scope()
     values = (parameters @ problem.family.counts.to(parameters.device).T).sort(dim=1).values
@@ -101,7 +101,7 @@ def nearest_cost(problem: LevelsProblem, parameters: Tensor) -> float:
     return float((h * error.square()).sum())
 
 
-def _one_synapse(problem: LevelsProblem) -> LevelsProblem:
+def _one_synapse(problem: ValuesProblem) -> ValuesProblem:
     """Return the problem in which a connection takes the fewest synapses that one can take, or none."""
     family = problem.family
     some = family.use_array <= least_paid(family)
@@ -109,7 +109,7 @@ def _one_synapse(problem: LevelsProblem) -> LevelsProblem:
     return replace(problem, family=one)
 
 
-def _kept(problem: LevelsProblem) -> Tensor | None:
+def _kept(problem: ValuesProblem) -> Tensor | None:
     """Return which connections real weights keep, bool, shape of the targets; all where none can be left out."""
     if not problem.family.has_zero:
         return torch.ones_like(problem.w, dtype=torch.bool)
@@ -128,21 +128,21 @@ def _kept(problem: LevelsProblem) -> Tensor | None:
     return torch.cat(kept)
 
 
-def _compressed(problem: LevelsProblem, kept: Tensor) -> LevelsProblem:
+def _compressed(problem: ValuesProblem, kept: Tensor) -> ValuesProblem:
     """Return the kept entries alone, one line per scope, filled up with entries of importance 0; no limits."""
     if problem.scope is None:
         h = None if problem.h is None else problem.h[kept][None]
-        return LevelsProblem(problem.w[kept][None], problem.family, (), h)
+        return ValuesProblem(problem.w[kept][None], problem.family, (), h)
     h = torch.ones_like(problem.w, dtype=torch.float64) if problem.h is None else problem.h.double()
     w, h = replace(problem, w=problem.w * kept, h=h * kept).by_scope()
     most = max(1, int((h > 0).sum(dim=1).max()))
     place = torch.topk((h > 0).to(torch.int8), most, dim=1).indices
-    return LevelsProblem(
+    return ValuesProblem(
         w.gather(1, place), problem.family, (), h.gather(1, place), torch.arange(len(w), device=w.device)
     )
 
 
-def _fitted(problem: LevelsProblem) -> Tensor | None:
+def _fitted(problem: ValuesProblem) -> Tensor | None:
     """Return good values without limits, globally best ones where a method finds them; ``None`` if that takes long."""
     family = problem.family
     if family.is_codebook:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import LevelsProblem
+from qrsolve.problem.choice import ValuesProblem
 from qrsolve.solvers.values.starts import first_parameters
 from qrsolve.surface.lazy import torch
 
@@ -23,7 +23,7 @@ _FINAL_ROUNDS = 300
 _CHUNK = 1 << 22
 
 
-def best_of_many(problem: LevelsProblem) -> Tensor:
+def best_of_many(problem: ValuesProblem) -> Tensor:
     """Follow hundreds of starts, disturb the best ends and follow them again; return the best one.
 
     Limits are not looked at, nor powers of two and grids of values. Shape (n_scopes, n_parameters).
@@ -45,14 +45,14 @@ def best_of_many(problem: LevelsProblem) -> Tensor:
     return _best_end(runs, ends, error).to(problem.w.device)
 
 
-def random_starts(problem: LevelsProblem, starts: list[Tensor]) -> list[Tensor]:
+def random_starts(problem: ValuesProblem, starts: list[Tensor]) -> list[Tensor]:
     """Draw some more starts like given ones, the same ones each time."""
     generator = torch.Generator().manual_seed(0)
     drawn = _random_starts(torch.stack(starts, dim=1).cpu(), problem.family, _SOME_SHARE, generator)
     return list(drawn.to(problem.w.device).unbind(dim=1))
 
 
-def best_of_few(problem: LevelsProblem) -> Tensor:
+def best_of_few(problem: ValuesProblem) -> Tensor:
     """Follow the built-in starts only; as `best_of_many` in all else, in a fraction of the time."""
     runs = _Runs(problem)
     starts = torch.stack(first_parameters(problem), dim=1).cpu()
@@ -68,7 +68,7 @@ def _best_end(runs: _Runs, ends: Tensor, error: Tensor) -> Tensor:
 class _Runs:
     """Sorted weights of each scope with running sums, on the CPU, and the alternation on them."""
 
-    def __init__(self, problem: LevelsProblem) -> None:
+    def __init__(self, problem: ValuesProblem) -> None:
         w, h = (part.cpu() for part in problem.by_scope())
         self.x, order = w.sort(dim=1)
         h = h.gather(1, order)

@@ -6,7 +6,7 @@ from itertools import combinations, combinations_with_replacement, islice
 from typing import TYPE_CHECKING
 
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import LevelsProblem
+from qrsolve.problem.choice import ValuesProblem
 from qrsolve.solvers.values.grid_rounding import on_value_grid
 from qrsolve.surface.lazy import torch
 
@@ -22,7 +22,7 @@ _OWN_WEIGHTS, _OWN_VALUES, _OWN_SETS = 256, 6, 24
 """Weights up to which sets of their own values are starts, how many values that takes, and how many sets."""
 
 
-def first_parameters(problem: LevelsProblem) -> list[Tensor]:
+def first_parameters(problem: ValuesProblem) -> list[Tensor]:
     """Return parameters to start from, each of shape (n_scopes, n_parameters), without repetitions.
 
     The weights with the largest ``h w^2`` on each side, as many as the capacities leave: their sizes by quantiles of
@@ -53,7 +53,7 @@ def first_parameters(problem: LevelsProblem) -> list[Tensor]:
     return starts
 
 
-def own_values(problem: LevelsProblem) -> list[Tensor]:
+def own_values(problem: ValuesProblem) -> list[Tensor]:
     """Return sets of values that a codebook can take from its weights, from the few that save most.
 
     Each float64, shape (n_scopes, n_parameters); none where weights are many.
@@ -80,7 +80,7 @@ def possible(start: Tensor, family: AlphabetFamily) -> Tensor:
     return torch.where(torch.isnan(given), start, given)
 
 
-def scales_to_try(problem: LevelsProblem) -> list[Tensor]:
+def scales_to_try(problem: ValuesProblem) -> list[Tensor]:
     """Return scales from where only the largest weight has a number to where none is beyond the largest number.
 
     Each of shape (n_scopes, 1), as many as take about the same time whatever the size: half of them geometrically over
@@ -108,7 +108,7 @@ def least_paid(family: AlphabetFamily) -> int:
     return int(paid.min()) if len(paid) else 1
 
 
-def kept_share(problem: LevelsProblem) -> float:
+def kept_share(problem: ValuesProblem) -> float:
     """Return the share of entries that can be nonzero under the tightest limit."""
     rows, columns = problem.w.shape
     share, each = 1.0, least_paid(problem.family)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-from qrsolve.problem.choice import LevelsProblem
+from qrsolve.problem.choice import ValuesProblem
 from qrsolve.solvers.values.grid_rounding import on_value_grid
 from qrsolve.solvers.values.type_moves import Allowance, TypeMoves
 from qrsolve.surface.lazy import torch
@@ -30,12 +30,12 @@ more per million entries. It is enough for some dozen searches up to 32 x 64, a 
 best few sets only, from 256 x 784 on."""
 
 
-def type_starts(problem: LevelsProblem, kept_share: float) -> list[Tensor]:
+def type_starts(problem: ValuesProblem, kept_share: float) -> list[Tensor]:
     """Return values from which to start where sources have types.
 
     Parameters
     ----------
-    problem : LevelsProblem
+    problem : ValuesProblem
         With one parameter per type, and a scope per row.
     kept_share : float
         Share of the entries that can be nonzero under the capacities, > 0. Below 1, each set of types is tried with
@@ -148,7 +148,7 @@ class _Parts:
         return types, float(scale.sum()) - float(most.sum())
 
 
-def _is_limited(problem: LevelsProblem) -> bool:
+def _is_limited(problem: ValuesProblem) -> bool:
     """Whether some capacity can bind: then what a type gains depends on the others."""
     shape = problem.w.shape[0], problem.w.shape[1]
     counted = [group for group in problem.groups if not group.counts_classes]

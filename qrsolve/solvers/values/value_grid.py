@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import LevelsProblem
-from qrsolve.problem.solution import LevelsProof
-from qrsolve.problem.structure import LevelsStructure
-from qrsolve.solvers.values.base import Choose, Levels, LevelsMethod, binding_limit, objective_of
+from qrsolve.problem.choice import ValuesProblem
+from qrsolve.problem.solution import ValuesProof
+from qrsolve.problem.structure import ValuesStructure
+from qrsolve.solvers.values.base import Choose, LearnedValues, ValuesMethod, binding_limit, objective_of
 from qrsolve.solvers.values.grid_rounding import highest_integer, nearest_grid
 from qrsolve.solvers.values.k_means import free_values
 from qrsolve.solvers.values.monotone import FloatArray, IntArray, row_minima
@@ -28,7 +28,7 @@ _ROUNDS = 5
 _CHUNK = 1 << 22
 
 
-class ValueGrid(LevelsMethod):
+class ValueGrid(ValuesMethod):
     """Minimise ``sum h (w - v)^2`` over a codebook whose values are integers of b bits times a step.
 
     For a given step a dynamic program over the grid picks the values, exactly. A free step alternates with that, from
@@ -38,7 +38,7 @@ class ValueGrid(LevelsMethod):
     name = "value_grid"
     guarantee = "exact for a given step; a free step: best of several starts, with the bound of free values"
 
-    def refusal(self, problem: LevelsStructure) -> str:
+    def refusal(self, problem: ValuesStructure) -> str:
         """Refuse values without a grid, values that depend on each other, and capacities that can bind."""
         if problem.family.value_bits is None:
             return "the values need not lie on a grid"
@@ -46,21 +46,21 @@ class ValueGrid(LevelsMethod):
             return "the values are not independent of each other"
         return binding_limit(problem)
 
-    def solve(self, problem: LevelsProblem, choose: Choose, max_rounds: int, tolerance: float) -> Levels:
+    def solve(self, problem: ValuesProblem, choose: Choose, max_rounds: int, tolerance: float) -> LearnedValues:
         """Return the values in ascending order; values more than are needed repeat the highest."""
         parameters, proof = grid_values(problem)
         solution = choose(problem.choice(parameters), None)
-        return Levels(parameters, solution, (objective_of(problem, parameters, solution),), proof)
+        return LearnedValues(parameters, solution, (objective_of(problem, parameters, solution),), proof)
 
 
-def grid_values(problem: LevelsProblem) -> tuple[Tensor, LevelsProof]:
+def grid_values(problem: ValuesProblem) -> tuple[Tensor, ValuesProof]:
     """Return good values of a codebook on a grid without capacities, the best ones for a given step, and their proof.
 
     Returns
     -------
     parameters : Tensor
         float64, shape (n_scopes, n_parameters), ascending.
-    proof : LevelsProof
+    proof : ValuesProof
         Of a bound for the given step, or for values that need no grid.
     """
     family = problem.family
@@ -69,7 +69,7 @@ def grid_values(problem: LevelsProblem) -> tuple[Tensor, LevelsProof]:
     if family.value_step is not None:
         steps = np.full(len(w), family.value_step)
         integers, cost = best_integers(lines, steps, family)
-        proof = LevelsProof(bound=float((cost * (1 - 1e-9) - 1e-15 * lines.scale).clip(min=0).sum()))
+        proof = ValuesProof(bound=float((cost * (1 - 1e-9) - 1e-15 * lines.scale).clip(min=0).sum()))
     else:
         free, proof = free_values(problem)
         steps, integers = _free_steps(lines, free.cpu().numpy(), family)

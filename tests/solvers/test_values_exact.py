@@ -15,14 +15,14 @@ from torch import Tensor
 from qrsolve import project
 from qrsolve.audit.check import check
 from qrsolve.certificate.certification import certify
-from qrsolve.certificate.values_bound import certify_levels
+from qrsolve.certificate.values_bound import certify_values
 from qrsolve.errors import ShapeError
 from qrsolve.plan.compilation import compile_plan
 from qrsolve.plan.projection import solve_choice
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import Group, LevelsProblem
-from qrsolve.problem.solution import Certificate, LevelsProof, Solution, Status
-from qrsolve.solvers.values import LEVELS_METHODS, Levels, LevelsMethod, select_method, solve_levels
+from qrsolve.problem.choice import Group, ValuesProblem
+from qrsolve.problem.solution import Certificate, Solution, Status, ValuesProof
+from qrsolve.solvers.values import VALUES_METHODS, LearnedValues, ValuesMethod, select_method, solve_values
 from qrsolve.solvers.values.alternation import Alternation
 from qrsolve.solvers.values.k_means import KMeans
 from qrsolve.solvers.values.monotone import row_minima
@@ -58,10 +58,10 @@ def codebook(n_values: int, *, zero: bool) -> AlphabetFamily:
     return family_of(CodebookWeights(n_values=n_values + zero, zero=zero))
 
 
-def certificate_of(problem: LevelsProblem, levels: Levels, proof: LevelsProof | None = None) -> Certificate:
+def certificate_of(problem: ValuesProblem, levels: LearnedValues, proof: ValuesProof | None = None) -> Certificate:
     proof = levels.proof if proof is None else proof
     assert proof is not None
-    return certify_levels(problem, certify(problem.choice(levels.parameters), levels.solution), proof)
+    return certify_values(problem, certify(problem.choice(levels.parameters), levels.solution), proof)
 
 
 def drawn(seed: int, n: int, rows: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -115,8 +115,8 @@ def test_row_minima_of_a_monotone_matrix() -> None:
 def test_k_means_is_the_best_of_all_partitions(n_values: int, zero: bool) -> None:
     for seed in range(40):
         w, h = drawn(seed, n=1 + seed % 9)
-        problem = LevelsProblem(torch.from_numpy(w), codebook(n_values, zero=zero), (), torch.from_numpy(h))
-        levels = solve_levels(problem, choose)
+        problem = ValuesProblem(torch.from_numpy(w), codebook(n_values, zero=zero), (), torch.from_numpy(h))
+        levels = solve_values(problem, choose)
         best = best_partition_by_enumeration(w[0], h[0], n_values, zero=zero)
         scale = float((h * w**2).sum())
         assert list(levels.objectives) == [pytest.approx(best, rel=1e-9, abs=1e-12 * scale)], seed
@@ -131,8 +131,8 @@ def test_every_neuron_and_every_group_of_neurons_has_its_own_best_values(zero: b
     for seed in range(12):
         w, h = drawn(seed, n=7, rows=5)
         for scope in (torch.arange(5), torch.tensor([0, 1, 0, 2, 1])):
-            problem = LevelsProblem(torch.from_numpy(w), codebook(2, zero=zero), (), torch.from_numpy(h), scope.clone())
-            levels = solve_levels(problem, choose)
+            problem = ValuesProblem(torch.from_numpy(w), codebook(2, zero=zero), (), torch.from_numpy(h), scope.clone())
+            levels = solve_values(problem, choose)
             best = sum(
                 best_partition_by_enumeration(w[scope == s].ravel(), h[scope == s].ravel(), 2, zero=zero)
                 for s in scope.unique().tolist()
@@ -159,8 +159,8 @@ def test_k_means_agrees_with_the_plain_program_where_cuts_are_sparse(n_values: i
         rng = np.random.default_rng(seed)
         w = rng.normal(size=1500) if seed % 2 else rng.normal(size=20)[rng.integers(20, size=1500)]
         w = w + (0.05 * rng.normal(size=1500) if seed % 3 else 0)
-        problem = LevelsProblem(torch.from_numpy(w.reshape(30, 50)), codebook(n_values, zero=False))
-        levels = solve_levels(problem, choose)
+        problem = ValuesProblem(torch.from_numpy(w.reshape(30, 50)), codebook(n_values, zero=False))
+        levels = solve_values(problem, choose)
         assert levels.objectives[0] == pytest.approx(plain_dynamic_program(w, n_values), rel=1e-8, abs=1e-9)
         assert certificate_of(problem, levels).is_optimal
 
@@ -170,8 +170,8 @@ def test_planted_clusters_are_found_among_many_weights() -> None:
     centres = torch.tensor([-3.0, -1.0, -0.2, 0.5, 0.9, 4.0], dtype=torch.float64)
     member = torch.randint(6, (300, 400))
     noise = 0.01 * (2 * torch.rand(300, 400, dtype=torch.float64) - 1)
-    problem = LevelsProblem(centres[member] + noise, codebook(6, zero=False))
-    levels = solve_levels(problem, choose)
+    problem = ValuesProblem(centres[member] + noise, codebook(6, zero=False))
+    levels = solve_values(problem, choose)
     means = torch.stack([problem.w[member == k].mean() for k in range(6)])
     assert torch.allclose(levels.parameters[0], means, rtol=0, atol=1e-12)
     assert certificate_of(problem, levels).is_optimal
@@ -180,8 +180,8 @@ def test_planted_clusters_are_found_among_many_weights() -> None:
 @pytest.mark.slow
 def test_a_million_weights_take_seconds_and_are_proved() -> None:
     torch.manual_seed(0)
-    problem = LevelsProblem(torch.randn(1000, 1000), codebook(16, zero=False))
-    levels = solve_levels(problem, choose)
+    problem = ValuesProblem(torch.randn(1000, 1000), codebook(16, zero=False))
+    levels = solve_values(problem, choose)
     assert certificate_of(problem, levels).is_optimal
 
 
@@ -197,23 +197,23 @@ def test_fewer_weights_than_values_and_plain_weights(zero: bool, dtype: torch.dt
         torch.tensor([[1.0, -2.0]]),
         torch.arange(8.0).reshape(4, 2).T,
     ):
-        problem = LevelsProblem(w.to(dtype), family)
-        levels = solve_levels(problem, choose)
+        problem = ValuesProblem(w.to(dtype), family)
+        levels = solve_values(problem, choose)
         distinct = len(torch.unique(w)) - int(zero and bool((w == 0).any()))
         if distinct <= 4:
             assert levels.objectives[0] == pytest.approx(0, abs=1e-12)
         assert bool((levels.parameters.diff(dim=1) >= 0).all())
         assert certificate_of(problem, levels).is_optimal
-    assert solve_levels(LevelsProblem(torch.zeros(0, 5), family), choose).objectives == (0.0,)
+    assert solve_values(ValuesProblem(torch.zeros(0, 5), family), choose).objectives == (0.0,)
 
 
 def test_results_repeat_and_do_not_depend_on_the_order_of_weights() -> None:
     torch.manual_seed(1)
     w = torch.randn(20, 50)
-    first = solve_levels(LevelsProblem(w, codebook(5, zero=True)), choose)
-    again = solve_levels(LevelsProblem(w.clone(), codebook(5, zero=True)), choose)
-    mixed = solve_levels(
-        LevelsProblem(w.flatten()[torch.randperm(1000)].reshape(20, 50), codebook(5, zero=True)), choose
+    first = solve_values(ValuesProblem(w, codebook(5, zero=True)), choose)
+    again = solve_values(ValuesProblem(w.clone(), codebook(5, zero=True)), choose)
+    mixed = solve_values(
+        ValuesProblem(w.flatten()[torch.randperm(1000)].reshape(20, 50), codebook(5, zero=True)), choose
     )
     assert torch.equal(first.parameters, again.parameters)
     assert torch.allclose(first.parameters, mixed.parameters, rtol=1e-12)
@@ -222,8 +222,8 @@ def test_results_repeat_and_do_not_depend_on_the_order_of_weights() -> None:
 def test_evidence_is_not_believed() -> None:
     torch.manual_seed(2)
     w = torch.randn(30, 40, dtype=torch.float64)
-    problem = LevelsProblem(w, codebook(3, zero=True))
-    levels = solve_levels(problem, choose)
+    problem = ValuesProblem(w, codebook(3, zero=True))
+    levels = solve_values(problem, choose)
     proof, best = levels.proof, levels.objectives[0]
     assert proof is not None
     assert proof.prices is not None
@@ -236,7 +236,7 @@ def test_evidence_is_not_believed() -> None:
         assert certificate_of(problem, levels, replace(proof, cuts=cuts)).bound <= best * (1 + 1e-12)
     # Worse values with the proof of the best ones are not certified.
     worse = levels.parameters * 1.02
-    claim = Levels(worse, choose(problem.choice(worse)), (), proof)
+    claim = LearnedValues(worse, choose(problem.choice(worse)), (), proof)
     assert not certificate_of(problem, claim).is_optimal
     assert certificate_of(problem, claim).bound <= best * (1 + 1e-12)
     for wrong in (
@@ -244,14 +244,14 @@ def test_evidence_is_not_believed() -> None:
         replace(proof, prices=proof.prices * torch.nan),
         replace(proof, prices=torch.ones(2).double()),
         replace(proof, cuts=proof.cuts[0]),
-        LevelsProof(bound=1.5 * best),
-        LevelsProof(bound=float("nan")),
-        LevelsProof(),
+        ValuesProof(bound=1.5 * best),
+        ValuesProof(bound=float("nan")),
+        ValuesProof(),
     ):
         with pytest.raises(ShapeError):
             certificate_of(problem, levels, wrong)
-    types = LevelsProblem(w, family_of(BaseMaskWeights(n_bases=2)))
-    other = solve_levels(types, choose)
+    types = ValuesProblem(w, family_of(BaseMaskWeights(n_bases=2)))
+    other = solve_values(types, choose)
     with pytest.raises(ShapeError, match="only for a learned codebook"):
         certificate_of(types, other, proof)
 
@@ -261,13 +261,13 @@ def test_the_bound_holds_for_random_evidence(seed: int) -> None:
     w, h = drawn(seed, n=9)
     rng = np.random.default_rng(seed)
     for zero in (False, True):
-        problem = LevelsProblem(torch.from_numpy(w), codebook(2, zero=zero), (), torch.from_numpy(h))
-        levels = solve_levels(problem, choose)
+        problem = ValuesProblem(torch.from_numpy(w), codebook(2, zero=zero), (), torch.from_numpy(h))
+        levels = solve_values(problem, choose)
         best = best_partition_by_enumeration(w[0], h[0], 2, zero=zero)
         for _ in range(40):
             price = torch.from_numpy(rng.uniform(0, 2 * best + 1e-9, 1))
             cuts = torch.from_numpy(rng.choice(w[0], (1, int(rng.integers(0, 5)))))
-            found = certificate_of(problem, levels, LevelsProof(price, cuts))
+            found = certificate_of(problem, levels, ValuesProof(price, cuts))
             assert found.bound <= best * (1 + 1e-9) + 1e-12 * float((h * w**2).sum())
 
 
@@ -308,9 +308,9 @@ def test_no_scan_of_scales_beats_the_breakpoints(name: str) -> None:
     numbers = family.counts[:, 0].unique().numpy()
     for seed in range(12):
         w, h = drawn(seed, n=1 + seed)
-        problem = LevelsProblem(torch.from_numpy(w), family, (), torch.from_numpy(h))
+        problem = ValuesProblem(torch.from_numpy(w), family, (), torch.from_numpy(h))
         assert select_method(problem).name == "scale_breakpoints"
-        levels = solve_levels(problem, choose)
+        levels = solve_values(problem, choose)
         best = best_scale_by_scan(w[0], h[0], numbers)
         scale = float((h * w**2).sum())
         assert levels.objectives[0] <= best * (1 + 1e-9) + 1e-12 * scale, seed
@@ -330,9 +330,9 @@ def test_no_power_of_two_is_better_than_the_enumerated_one(name: str) -> None:
         w, h = drawn(seed, n=1 + seed)
         if name in ("unsigned", "negative", "one type") and seed % 6 in (2, 5):
             continue
-        problem = LevelsProblem(torch.from_numpy(w), family, (), torch.from_numpy(h))
+        problem = ValuesProblem(torch.from_numpy(w), family, (), torch.from_numpy(h))
         assert select_method(problem).name == "scale_powers"
-        levels = solve_levels(problem, choose)
+        levels = solve_values(problem, choose)
         assert torch.equal(torch.frexp(levels.parameters).mantissa, torch.full((1, 1), 0.5).double())
         best = min(error_at(w[0], h[0], numbers, 2.0**e) for e in range(-60, 20))
         assert levels.objectives[0] == pytest.approx(best, rel=1e-9, abs=1e-12 * float((h * w**2).sum())), seed
@@ -347,11 +347,11 @@ def test_scales_of_neurons_are_those_of_each_neuron_alone(kind: Any) -> None:
     w = torch.randn(7, 33) * torch.rand(7, 1)
     w[3] = 0
     family = family_of(GridWeights(bits=4, scale=Scale(kind=kind)))
-    together = solve_levels(LevelsProblem(w, family, scope=torch.arange(7)), choose)
-    alone = [solve_levels(LevelsProblem(row[None], family), choose) for row in w]
+    together = solve_values(ValuesProblem(w, family, scope=torch.arange(7)), choose)
+    alone = [solve_values(ValuesProblem(row[None], family), choose) for row in w]
     assert torch.allclose(together.parameters, torch.cat([a.parameters for a in alone]), rtol=1e-9)
     assert together.objectives[0] == pytest.approx(sum(a.objectives[0] for a in alone))
-    assert certificate_of(LevelsProblem(w, family, scope=torch.arange(7)), together).is_optimal
+    assert certificate_of(ValuesProblem(w, family, scope=torch.arange(7)), together).is_optimal
 
 
 @pytest.mark.parametrize("kind", ["free", "power_of_two"])
@@ -359,12 +359,12 @@ def test_scales_of_neurons_are_those_of_each_neuron_alone(kind: Any) -> None:
 def test_the_best_scale_without_limits_bounds_those_within(kind: Any, capacity: int) -> None:
     torch.manual_seed(capacity)
     family = family_of(GridWeights(bits=4, scale=Scale(kind=kind)))
-    problem = LevelsProblem(torch.randn(8, 16), family, (Group("all", capacity, limit="synapses"),))
+    problem = ValuesProblem(torch.randn(8, 16), family, (Group("all", capacity, limit="synapses"),))
     assert select_method(problem).name == ("alternation" if kind == "free" else "scale_powers_limited")
     levels = Alternation().solve(problem, choose, 40, 1e-7)
     assert levels.proof is not None
     found = certificate_of(problem, levels)
-    unlimited = solve_levels(replace(problem, groups=()), choose).objectives[-1]
+    unlimited = solve_values(replace(problem, groups=()), choose).objectives[-1]
     assert found.bound == pytest.approx(unlimited, rel=1e-6)
     scales = torch.logspace(-12, 3, 16, base=2) if kind == "power_of_two" else torch.logspace(-6, 2, 300, base=2)
     for scale in scales.double():
@@ -377,10 +377,10 @@ def test_the_best_scale_without_limits_bounds_those_within(kind: Any, capacity: 
 
 def test_breakpoints_beat_the_alternation_and_are_refused_where_they_are_too_many() -> None:
     torch.manual_seed(4)
-    problem = LevelsProblem(torch.randn(40, 60), family_of(GridWeights(bits=8)))
+    problem = ValuesProblem(torch.randn(40, 60), family_of(GridWeights(bits=8)))
     exact = FreeScale().solve(problem, choose, 40, 1e-7).objectives[-1]
     assert exact <= Alternation().solve(problem, choose, 40, 1e-7).objectives[-1] * (1 + 1e-12)
-    wide = LevelsProblem(torch.zeros(1).expand(64, 128), family_of(GridWeights(bits=16)))
+    wide = ValuesProblem(torch.zeros(1).expand(64, 128), family_of(GridWeights(bits=16)))
     assert FreeScale().refusal(wide) == "536,862,720 breakpoints of the scale; at most 268,435,456"
     assert select_method(wide).name == "sorted_alternation"
 
@@ -404,8 +404,8 @@ def test_values_on_a_given_grid_are_the_best_of_all(bits: int, zero: bool) -> No
         w, h = drawn(seed, n=6, rows=2)
         family = replace(codebook(n_values, zero=zero), value_bits=bits, value_step=step)
         for scope in (None, torch.arange(2)):
-            problem = LevelsProblem(torch.from_numpy(w), family, (), torch.from_numpy(h), scope)
-            levels = solve_levels(problem, choose)
+            problem = ValuesProblem(torch.from_numpy(w), family, (), torch.from_numpy(h), scope)
+            levels = solve_values(problem, choose)
             parts = [slice(0, 2)] if scope is None else [slice(0, 1), slice(1, 2)]
             best = sum(
                 best_on_grid_by_enumeration(w[p].ravel(), h[p].ravel(), n_values, top, step, zero=zero) for p in parts
@@ -456,12 +456,12 @@ def test_values_of_bits_are_projected_onto_a_grid_that_check_finds(scope: Any, d
 def test_more_bits_cost_less_and_the_free_values_bound_them() -> None:
     torch.manual_seed(6)
     w = torch.randn(40, 50)
-    free = solve_levels(LevelsProblem(w, codebook(7, zero=True)), choose)
+    free = solve_values(ValuesProblem(w, codebook(7, zero=True)), choose)
     before = np.inf
     for bits in (5, 8, 12, 16):
         family = replace(codebook(7, zero=True), value_bits=bits)
-        levels = solve_levels(LevelsProblem(w, family), choose)
-        found = certificate_of(LevelsProblem(w, family), levels)
+        levels = solve_values(ValuesProblem(w, family), choose)
+        found = certificate_of(ValuesProblem(w, family), levels)
         assert free.objectives[0] * (1 - 1e-9) <= levels.objectives[0] <= before
         assert found.bound == pytest.approx(free.objectives[0], rel=1e-9)
         before = levels.objectives[0] * (1 + 1e-6)
@@ -471,9 +471,9 @@ def test_more_bits_cost_less_and_the_free_values_bound_them() -> None:
 def test_codebook_values_of_bits_with_a_binding_limit_are_on_the_grid_at_every_step() -> None:
     torch.manual_seed(7)
     family = replace(codebook(4, zero=True), value_bits=4)
-    problem = LevelsProblem(torch.randn(10, 30), family, (Group("row", 6, limit="fan_in"),))
+    problem = ValuesProblem(torch.randn(10, 30), family, (Group("row", 6, limit="fan_in"),))
     assert select_method(problem).name == "alternation"
-    levels = solve_levels(problem, choose)
+    levels = solve_values(problem, choose)
     assert bool((torch.tensor(levels.objectives).double().diff() <= 0).all())
     tops = levels.parameters[0] / (levels.parameters.abs().max() / torch.arange(1, 8.0).double())[:, None]
     assert float((tops - tops.round()).abs().amax(dim=1).min()) < 1e-9
@@ -490,7 +490,7 @@ def bases(n: int, **options: Any) -> AlphabetFamily:
 def test_hundreds_of_starts_are_no_worse_than_a_few(family: AlphabetFamily, scope: Tensor | None) -> None:
     for seed in range(3):
         torch.manual_seed(seed)
-        problem = LevelsProblem(
+        problem = ValuesProblem(
             torch.randn(6, 100).abs() if seed == 1 else torch.randn(6, 100), family, (), None, scope
         )
         assert select_method(problem).name == "sorted_alternation"
@@ -505,21 +505,21 @@ def test_planted_bases_are_found() -> None:
         torch.manual_seed(seed)
         sizes = torch.rand(4, dtype=torch.float64) + 0.1
         w = (torch.rand(100, 100, 4) < 0.5).double() @ sizes * (2 * torch.randint(2, (100, 100)) - 1)
-        levels = solve_levels(LevelsProblem(w, bases(4)), choose)
+        levels = solve_values(ValuesProblem(w, bases(4)), choose)
         assert levels.objectives[-1] <= 1e-9 * float(w.square().sum()), seed
 
 
 def test_methods_say_why_they_refuse_and_the_first_that_does_not_is_taken() -> None:
-    names = [method.name for method in LEVELS_METHODS]
+    names = [method.name for method in VALUES_METHODS]
     assert len(set(names)) == len(names)
-    assert {type(method) for method in LEVELS_METHODS} == set(LevelsMethod.__subclasses__())
+    assert {type(method) for method in VALUES_METHODS} == set(ValuesMethod.__subclasses__())
     assert names[-1] == "alternation"
-    limited = LevelsProblem(torch.randn(4, 8), codebook(2, zero=True), (Group("row", 3, limit="fan_in"),))
+    limited = ValuesProblem(torch.randn(4, 8), codebook(2, zero=True), (Group("row", 3, limit="fan_in"),))
     wide = replace(limited, groups=(Group("row", 8, limit="fan_in"),))
     assert KMeans().refusal(limited) == "fan_in can bind"
     assert select_method(limited).name == "alternation"
     assert select_method(wide).name == "k_means"
-    grid = LevelsProblem(torch.randn(4, 8), family_of(GridWeights(bits=4)))
+    grid = ValuesProblem(torch.randn(4, 8), family_of(GridWeights(bits=4)))
     assert KMeans().refusal(grid) == "the values are not independent of each other"
     assert PowerOfTwoScale().refusal(grid) == "the scale need not be a power of two"
     assert FreeScale().refusal(wide) == "the values are not one pattern times a scale"

@@ -1,6 +1,6 @@
 """Time the exact values of a learned codebook beside Lloyd's k-means from 20 starts; print one JSON line.
 
-    python examples/benchmarks/levels.py --weights 1000000 --values 16
+    python examples/benchmarks/learned_values.py --weights 1000000 --values 16
 
 Float32 weights from a Gaussian, or from a mixture of 40 narrow ones (`--from clusters`). "Exact" is the values and
 every weight's nearest value; its certificate, made without the solver, is timed on its own. Lloyd: k-means++ starts on
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from qrsolve.certificate.certification import certify
-from qrsolve.certificate.values_bound import certify_levels
+from qrsolve.certificate.values_bound import certify_values
 from qrsolve.plan.projection import solve_choice
-from qrsolve.problem.choice import LevelsProblem
-from qrsolve.solvers.values import solve_levels
+from qrsolve.problem.choice import ValuesProblem
+from qrsolve.solvers.values import solve_values
 from qrsolve.spec import CodebookWeights
 
 STARTS = 20
@@ -71,12 +71,12 @@ def main() -> None:
         centres, widths = torch.randn(40, generator=generator), 0.03 * torch.rand(40, generator=generator)
         member = torch.randint(40, w.shape, generator=generator)
         w = centres[member] + widths[member] * w
-    problem = LevelsProblem(w, CodebookWeights(n_values=arguments.values).family())
+    problem = ValuesProblem(w, CodebookWeights(n_values=arguments.values).family())
     began = time.perf_counter()
-    levels = solve_levels(problem, lambda choice, start: solve_choice(choice, start=start))
+    levels = solve_values(problem, lambda choice, start: solve_choice(choice, start=start))
     solved = time.perf_counter()
     assert levels.proof is not None
-    certificate = certify_levels(problem, certify(problem.choice(levels.parameters), levels.solution), levels.proof)
+    certificate = certify_values(problem, certify(problem.choice(levels.parameters), levels.solution), levels.proof)
     certified = time.perf_counter()
     ends, rounds = lloyd(w, arguments.values, arguments.seed)
     excess = np.array(ends) / certificate.objective - 1

@@ -13,11 +13,11 @@ from qrsolve.certificate.certification import certify
 from qrsolve.plan.compilation import compile_plan
 from qrsolve.plan.projection import solve_choice
 from qrsolve.problem.alphabet import AlphabetFamily
-from qrsolve.problem.choice import ChoiceProblem, Group, LevelsProblem
+from qrsolve.problem.choice import ChoiceProblem, Group, ValuesProblem
 from qrsolve.problem.group import GroupKind
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver
-from qrsolve.solvers.values import Levels, solve_levels
+from qrsolve.solvers.values import LearnedValues, solve_values
 from qrsolve.solvers.values.alternation import alternate
 from qrsolve.solvers.values.starts import first_parameters
 from qrsolve.spec import (
@@ -61,8 +61,8 @@ FAMILIES = {
 }
 
 
-def solve(problem: LevelsProblem, start: Tensor | None = None) -> Levels:
-    return solve_levels(problem, lambda choice, near: solve_choice(choice, start=near), start)
+def solve(problem: ValuesProblem, start: Tensor | None = None) -> LearnedValues:
+    return solve_values(problem, lambda choice, near: solve_choice(choice, start=near), start)
 
 
 def groups_for(family: AlphabetFamily) -> tuple[Group, ...]:
@@ -76,13 +76,13 @@ def test_objectives_never_rise_and_magnitudes_stay_positive(name: str, weighted:
     family = FAMILIES[name]
     w = torch.randn(10, 24)
     h = torch.rand(10, 24) + 0.1 if weighted else None
-    levels = solve(LevelsProblem(w, family, groups_for(family), h))
+    levels = solve(ValuesProblem(w, family, groups_for(family), h))
     path = torch.tensor(levels.objectives, dtype=torch.float64)
     assert bool((path.diff() <= 0).all())
     assert bool((levels.parameters[:, family.positive] > 0).all())
     assert torch.isfinite(levels.parameters).all()
     # Another exact choice and other values nearby do no better.
-    problem = LevelsProblem(w, family, groups_for(family), h)
+    problem = ValuesProblem(w, family, groups_for(family), h)
     if not family.power_of_two:
         for factor in (0.97, 1.03):
             nearby = problem.choice(levels.parameters * factor)
@@ -109,7 +109,7 @@ def planted_types(shape: tuple[int, int], sizes: list[float], copies: int) -> Te
 def test_planted_types_are_found(copies: int, rows: int) -> None:
     torch.manual_seed(copies)
     w = planted_types((rows, 40), [1.0, 0.4], copies)
-    levels = solve(LevelsProblem(w, types(None, None, copies=copies), ROW))
+    levels = solve(ValuesProblem(w, types(None, None, copies=copies), ROW))
     assert levels.objectives[-1] <= 1e-12 * float(w.square().sum())
     assert levels.parameters[0].tolist() == pytest.approx([1.0, 0.4], rel=1e-6)
 
@@ -120,12 +120,12 @@ def test_planted_bases_grid_and_codebooks_are_found() -> None:
     for zero in (True, False):
         values = torch.tensor([0.0 if zero else 0.2, -0.7, 1.9], dtype=torch.float64)
         family = family_of(CodebookWeights(n_values=3, zero=zero))
-        levels = solve(LevelsProblem(values[pick], family))
+        levels = solve(ValuesProblem(values[pick], family))
         assert levels.objectives[-1] <= 1e-12
         assert sorted(levels.parameters[0].tolist()) == pytest.approx(sorted(v for v in values.tolist() if v != 0))
     grid = torch.randint(-7, 8, (30, 20)) * 0.125
     for scale in (Scale(), Scale(kind="power_of_two")):
-        levels = solve(LevelsProblem(grid.double(), family_of(GridWeights(bits=4, scale=scale))))
+        levels = solve(ValuesProblem(grid.double(), family_of(GridWeights(bits=4, scale=scale))))
         assert levels.objectives[-1] <= 1e-12
         assert levels.parameters[0].tolist() == pytest.approx([0.125])
 
@@ -135,25 +135,25 @@ def test_each_neuron_has_values_of_its_own() -> None:
     sizes = torch.rand(12, dtype=torch.float64) + 0.5
     w = planted_types((12, 40), [1.0, 1.0], 1) * sizes[:, None]
     scope = torch.arange(12)
-    levels = solve(LevelsProblem(w, types(None, None, copies=1), ROW, scope=scope))
+    levels = solve(ValuesProblem(w, types(None, None, copies=1), ROW, scope=scope))
     assert levels.parameters.shape == (12, 2)
     assert levels.objectives[-1] <= 1e-12
     for row in range(12):
         for side, sign in enumerate((1, -1)):
             if bool((sign * w[row] > 0).any()):
                 assert float(levels.parameters[row, side]) == pytest.approx(float(sizes[row]))
-    shared = solve(LevelsProblem(w, types(None, None, copies=1), ROW))
+    shared = solve(ValuesProblem(w, types(None, None, copies=1), ROW))
     assert shared.objectives[-1] > levels.objectives[-1]
 
 
 def test_power_of_two_scales_are_powers_of_two() -> None:
     torch.manual_seed(3)
     for spread in (0.01, 1.0, 37.0):
-        levels = solve(LevelsProblem(spread * torch.randn(20, 30), FAMILIES["shifted grid"], ROW))
+        levels = solve(ValuesProblem(spread * torch.randn(20, 30), FAMILIES["shifted grid"], ROW))
         exponent = torch.log2(levels.parameters)
         assert torch.equal(exponent, exponent.round())
         # No other power does better.
-        problem = LevelsProblem(spread * torch.randn(20, 30), FAMILIES["shifted grid"])
+        problem = ValuesProblem(spread * torch.randn(20, 30), FAMILIES["shifted grid"])
         best = solve(problem)
         for shift in (0.25, 0.5, 2.0, 4.0):
             other = problem.choice(best.parameters * shift)
@@ -164,17 +164,17 @@ def test_power_of_two_scales_are_powers_of_two() -> None:
 def test_given_values_stay_and_the_others_are_learned() -> None:
     torch.manual_seed(4)
     w = planted_types((20, 40), [1.0, 0.4], 2)
-    levels = solve(LevelsProblem(w, types(1.0, None, copies=2), ROW))
+    levels = solve(ValuesProblem(w, types(1.0, None, copies=2), ROW))
     assert float(levels.parameters[0, 0]) == 1.0
     assert float(levels.parameters[0, 1]) == pytest.approx(0.4)
-    fixed = solve(LevelsProblem(w, types(1.0, 0.5, copies=2), ROW))
+    fixed = solve(ValuesProblem(w, types(1.0, 0.5, copies=2), ROW))
     assert fixed.parameters.tolist() == [[1.0, 0.5]]
     assert len(fixed.objectives) == 1
 
 
 def test_a_given_start_is_used_and_never_made_worse() -> None:
     torch.manual_seed(5)
-    problem = LevelsProblem(torch.randn(20, 30), FAMILIES["types"], ROW)
+    problem = ValuesProblem(torch.randn(20, 30), FAMILIES["types"], ROW)
     start = torch.tensor([[0.3, 0.9]], dtype=torch.float64)
     levels = solve(problem, start)
     choice = problem.choice(start)
@@ -190,7 +190,7 @@ def test_a_given_start_is_used_and_never_made_worse() -> None:
 )
 def test_plain_and_empty_weights_are_ordinary(name: str, w: Tensor) -> None:
     family = FAMILIES[name]
-    levels = solve(LevelsProblem(w, family, groups_for(family)))
+    levels = solve(ValuesProblem(w, family, groups_for(family)))
     assert torch.isfinite(levels.parameters).all()
     assert bool((levels.parameters[:, family.positive] > 0).all())
 
@@ -247,12 +247,12 @@ def test_a_sample_of_rows_with_its_share_of_limits_learns_values_as_good_as_all_
         capacity = {"all": 300, "column": 20, "row": 3, "sign": 1}[kind]
         some = torch.full((n_parts,), capacity) + torch.arange(n_parts) % 3
         groups.append(Group(kind, some if per_part and kind != "sign" else capacity))
-    problem = LevelsProblem(torch.randn(shape), FAMILIES["grid"], tuple(groups))
+    problem = ValuesProblem(torch.randn(shape), FAMILIES["grid"], tuple(groups))
 
     def choose(choice: ChoiceProblem, start: Solution | None) -> Solution:
         return solve_choice(choice, quick_solver(choice), start)
 
-    found = solve_levels(problem, choose)
+    found = solve_values(problem, choose)
     everywhere = [alternate(problem, choose, start, 40, 1e-5) for start in first_parameters(problem)]
     assert found.objectives[-1] <= min(levels.objectives[-1] for levels in everywhere) * 1.002
     assert certify(problem.choice(found.parameters), found.solution).is_compliant
@@ -267,7 +267,7 @@ def test_neurons_with_values_of_their_own_do_not_depend_on_each_other() -> None:
     def choose(choice: ChoiceProblem, start: Solution | None) -> Solution:
         return solve_choice(choice, start=start)
 
-    together = solve_levels(LevelsProblem(w, family, limit, scope=torch.arange(12)), choose).objectives[-1]
-    alone = sum(solve_levels(LevelsProblem(row[None], family, limit), choose).objectives[-1] for row in w)
+    together = solve_values(ValuesProblem(w, family, limit, scope=torch.arange(12)), choose).objectives[-1]
+    alone = sum(solve_values(ValuesProblem(row[None], family, limit), choose).objectives[-1] for row in w)
     assert together == pytest.approx(alone, rel=1e-3)
     assert together <= alone * (1 + 1e-9)
