@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from qrsolve.errors import ArgumentError, InfeasibleError, NoSolverError
+from qrsolve.errors import ArgumentError, NoSolverError
 from qrsolve.problem.choice import ChoiceProblem
-from qrsolve.problem.solution import Solution, Status
+from qrsolve.problem.solution import Solution
 from qrsolve.problem.structure import ChoiceStructure
-from qrsolve.solvers.base import Prepared, Solver
+from qrsolve.solvers.base import Anew, Prepared, Solver, claim_of
 from qrsolve.solvers.cp_sat import CpSat
 from qrsolve.solvers.greedy import Greedy
 from qrsolve.solvers.heuristics import GreedyDecomposition, MarginalGreedy, PruneThenRound, RoundThenPrune
@@ -42,7 +42,6 @@ SOLVERS: tuple[Solver, ...] = (
 )
 """Cheapest first, and exact before those that may leave a gap; the first that does not refuse a problem is taken."""
 
-_WARM = (Prices, SignPrices, TypePrices)
 _SEARCHING = (CpSat, Milp)
 
 HEURISTICS: tuple[Solver, ...] = (RoundThenPrune(), PruneThenRound(), MarginalGreedy(), GreedyDecomposition())
@@ -145,17 +144,13 @@ def solve(problem: ChoiceProblem, solver: Solver | str | None = None, start: Sol
         solver = named_solver(solver)
         if reason := solver.refusal(problem):
             raise NoSolverError(f"{solver.name} refuses: {reason}")
-    solution = solver.solve(problem, start) if isinstance(solver, _WARM) else solver.solve(problem)
-    if solution.choice is None and solution.status is Status.LIMIT_REACHED:
-        raise NoSolverError(f"{solver.name}: {solution.reason}")
-    if solution.choice is None:
-        raise InfeasibleError(solution.reason)
-    return solution
+    return claim_of(solver, problem, start)
 
 
 __all__ = [
     "HEURISTICS",
     "SOLVERS",
+    "Anew",
     "Prepared",
     "Solver",
     "named_solver",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from qrsolve.errors import InfeasibleError, NoSolverError
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.option_class import EVERY, option_classes
 from qrsolve.problem.solution import Solution, Status
@@ -38,16 +39,23 @@ class Solver(ABC):
     def solve(self, problem: ChoiceProblem) -> Solution:
         """Solve a problem that was not refused."""
 
-    def prepared(self, problem: ChoiceProblem, start: Solution) -> Prepared | None:
-        """Return what solves the problem for other targets with less ado, from a solution of it; ``None``: nothing."""
-        return None
+    def solve_near(self, problem: ChoiceProblem, near: Solution | None) -> Solution:
+        """Solve a problem; the solution of a nearby one of the same shape may save time."""
+        return self.solve(problem)
+
+    def prepare(self, problem: ChoiceProblem, near: Solution | None) -> Prepared:
+        """Return what solves the problem for other targets again and again; by default each time anew."""
+        return Anew(self, problem)
 
 
 class Prepared(ABC):
     """A problem made ready to be solved for new targets again and again, with the same values and capacities."""
 
+    drifts: ClassVar[bool] = False
+    """Whether it takes a drift of the targets, and knows that there is something to drift to: a limit binds."""
+
     @abstractmethod
-    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, drift: float = 0.0) -> Solution | None:
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, near: Solution | None, drift: float = 0.0) -> Solution:
         """Solve for other targets, as the solver would.
 
         Parameters
@@ -58,20 +66,84 @@ class Prepared(ABC):
             Importance, > 0: same shape, or (1, n_columns), one for all rows.
         into : Tensor
             Contiguous, like ``w``: where the chosen values are written.
+        near : Solution or None
+            The solution of a nearby problem.
         drift : float
-            Share of the way to what ``into`` holds that contiguous targets go first, in place, 0 to 1.
+            Share of the way to what ``into`` holds that contiguous targets go first, in place, 0 to 1; 0 unless it
+            `drifts`.
 
         Returns
         -------
-        Solution or None
-            It is the same object each time, with other contents; ``None`` where the solver itself has to be asked,
-            which also says what is wrong with the targets, if something is.
+        Solution
+            It may be the same object each time, with other contents.
+
+        Raises
+        ------
+        ModelError
+            A target or an importance is not finite.
+        InfeasibleError, NoSolverError
+            As `solve` does.
         """
 
     @property
-    @abstractmethod
     def bit_sum(self) -> int | None:
         """The sum of the bits of what was last written, as `weighed_sum` has it; ``None`` where it is not known."""
+        return None
+
+
+class Anew(Prepared):
+    """Nothing but the solver, which is asked each time.
+
+    Parameters
+    ----------
+    solver : Solver
+        One that does not refuse the problem.
+    problem : ChoiceProblem
+        Whose values, capacities, empty regions and signs are those of all targets to come.
+    """
+
+    def __init__(self, solver: Solver, problem: ChoiceProblem) -> None:
+        self.solver, self.alphabet, self.groups = solver, problem.alphabet, problem.groups
+        self._empty, self._signs = problem.empty, problem.signs
+
+    def problem(self, w: Tensor, h: Tensor | None) -> ChoiceProblem:
+        """Return the problem for other targets and another importance."""
+        return ChoiceProblem(w, self.alphabet, self.groups, h, self._empty, self._signs)
+
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, near: Solution | None, drift: float = 0.0) -> Solution:
+        """Solve for other targets; parameters and result as in `Prepared`."""
+        assert not drift
+        problem = self.problem(w, h)
+        solution = claim_of(self.solver, problem, near)
+        into.copy_(solution.values(problem))
+        return solution
+
+
+def claim_of(solver: Solver, problem: ChoiceProblem, near: Solution | None = None) -> Solution:
+    """Return the claim of a solver that does not refuse the problem; raise for what has none.
+
+    Parameters
+    ----------
+    solver : Solver
+        Who is asked.
+    problem : ChoiceProblem
+        What for.
+    near : Solution or None
+        The solution of a nearby problem.
+
+    Raises
+    ------
+    NoSolverError
+        The limit of work ran out before anything was found.
+    InfeasibleError
+        No choice fits; the message has the arithmetic.
+    """
+    solution = solver.solve_near(problem, near)
+    if solution.choice is None and solution.status is Status.LIMIT_REACHED:
+        raise NoSolverError(f"{solver.name}: {solution.reason}")
+    if solution.choice is None:
+        raise InfeasibleError(solution.reason)
+    return solution
 
 
 def binding_groups(problem: ChoiceStructure) -> tuple[int, ...]:

@@ -65,6 +65,10 @@ class ClassPrices(Solver):
     def with_classes(self, kept: ChoiceProblem, classes: Tensor) -> Solution:
         """Return an optimal choice of ``kept`` for a class of each column; its prices are of the groups of ``kept``."""
 
+    def solve_near(self, problem: ChoiceProblem, near: Solution | None) -> Solution:
+        """Solve a problem with the prices of a nearby one tried first."""
+        return self.solve(problem, near)
+
     def solve(self, problem: ChoiceProblem, start: Solution | None = None) -> Solution:
         """Search for classes.
 

@@ -175,10 +175,14 @@ class PreparedRows(Prepared):
         The prices of all groups, which are 0; ``None`` for the rows.
     solver : str
         Whose solutions they are.
+    anew : Prepared
+        What is asked where a row is left open, which also says what is wrong with the targets, if something is.
     """
 
-    def __init__(self, rows: CompiledRows, idle: tuple[Tensor | None, ...], solver: str) -> None:
-        self._rows, self._made_from = rows, (rows, idle, solver)
+    drifts = True
+
+    def __init__(self, rows: CompiledRows, idle: tuple[Tensor | None, ...], solver: str, anew: Prepared) -> None:
+        self._rows, self._anew, self._is_settled, self._made_from = rows, anew, False, (rows, idle, solver, anew)
         # The arrays of the rows are written anew each time: these tensors are the same memory.
         choice, columns, price = map(torch.from_numpy, (rows.choice, rows.columns, rows.price))
         prices = tuple(price if other is None else other for other in idle)
@@ -188,14 +192,15 @@ class PreparedRows(Prepared):
         """Make a copy anew, as `CompiledRows` does."""
         return PreparedRows, self._made_from
 
-    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, drift: float = 0.0) -> Solution | None:
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, near: Solution | None, drift: float = 0.0) -> Solution:
         """Solve for other targets; parameters and result as in `Prepared`."""
-        return self._solution if self._rows.solve(w, h, into, drift) else None
+        self._is_settled = self._rows.solve(w, h, into, drift)
+        return self._solution if self._is_settled else self._anew.solve(w, h, into, None)
 
     @property
     def bit_sum(self) -> int | None:
         """The sum of the bits of what was last written, as `weighed_sum` has it; ``None`` where it is not known."""
-        return self._rows.bit_sum
+        return self._rows.bit_sum if self._is_settled else None
 
 
 def _words_per_row(dense: Tensor | None) -> int:

@@ -56,25 +56,37 @@ class Prices(Solver):
             return "values differ between the rows of one part"
         return mixed_counts(problem)
 
-    def prepared(self, problem: ChoiceProblem, start: Solution) -> Prepared | None:
-        """Return rows for compiled loops, where the group is the rows, on the CPU; otherwise ``None``."""
+    def prepare(self, problem: ChoiceProblem, near: Solution | None) -> Prepared:
+        """Return rows for compiled loops, where the group is the rows, on the CPU."""
+        anew = super().prepare(problem, near)
         alphabet, (position, *others) = problem.alphabet, binding_groups(problem)
-        if alphabet is None or others or problem.groups[position].kind != "row" or problem.w.element_size() < 4:
-            return None
+        if (
+            near is None
+            or near.solver != self.name
+            or alphabet is None
+            or others
+            or problem.groups[position].kind != "row"
+            or problem.w.element_size() < 4
+        ):
+            return anew
         rows = RowProblem.of(problem, problem.groups[position])
         if (
             not is_in_loops(rows.w)
             or alphabet.free_zero is None
             or alphabet.n_scopes * alphabet.n_options > _MOST_LINES
         ):
-            return None
+            return anew
         from qrsolve.solvers.compiled_rows import CompiledRows, PreparedRows
 
         width = _width(rows, alphabet)
         compiled = CompiledRows(problem.n_columns, alphabet, rows.capacity, alphabet.scope, width)
-        compiled.price[:] = start.prices[position].numpy()
-        idle = (None if i == position else price for i, price in enumerate(start.prices))
-        return PreparedRows(compiled, tuple(idle), self.name)
+        compiled.price[:] = near.prices[position].numpy()
+        idle = (None if i == position else price for i, price in enumerate(near.prices))
+        return PreparedRows(compiled, tuple(idle), self.name, anew)
+
+    def solve_near(self, problem: ChoiceProblem, near: Solution | None) -> Solution:
+        """Solve a problem with the prices of a nearby one tried first."""
+        return self.solve(problem, near)
 
     def solve(self, problem: ChoiceProblem, start: Solution | None = None) -> Solution:
         """Solve every row exactly.

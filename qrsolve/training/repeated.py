@@ -9,7 +9,7 @@ from torch import Tensor
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution
-from qrsolve.solvers import Prepared, Solver, quick_solver
+from qrsolve.solvers import Anew, Prepared, quick_solver
 
 
 @dataclass
@@ -18,24 +18,26 @@ class Repeated:
 
     Parameters
     ----------
-    alphabet : Alphabet or None
-    groups : tuple of Group
-    is_weighed : bool
-        Of the problem.
-    solver : Solver
+    anew : Anew
         What `quick_solver` chose; it depends on these alone, and choosing asks all solvers.
-    prepared : Prepared or None
-        Made once the same comes back, if the solver has such a thing; ``None`` again when that did not settle a step.
-    was_prepared : bool
-        Whether the solver has been asked for it.
+    is_weighed : bool
+        Whether entries have an importance.
+    prepared : Prepared
+        The solver, made ready once the same comes back.
+    n_solved : int
+        How many times it has come.
     """
 
-    alphabet: Alphabet | None
-    groups: tuple[Group, ...]
+    anew: Anew
     is_weighed: bool
-    solver: Solver
-    prepared: Prepared | None = None
-    was_prepared: bool = False
+    prepared: Prepared
+    n_solved: int = 0
+
+    @classmethod
+    def of(cls, problem: ChoiceProblem) -> Repeated:
+        """Choose a solver for a problem that may come back with other targets."""
+        anew = Anew(quick_solver(problem), problem)
+        return cls(anew, problem.h is not None, anew)
 
     def fits(self, alphabet: Alphabet | None, groups: tuple[Group, ...], h: Tensor | None) -> bool:
         """Whether values, capacities and kind of importance are still these.
@@ -49,23 +51,12 @@ class Repeated:
         h : Tensor or None
             Its importance.
         """
-        return alphabet is self.alphabet and groups is self.groups and (h is not None) == self.is_weighed
+        known = self.anew
+        return alphabet is known.alphabet and groups is known.groups and (h is not None) == self.is_weighed
 
-    @classmethod
-    def following(cls, known: Repeated | None, problem: ChoiceProblem, last: Solution | None) -> Repeated:
-        """Return what serves a problem: what is known, made ready if it fits again, or else the choice of a solver.
-
-        Parameters
-        ----------
-        known : Repeated or None
-            What served the last problem.
-        problem : ChoiceProblem
-            The next one.
-        last : Solution or None
-            Of the last problem, near which the next is.
-        """
-        if known is None or not known.fits(problem.alphabet, problem.groups, problem.h):
-            return cls(problem.alphabet, problem.groups, problem.h is not None, quick_solver(problem))
-        if not known.was_prepared and last is not None and last.solver == known.solver.name:
-            known.was_prepared, known.prepared = True, known.solver.prepared(problem, last)
-        return known
+    def solve(self, w: Tensor, h: Tensor | None, into: Tensor, near: Solution | None) -> Solution:
+        """Solve for the next targets; parameters, result and errors as in `Prepared`."""
+        if self.n_solved == 1:
+            self.prepared = self.anew.solver.prepare(self.anew.problem(w, h), near)
+        self.n_solved += 1
+        return self.prepared.solve(w, h, into, near)

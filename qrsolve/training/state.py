@@ -205,7 +205,13 @@ class PopulationState:
     def _advance_again(self, moved: dict[str, Tensor], deployed: dict[str, Tensor], stage: Stage) -> bool:
         """Do the same as in the step before with next to no other work, if nothing but the weights is new."""
         known = self._repeated
-        if known is None or known.prepared is None or not self._only_drifts or not stage.is_snapped or stage.is_frozen:
+        if (
+            known is None
+            or not known.prepared.drifts
+            or not self._only_drifts
+            or not stage.is_snapped
+            or stage.is_frozen
+        ):
             return False
         if self._explores(stage) or self._is_due() or self._has_jumped or self.pinned:
             return False
@@ -218,15 +224,10 @@ class PopulationState:
             return False
         if moved[name] is not latent:
             latent.copy_(moved[name])
-        # Only what a limit binds is prepared, so that there is something to drift to.
-        solution = known.prepared.solve(latent.flatten(1), h, own, self.method.drift)
-        if solution is None:
-            known.prepared = None
-            self._write_projection(deployed, stage)
-        else:
-            self.solution, self._stage, self._was_tried = solution, stage, False
-            self.bit_sum = known.prepared.bit_sum
-            self.n_projections += 1
+        with self._named():
+            self.solution = known.prepared.solve(latent.flatten(1), h, own, self.solution, self.method.drift)
+        self._stage, self._was_tried, self.bit_sum = stage, False, known.prepared.bit_sum
+        self.n_projections += 1
         return True
 
     def move(
@@ -358,13 +359,19 @@ class PopulationState:
         matrix, self._stage, self.is_new, self._was_tried = self._explored(stage), stage, False, False
         if stage.is_frozen and self.wiring is None:
             matrix = self._freeze(matrix, stage)
-        try:
+        with self._named():
             values = (
                 self._snapped(matrix, refits=refits) if stage.is_snapped else self._relaxed(matrix, stage, grows=refits)
             )
+        return self.population.split(values)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say in errors which population they are of."""
+        try:
+            yield
         except QRSolveError as error:
             raise type(error)(f"'{self.population.name}': {error}") from error
-        return self.population.split(values)
 
     def is_projected_at(self, stage: Stage) -> bool:
         """Whether the last projection was at this stage and is still the last word on these latent weights."""
@@ -452,12 +459,12 @@ class PopulationState:
             problem = self.problem(matrix)
             self.solution = solve_choice(problem, solver)
             return self.solution.values(problem)
-        if self._repeated is not None and (values := self._again(matrix, self._repeated)) is not None:
-            return values
-        problem = self.problem(matrix)
-        self._repeated = Repeated.following(self._repeated, problem, self.solution)
-        self.solution = solve_choice(problem, self._repeated.solver, self.solution)
-        return self.solution.values(problem)
+        h = self._importance(matrix)
+        if self._repeated is None or not self._repeated.fits(self._alphabet, self.population.groups, h):
+            self._repeated = Repeated.of(self.problem(matrix))
+        values = torch.empty_like(matrix, memory_format=torch.contiguous_format)
+        self.solution = self._repeated.solve(matrix, h, values, self.solution)
+        return values
 
     def _is_due(self) -> bool:
         """Whether learned values are fitted anew before the next projection."""
@@ -465,19 +472,6 @@ class PopulationState:
         if family is None or not family.is_learned or self.solution is None or self.pinned:
             return False
         return self.n_projections % every == every - 1
-
-    def _again(self, matrix: Tensor, repeated: Repeated) -> Tensor | None:
-        """Project as in the step before, if nothing but the weights is new; otherwise return ``None``."""
-        h = self._importance(matrix)
-        if repeated.prepared is None or not repeated.fits(self._alphabet, self.population.groups, h):
-            return None
-        values = torch.empty_like(matrix, memory_format=torch.contiguous_format)
-        solution = repeated.prepared.solve(matrix, h, values)
-        if solution is None:
-            repeated.prepared = None
-            return None
-        self.solution = solution
-        return values
 
     def _relaxed(self, matrix: Tensor, stage: Stage, *, grows: bool = True) -> Tensor:
         """Keep the largest weights under capacities wider than the chip's; values stay free.

@@ -10,7 +10,6 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +22,8 @@ from qrsolve.certificate.certification import certify
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution, Status
-from qrsolve.solvers import Prepared
+from qrsolve.solvers import Prepared, Solver
+from qrsolve.solvers.compiled_rows import CompiledRows
 from qrsolve.solvers.prices import Prices
 from qrsolve.training import GradR, Projector, Schedule, StraightThrough
 from qrsolve.training.repeated import Repeated
@@ -38,8 +38,8 @@ def targets(seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def prepared(w: Tensor, h: Tensor | None = None) -> Prepared:
     problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),), h)
-    found = Prices().prepared(problem, Prices().solve(problem))
-    assert found is not None
+    found = Prices().prepare(problem, Prices().solve(problem))
+    assert found.drifts
     return found
 
 
@@ -56,8 +56,7 @@ def test_other_targets_are_solved_as_by_the_solver(dtype: torch.dtype, weighed: 
     for seed in range(1, 20):
         w, h = targets(seed, dtype) * (1 + seed % 3), importance(100 + seed)
         into = torch.full_like(w, 7)
-        solution = again.solve(w, h, into)
-        assert solution is not None
+        solution = again.solve(w, h, into, None)
         problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),), h)
         assert certify(problem, solution).is_optimal
         expected = Prices().solve(problem).values(problem)
@@ -74,22 +73,36 @@ def test_targets_that_drift_first_do_so_as_lerp_does(dtype: torch.dtype, drift: 
         w = targets(seed, dtype) * (1 + seed % 3)
         drifted = torch.lerp(w, into, drift)
         expected = torch.empty_like(w)
-        assert prepared(targets(0, dtype)).solve(drifted, None, expected) is not None
-        assert again.solve(w, None, into, drift) is not None
+        prepared(targets(0, dtype)).solve(drifted, None, expected, None)
+        again.solve(w, None, into, None, drift)
         torch.testing.assert_close(w, drifted, rtol=0, atol=0)
         torch.testing.assert_close(into, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_numbers_that_are_not_finite_are_handed_back(bad: float) -> None:
+def test_numbers_that_are_not_finite_are_named(bad: float) -> None:
     w = targets(1)
     h = torch.ones_like(w)
-    assert prepared(w).solve(w, None, torch.empty_like(w)) is not None
+    prepared(w).solve(w, None, torch.empty_like(w), None)
     w[7, 31] = bad
-    assert prepared(targets(0)).solve(w, None, torch.empty_like(w)) is None
-    assert prepared(targets(0), h).solve(w, h, torch.empty_like(w)) is None
+    for weighed in (None, h):
+        with pytest.raises(ModelError, match=r"weights: -?(nan|inf) at \[7, 31\]"):
+            prepared(targets(0), weighed).solve(w, weighed, torch.empty_like(w), None)
     h[3, 4] = abs(bad)
-    assert prepared(targets(0), torch.ones_like(w)).solve(targets(1), h, torch.empty_like(w)) is None
+    with pytest.raises(ModelError, match=r"importance: (nan|inf) at \[3, 4\]"):
+        prepared(targets(0), torch.ones_like(w)).solve(targets(1), h, torch.empty_like(w), None)
+
+
+def test_rows_that_the_loops_leave_open_are_solved_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    again, w, into = prepared(targets(0)), targets(2), torch.empty_like(targets(0))
+    again.solve(targets(1), None, into, None)
+    problem = ChoiceProblem(w, TYPES, (Group("row", 9, limit="fan_in"),))
+    expected = Prices().solve(problem)
+    monkeypatch.setattr(CompiledRows, "solve", lambda *_: False)
+    monkeypatch.setattr(Prices, "solve_near", lambda *_: expected)
+    assert again.solve(w, None, into, None) is expected
+    assert torch.equal(into, expected.values(problem))
+    assert again.bit_sum is None, "the sum was of other weights"
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
@@ -97,12 +110,11 @@ def test_a_copy_has_arrays_of_its_own(copied: Callable[[Prepared], Prepared]) ->
     first = prepared(targets(0))
     other = copied(first)
     ours, theirs = torch.empty(12, 50), torch.empty(12, 50)
-    mine = first.solve(targets(1), None, ours)
-    assert mine is not None
+    mine = first.solve(targets(1), None, ours, None)
     assert mine.choice is not None
     before = mine.choice.clone()
     del first
-    assert other.solve(targets(2), None, theirs) is not None
+    other.solve(targets(2), None, theirs, None)
     assert torch.equal(mine.choice, before)
     assert not torch.equal(ours, theirs)
 
@@ -209,7 +221,7 @@ def test_a_training_is_the_same_to_the_last_bit(model: str, options: str, monkey
         fast = trained(MODELS[model], 60, **OPTIONS[options])
     if options in ("plain", "no decay", "weighed", "centred") and model in ("linear", "double", "conv"):
         assert counted[True] > 2 * counted[False], "the short way was hardly taken"
-    monkeypatch.setattr(Prices, "prepared", lambda *_: None)
+    monkeypatch.setattr(Prices, "prepare", Solver.prepare)
     slow = trained(MODELS[model], 60, **OPTIONS[options])
     for step, (one, other) in enumerate(zip(fast, slow, strict=True)):
         assert torch.equal(one, other), step
@@ -237,20 +249,16 @@ def test_a_weight_that_becomes_nan_later_is_named() -> None:
 def test_other_values_limits_or_importance_are_not_served_by_what_was_prepared() -> None:
     w, groups = targets(0), (Group("row", 9, limit="fan_in"),)
     problem = ChoiceProblem(w, TYPES, groups)
-    last = Prices().solve(problem)
-    known = Repeated.following(None, problem, last)
-    assert known.prepared is None, "nothing has come back yet"
-    assert Repeated.following(known, ChoiceProblem(targets(1), TYPES, groups), last) is known
-    assert known.prepared is not None
-    for other in (
-        replace(problem, alphabet=Alphabet.sums([0.9, -1.1, 1.8], max_synapses=6)),
-        replace(problem, groups=(Group("row", 8, limit="fan_in"),)),
-        replace(problem, groups=(*groups, Group("all", 20, limit="synapses"))),
-        replace(problem, h=torch.ones_like(w)),
-    ):
-        following = Repeated.following(known, other, last)
-        assert following is not known
-        assert following.prepared is None
+    known = Repeated.of(problem)
+    last = known.solve(w, None, torch.empty_like(w), None)
+    assert known.prepared is known.anew, "nothing has come back yet"
+    assert known.fits(TYPES, groups, None)
+    known.solve(targets(1), None, torch.empty_like(w), last)
+    assert known.prepared.drifts
+    assert not known.fits(Alphabet.sums([0.9, -1.1, 1.8], max_synapses=6), groups, None)
+    assert not known.fits(TYPES, (Group("row", 8, limit="fan_in"),), None)
+    assert not known.fits(TYPES, (*groups, Group("all", 20, limit="synapses")), None)
+    assert not known.fits(TYPES, groups, torch.ones_like(w))
 
 
 @pytest.mark.parametrize("n_threads", [1, 3, 40])
