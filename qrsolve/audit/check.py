@@ -244,11 +244,8 @@ def _sum_of(uses: Tensor, group: Group) -> str:
 
 def _allowed(limit: LimitKind, value: int) -> str:
     """Say what a limit allows, and by how much it is exceeded."""
-    capacity, reserved = limit.capacity, getattr(limit, "reserved", 0)
-    held_back = f" ({capacity + reserved:,} less {reserved:,} reserved)" if reserved else ""
-    over = f" ({value - capacity:,} too many)" if value > capacity else ""
-    per = f" in each {m}" if (m := getattr(limit, "m", 0)) else ""
-    return f"; {limit.kind} allows {capacity:,}{held_back}{per}{over}"
+    over = f" ({value - limit.capacity:,} too many)" if value > limit.capacity else ""
+    return f"; {limit.kind} allows {limit.allowance}{over}"
 
 
 def _place(population: Population, group: Group, part: int) -> str:

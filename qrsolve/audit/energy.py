@@ -237,7 +237,7 @@ def synapse_bits(spec: HardwareSpec) -> tuple[int, bool, str]:
     the nonzero values of one synapse, and 0 beside them where zeros are stored. Where they are not, the limit's
     ``index_bits`` are added.
     """
-    stored = any(getattr(limit, "zeros", "free") == "stored" for limit in spec.limits)
+    stored = any(limit.stores_zeros for limit in spec.limits)
     memory = spec.synapse_memory
     family = spec.weights.family()
     if memory is not None and memory.synapse_bits is not None:

@@ -79,7 +79,7 @@ def allotted(plan: Plan, weights: Mapping[str, Tensor], importance: Mapping[str,
 def _could_bind(plan: Plan, number: int, limit: LimitKind) -> bool:
     """Whether a limit is a total that several populations divide, and is too small for all that they could use."""
     held = [population for population in plan.populations if population.held_by(limit)]
-    if not _is_divided(plan, limit) or getattr(limit, "zeros", "") != "free" or len(held) < 2:
+    if not _is_divided(plan, limit) or not limit.frees_zeros or len(held) < 2:
         return False
     if limit.is_packed:
         return sum(_largest_bits(plan.spec, population, limit) for population in held) > plan.spec.total(limit)
@@ -376,7 +376,7 @@ def _usable(population: Population) -> int:
 
 def _is_divided(plan: Plan, limit: LimitKind) -> bool:
     """Whether layers share what there is: of cores, only if it is known how many there are."""
-    is_of_cores = getattr(limit, "scope", "") == "core"
+    is_of_cores = limit.counted_per == "core"
     return limit.is_shared() and not (is_of_cores and not plan.spec.hierarchy.units("core")[1])
 
 

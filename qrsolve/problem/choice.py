@@ -139,11 +139,6 @@ class ChoiceProblem(Brief):
         alphabet = None if self.alphabet is None else self.alphabet.to(device)
         return replace(self, w=self.w.to(device), alphabet=alphabet, h=None if self.h is None else self.h.to(device))
 
-    def with_capacity(self, capacities: Sequence[int | Tensor]) -> ChoiceProblem:
-        """Return the same problem with other capacities, in the order of its groups."""
-        groups = tuple(replace(g, capacity=c, relaxed=None) for g, c in zip(self.groups, capacities, strict=True))
-        return replace(self, groups=groups)
-
     def relaxed(self) -> ChoiceProblem:
         """Return the problem that every deployable choice satisfies; the same one unless a group says otherwise."""
         if all(group.relaxed is None for group in self.groups):

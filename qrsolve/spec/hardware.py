@@ -88,7 +88,7 @@ class HardwareSpec(Shown, Part):
 
     def sizes(self, limit: LimitKind) -> tuple[int, ...]:
         """Return what each core or chip has of a limit that layers share, in one chip where no number is given."""
-        n_units, _ = self.hierarchy.units(getattr(limit, "scope", ""))
+        n_units, _ = self.hierarchy.units(limit.counted_per)
         sizes = limit.core_sizes() or (limit.capacity,)
         return tuple(sizes[i % len(sizes)] for i in range(n_units))
 

@@ -78,6 +78,11 @@ class LimitKind(Fact):
         """How many there are to use."""
         raise NotImplementedError
 
+    @property
+    def allowance(self) -> str:
+        """`capacity` in words, with what it comes from."""
+        return f"{self.capacity:,}"
+
     def identity(self) -> tuple[str, ...]:
         """Return what no two limits of a chip may have in common."""
         stated = self.model_dump(include={"kind", "scope", "counts"}).values()
@@ -112,6 +117,21 @@ class LimitKind(Fact):
     def demand(self, layer: LayerShape) -> Demand:
         """Return what the limit asks of a population; its `group` alone unless shapes matter."""
         return Demand(self.group())
+
+    @property
+    def counted_per(self) -> str:
+        """What it is counted in each of: its ``scope``; "" where it has none."""
+        return str(getattr(self, "scope", ""))
+
+    @property
+    def frees_zeros(self) -> bool:
+        """Whether it counts connections, and weights of 0 take nothing of it."""
+        return getattr(self, "zeros", "") == "free"
+
+    @property
+    def stores_zeros(self) -> bool:
+        """Whether it counts connections, and weights of 0 take as much of it as others."""
+        return getattr(self, "zeros", "") == "stored"
 
     def is_shared(self) -> bool:
         """Whether layers share what there is: a network, its chips or its cores have it, and not each layer its own."""
@@ -154,6 +174,11 @@ class CountedLimit(LimitKind):
     def capacity(self) -> int:
         """How many there are to use: ``max - reserved``."""
         return self.max - self.reserved
+
+    @property
+    def allowance(self) -> str:
+        """`capacity` in words, with what is reserved."""
+        return super().allowance + (f" ({self.max:,} less {self.reserved:,} reserved)" if self.reserved else "")
 
     @model_validator(mode="after")
     def _leaves_something(self) -> Self:

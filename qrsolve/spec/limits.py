@@ -93,6 +93,11 @@ class NOfM(LimitKind):
         """Nonzero weights allowed in each group."""
         return self.n
 
+    @property
+    def allowance(self) -> str:
+        """`capacity` in words, with the length of a group."""
+        return f"{super().allowance} in each {self.m}"
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.n > self.m:

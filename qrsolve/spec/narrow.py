@@ -74,4 +74,4 @@ def _narrow_limits(chip: HardwareSpec, content: dict[str, Any], name: str, value
 
 def _is_own(limit: LimitKind, name: str) -> bool:
     """Whether a limit is of this kind, and held for each layer or neuron alone."""
-    return limit.kind == name and not limit.not_enforced() and getattr(limit, "scope", "") in ("layer", "neuron")
+    return limit.kind == name and not limit.not_enforced() and limit.counted_per in ("layer", "neuron")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,6 @@ from qrsolve.surface.shown import Shown, n_of, some
 from qrsolve.surface.words import short
 
 LayerKind = Literal["linear", "conv", "conv_transpose", "attention", "bilinear", "embedding", "one_to_one"]
-LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 _CONVOLUTIONS = ("conv", "conv_transpose")
 MAX_NAME = 300
 """The longest name of a tensor or a population."""

@@ -55,7 +55,13 @@ class Repeated:
         return alphabet is known.alphabet and groups is known.groups and (h is not None) == self.is_weighed
 
     def solve(self, w: Tensor, h: Tensor | None, into: Tensor, near: Solution | None) -> Solution:
-        """Solve for the next targets; parameters, result and errors as in `Prepared`."""
+        """Solve for the next targets, with the errors of `Prepared.solve`.
+
+        Parameters
+        ----------
+        w, h, into, near
+            As in `Prepared.solve`.
+        """
         if self.n_solved == 1:
             self.prepared = self.anew.solver.prepare(self.anew.problem(w, h), near)
         self.n_solved += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,7 +72,8 @@ def test_idempotent_and_identity_on_feasible_points(problem: ChoiceProblem) -> N
 @axioms
 @given(problems(), st.integers(1, 4))
 def test_more_capacity_never_costs_more(problem: ChoiceProblem, extra: int) -> None:
-    wider = problem.with_capacity([int(g.capacity) + extra for g in problem.groups])
+    groups = tuple(replace(group, capacity=int(group.capacity) + extra, relaxed=None) for group in problem.groups)
+    wider = replace(problem, groups=groups)
     assert distance(problem, project(wider)) <= distance(problem, project(problem)) * (1 + 1e-9) + 1e-12
 
 

@@ -91,7 +91,7 @@ def _is_settled(plan: Plan, rule: Undecided, rows: Sequence[LimitRow], undecided
 
 def _shared(plan: Plan, limit: LimitKind, i: int, counted: Sequence[Counted]) -> Findings:
     """Add up what layers take of a limit of cores, chips or the network."""
-    scope = str(getattr(limit, "scope", ""))
+    scope = limit.counted_per
     if not limit.is_shared() or (scope == "core" and plan.spec.hierarchy.layers_per_core is not None):
         return [], []  # whole layers on cores are placed
     held = [one for one in counted if one.population.held_by(limit)]

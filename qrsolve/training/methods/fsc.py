@@ -127,17 +127,17 @@ def fit_to_chip(model: nn.Module, spec: HardwareSpec, measured: Contributions) -
     """
     chain = _Chain.of(model)
     for limit in spec.limits:
-        if limit.sums == "neurons" and getattr(limit, "scope", "core") != "core":
+        if limit.sums == "neurons" and limit.counted_per != "core":
             chain.keep_neurons(_kept_neurons(chain, measured, limit.capacity, per_layer=_is_per_layer(limit)))
     synapses = {name: measured.synapses[name] for name in chain.layers}
     for limit in spec.limits:
-        if limit.sums == "synapses" and getattr(limit, "zeros", "free") == "free":
+        if limit.sums == "synapses" and limit.frees_zeros:
             _keep_synapses(chain, synapses, limit.capacity, per_layer=_is_per_layer(limit))
     return {name: layer.out_features for name, layer in chain.layers.items()}
 
 
 def _is_per_layer(limit: LimitKind) -> bool:
-    return getattr(limit, "scope", "layer") in ("layer", "core")
+    return limit.counted_per in ("", "layer", "core")
 
 
 def _kept_neurons(chain: _Chain, measured: Contributions, capacity: int, *, per_layer: bool) -> dict[str, Tensor]:
