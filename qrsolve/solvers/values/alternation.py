@@ -95,7 +95,9 @@ def from_several_starts(problem: ValuesProblem, choose: Choose, max_rounds: int,
     if scopes_are_apart(problem):
         # Each scope goes on from its own best start.
         best = costs.argmin(dim=0)
-        return alternate(problem, choose, parameters[best, torch.arange(len(best))], max_rounds, tolerance)
+        return alternate(
+            problem, choose, parameters[best, torch.arange(len(best), device=best.device)], max_rounds, tolerance
+        )
     finalists = [parameters[i] for i in costs.sum(dim=1).argsort(stable=True)[:_FINALISTS]]
     if sample is not problem and not _rows_are_alike(problem):
         # Rows that compete make each choice on all of them dear: the sample decides between the finalists.
