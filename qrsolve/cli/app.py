@@ -56,7 +56,7 @@ _LOADING = "loading torch"
 app = typer.Typer(
     name="qrsolve",
     help="Train and project neural networks under the exact limits of a chip.\n\n"
-    "Not on PyPI yet: install it, and its extras, from a checkout: pip install '.[fast,train,solvers]'.",
+    "Not on PyPI yet: install it, and its extras, from a checkout: pip install '.[train,solvers]'.",
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
