@@ -8,7 +8,7 @@ free base values and four free numbers per weight that a sigmoid and a step turn
 backward pass by the sigmoid's slope), mean squared error plus a penalty of 1000 on negative bases, Adam, one random
 start. It is written here from that description, not Rockpool's code, and leaves out its linear encoder: the bases are
 parameters themselves. Rates of 1e-4 (Rockpool's) and 1e-2. "best masks": its bases, with the best mask of the 16 for
-every weight. "bound": of free levels, of which 16 magnitudes with both signs are at most 31, from exact k-means.
+every weight. "bound": of free values, of which 16 magnitudes with both signs are at most 31, from exact k-means.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ def main() -> None:
     w = torch.randn(arguments.neurons, arguments.sources, generator=generator)
     problem = ValuesProblem(w, BaseMaskWeights(n_bases=4).family())
     began = time.perf_counter()
-    levels = solve_values(problem, lambda choice, start: solve_choice(choice, start=start))
+    learned = solve_values(problem, lambda choice, start: solve_choice(choice, start=start))
     seconds = time.perf_counter() - began
-    # 31 levels, zero among them, at any places cannot do worse than those that four bases make.
+    # 31 values, zero among them, at any places cannot do worse than those that four bases make.
     free = ValuesProblem(w, CodebookWeights(n_values=31, zero=True).family())
     result = {
         "weights": w.numel(),
         "method": select_method(problem).name,
         "seconds": round(seconds, 2),
-        "objective": levels.objectives[-1],
+        "objective": learned.objectives[-1],
         "bound": solve_values(free, lambda choice, start: solve_choice(choice, start=start)).objectives[-1],
-        "bases": sorted(levels.parameters[0].tolist()),
+        "bases": sorted(learned.parameters[0].tolist()),
         "steps": arguments.steps,
     }
     for rate in (1e-4, 1e-2):

@@ -73,10 +73,10 @@ def main() -> None:
         w = centres[member] + widths[member] * w
     problem = ValuesProblem(w, CodebookWeights(n_values=arguments.values).family())
     began = time.perf_counter()
-    levels = solve_values(problem, lambda choice, start: solve_choice(choice, start=start))
+    learned = solve_values(problem, lambda choice, start: solve_choice(choice, start=start))
     solved = time.perf_counter()
-    assert levels.proof is not None
-    certificate = certify_values(problem, certify(problem.choice(levels.parameters), levels.solution), levels.proof)
+    assert learned.proof is not None
+    certificate = certify_values(problem, certify(problem.choice(learned.parameters), learned.solution), learned.proof)
     certified = time.perf_counter()
     ends, rounds = lloyd(w, arguments.values, arguments.seed)
     excess = np.array(ends) / certificate.objective - 1

@@ -78,8 +78,8 @@ def structure_of(spec: HardwareSpec, shape: tuple[int, int]) -> dict[str, Any]:
     population = compile_plan(spec, {"w": shape}).populations[0]
     w, parameters = torch.zeros(shape), None
     if population.family is not None:  # any values do: only use and zeros decide what can bind
-        levels = population.values_problem(w)
-        parameters = torch.ones(levels.n_scopes, population.family.n_parameters, dtype=torch.float64)
+        values_problem = population.values_problem(w)
+        parameters = torch.ones(values_problem.n_scopes, population.family.n_parameters, dtype=torch.float64)
     problem = population.choice(w, parameters)
     binding = set(binding_groups(problem))
     limits = [f"{g.limit} ({g.kind}, {g.counts})" for i, g in enumerate(population.groups) if i in binding]

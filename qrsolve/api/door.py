@@ -457,7 +457,7 @@ def _importance(importance: object, weights: Mapping[str, Tensor]) -> dict[str, 
             shapes = f"shape {tuple(tensor.shape)}; the weights have {tuple(weights[name].shape)}"
             raise ShapeError(f"importance: '{name}' has {shapes}")
         if not tensor.is_floating_point():
-            raise ModelError(f"importance: '{name}' is {tensor.dtype}; needed floats")
+            raise ModelError(f"importance: '{name}' is of {str(tensor.dtype).removeprefix('torch.')}; needed floats")
     return {name: tensor.to(weights[name].device) for name, tensor in found.items()}
 
 

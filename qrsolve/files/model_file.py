@@ -139,7 +139,8 @@ class ModelFile:
         if foreign:
             raise ModelError(f"{self.path}: {listed(foreign)}; needed one of {float_words()}")
         if not found:
-            there = listed([self._described(name) for name in self.tensors]) or "nothing"
+            others = [quoted(name) for name in self.content.rest] if self.content.format == "npz" else []
+            there = listed([self._described(name) for name in self.tensors] + others) or "nothing"
             raise ModelError(
                 f"{self.path}: no weights: needed a float array of two or more dimensions; there is {there}"
             )

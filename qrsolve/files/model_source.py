@@ -129,6 +129,8 @@ def _tensor(name: str, value: object) -> Tensor:
         if is_lazy(value):
             raise ModelError(f"{quoted(name)} has no shape yet; run one forward pass of the module first")
         return value.detach()
+    if isinstance(value, np.ma.MaskedArray):
+        raise ModelError(f"{quoted(name)} is a masked array; needed a plain one: .filled(0) where no weight is")
     if isinstance(value, np.ndarray):
         try:
             # Torch takes no foreign byte orders and negative strides, and warns of memory that nobody may write.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any, NoReturn
@@ -25,7 +25,6 @@ from qrsolve.spec.network import NetworkSpec
 from qrsolve.surface.arguments import explicit
 from qrsolve.surface.shown import Shown
 from qrsolve.training.averages import project_average
-from qrsolve.training.bit_sum import BitSum
 from qrsolve.training.centring import Centring, has_free_bias
 from qrsolve.training.compiled_step import refuse_compiled
 from qrsolve.training.distributed import COMPARE_EVERY, Processes, Ranks, unwrapped
@@ -34,17 +33,20 @@ from qrsolve.training.finalized import Finalized, share_moved
 from qrsolve.training.frozen import describe_trained
 from qrsolve.training.input_spread import input_spread
 from qrsolve.training.kept_norm import scale_fresh
+from qrsolve.training.loan import Loan, Returned
+from qrsolve.training.loss_scaling import is_skipped, unscaled
 from qrsolve.training.methods import Method, named_method
 from qrsolve.training.modes import ModeHooks
 from qrsolve.training.modules.selection import Selector
 from qrsolve.training.optimizers import require_whole, underlying
-from qrsolve.training.parameters import ProjectedParameters, almost_equal
+from qrsolve.training.parameters import ProjectedParameters
 from qrsolve.training.quasi_newton import CurvaturePairs
 from qrsolve.training.schedule import Compliant, Schedule, Stage
 from qrsolve.training.state import PopulationState
 from qrsolve.training.statistics import InputStatistics, watched_layers
 from qrsolve.training.step_hooks import StepHooks
 from qrsolve.training.succession import forget, predecessor_of, register
+from qrsolve.training.written import Written
 from qrsolve.training.wrong_arguments import require_arguments
 
 _ALLOT_EVERY = 100
@@ -117,7 +119,7 @@ class Projector(Shown):
     Notes
     -----
     The model is projected at once when the projector is made. A second projector of the same parameters takes over the
-    latent weights of the first one, which is of no use from then on.
+    latent weights of the first one, which is of no use from then on; its own schedule begins at step 0.
 
     **Weights that somebody else writes** (another optimizer, ``load_state_dict``, an average, an edit, also through
     ``.data``) are noticed at the next step, and in `project`, `check`, `finalize` and `state_dict`: they become the
@@ -130,6 +132,8 @@ class Projector(Shown):
 
     **A step or a closure that raises** leaves deployable weights behind as the exception leaves ``optimizer.step``:
     those of the last projection, or of the closure's evaluation. Latent weights keep what the step had made of them.
+    A step after which some of them are NaN or inf raises a `ModelError` and does not count; these start again from the
+    deployed weights.
     Only a step called past the instance (``type(optimizer).step(optimizer)``) leaves latent weights in the parameters,
     until the next step or call of the projector.
 
@@ -187,7 +191,8 @@ class Projector(Shown):
         self._attached: list[Optimizer] = []
         self._hooks: list[StepHooks | ModeHooks] = []
         self._pairs: dict[Optimizer, CurvaturePairs] = {}
-        self._stepping: list[tuple[PopulationState, tuple[str, ...]]] = []
+        self._loan = Loan(self.parameters, copies=self.method.reads_latent)
+        self._written = Written(self.parameters)
         self._n_within = 0
         self._generator = torch.Generator().manual_seed(seed)
         self._watch_inputs(centre=centre, weighs=weigh_inputs)
@@ -209,7 +214,7 @@ class Projector(Shown):
         self._process_group = process_group
         self._ranks: Ranks | None = None
         self._is_first = True
-        self._has_said_written = self._is_retired = False
+        self._is_retired = False
         self._finalized: Finalized | None = None
         self._hook(optimizers)
         self._project()
@@ -273,8 +278,8 @@ class Projector(Shown):
         """Write the projection of the latent weights into the model."""
         self._require_open()
         self.parameters.require_own()
-        self._recover()
-        self._notice(self._states)
+        self._loan.recover(self.n_steps + 1)
+        self._written.notice(self._states, self.n_steps)
         self._project()
 
     def project_average(self, averaged: nn.Module | Mapping[str, Any]) -> Projections:
@@ -333,8 +338,8 @@ class Projector(Shown):
             return self._finalized_before(self._finalized)
         self._require_open()
         self.parameters.require_own()
-        self._recover()
-        self._notice(self._states)
+        self._loan.recover(self.n_steps + 1)
+        self._written.notice(self._states, self.n_steps)
         projections, moved = {}, {}
         for state in self._states:
             if not state.is_deployable:
@@ -359,7 +364,7 @@ class Projector(Shown):
 
     def detach(self) -> None:
         """Remove the hooks and watch the parameters no longer; the model keeps its projected weights."""
-        self._recover()
+        self._loan.recover(self.n_steps + 1)
         self._unhook()
         forget(self)
 
@@ -372,8 +377,8 @@ class Projector(Shown):
         """Recompute every limit from the model's raw weights, without any solver."""
         if self._finalized is None and not self._is_retired:
             self.parameters.require_own()
-            self._recover()
-            self._notice(self._states)
+            self._loan.recover(self.n_steps + 1)
+            self._written.notice(self._states, self.n_steps)
         weights = {name: self.parameters[name].detach() for name in self.plan.names}
         known = (
             {s.population.name: s.parameters for s in self._states}
@@ -386,9 +391,9 @@ class Projector(Shown):
         """Return latent weights, values, prices and progress; save it beside the model's and the optimizer's."""
         if self._finalized is not None:
             self._require_open()
-        if not self._is_retired and not self.parameters.is_lending:
+        if not self._is_retired and not self._loan.is_open:
             self.parameters.require_own()
-            self._notice(self._states)
+            self._written.notice(self._states, self.n_steps)
         return self._saved_state()
 
     def _saved_state(self) -> dict[str, Any]:
@@ -412,6 +417,8 @@ class Projector(Shown):
             It is no state of a projector, or of another chip or other parameters.
         """
         self._require_open()
+        if not isinstance(state, Mapping):
+            raise ModelError(f"state is a {type(state).__name__}; needed what a projector's state_dict() returned")
         missing = [key for key in _STATE_KEYS if key not in state]
         if missing:
             raise ModelError(f"this is no state of a projector (state_dict() returns one): '{missing[0]}' is missing")
@@ -421,7 +428,7 @@ class Projector(Shown):
         names = [s.population.name for s in self._states]
         if set(saved) != set(names):
             raise ModelError(f"the saved state has {', '.join(saved)}; this projector has {', '.join(names)}")
-        self._recover()
+        self._loan.recover(self.n_steps + 1)
         self.n_steps = int(state["n_steps"])
         self._counts = [self.n_steps] * len(self._counts)
         self._seed_exploration(int(state["seed"]))
@@ -434,17 +441,17 @@ class Projector(Shown):
             own.population = own.population.with_capacities(shares)
         for own in self._states:
             own.load_state_dict(saved[own.population.name])
-            self._followed(own)
+            self._written.followed(own)
             self.parameters.write(own.project(self.stage) if own.solution is None else own.restored(self.stage))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles have: all but the hooks."""
-        if self.parameters.is_lending:
+        if self._loan.is_open:
             raise QRSolveError("a projector cannot be copied while an optimizer works; copy it between two steps")
         pairs = [each.state_dict() for each in self._pairs.values()]
         group = False if self._process_group is False else None
         lost = {"_ranks": None, "_process_group": group}
-        return {**self.__dict__, "_hooks": [], "_pairs": pairs, "_stepping": [], **lost}
+        return {**self.__dict__, "_hooks": [], "_pairs": pairs, **lost}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Attach a copy to its own copies of the optimizers."""
@@ -494,10 +501,10 @@ class Projector(Shown):
 
     def latents(self) -> dict[int, Tensor]:
         """Return the latent weights as a successor takes them over, by the ``id`` of their parameters."""
-        self._recover()
+        self._loan.recover(self.n_steps + 1)
         present = self.parameters.present()
         states = [state for state in self._states if present.keys() >= state.latent.keys()]
-        self._notice(states)
+        self._written.notice(states, self.n_steps)
         return {
             id(present[name]): latent
             for state in states
@@ -517,7 +524,7 @@ class Projector(Shown):
             self._counts.append(self.n_steps)
             if (pairs := CurvaturePairs.of(optimizer)) is not None:
                 self._pairs[optimizer] = pairs
-            self._hooks.append(StepHooks(optimizer, self._before_step, self._after_step, self._recover))
+            self._hooks.append(StepHooks(optimizer, self._before_step, self._after_step, self._loan.give_up))
         for optimizer in optimizers:
             self._hooks.append(ModeHooks(optimizer, self._before_mode, self._after_mode))
         self._seed_exploration(self.seed)
@@ -540,30 +547,31 @@ class Projector(Shown):
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         refuse_compiled(type(optimizer).__name__)
-        if self.parameters.is_lending and is_within_step(self._attached):
+        if self._loan.is_open and is_within_step(self._attached):
             self._n_within += 1
             return None
         self._n_within = 0  # where something is lent, a step came to no end
-        self._recover()
+        self._loan.recover(self.n_steps + 1)
         self._join_ranks()
         moved = self._require_moved(optimizer)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        is_touched = self._notice([state for state in self._states if not moved.isdisjoint(state.latent)])
+        is_touched = self._written.notice(
+            [state for state in self._states if not moved.isdisjoint(state.latent)], self.n_steps
+        )
         if self._centring is not None:
             self._centring.forget()
         if closure is None:
             self._centre(optimizer)
-        self._stepping = []
+        self._loan.begin()
         owned = moved if len(self._attached) == 1 else self._owned()
         for state in self._states:
             names = tuple(name for name in state.latent if name in moved and self.parameters.is_trained(name))
             self._hold_frozen(state, owned)
             if not names:
                 continue
-            self._stepping.append((state, names))
             if closure is None:
                 self._alter_gradient(state, names, optimizer)
-            self._lend(state, names)
+            self._loan.lend(state, names)
         if closure is None:
             return None
         wrapped = self._at_projection(closure, optimizer, is_touched=is_touched)
@@ -575,6 +583,10 @@ class Projector(Shown):
         if self._n_within:
             self._n_within -= 1
             return
+        if is_skipped(optimizer):
+            self._loan.recover(self.n_steps + 1)
+            return
+        returned = self._loan.end(self.n_steps + 1)
         position = next(i for i, other in enumerate(self._attached) if other is optimizer)
         self._counts[position] += 1
         is_new_step = self._counts[position] > self.n_steps
@@ -586,22 +598,30 @@ class Projector(Shown):
             self._statistics.update(self._ranks)
         if not stage.is_frozen:
             self._weigh()
-        for state, names in self._stepping:
-            moved, deployed = self._take_back(state, names)
-            if self.method.reads_gradient or self.method.moves_values:
-                gradients = self._gradients(state, names)
-                state.advance(moved, deployed, gradients, self._learning_rate(optimizer, names), stage)
-            else:
-                state.advance(moved, deployed, None, 0.0, stage)
-            for name in state.latent:
-                self.parameters.note(name, state.bit_sum)
-        self._stepping = []
+        self._advance(returned, optimizer, stage)
         if self._centring is not None:
             self._centring.settle()
         if self._ranks is not None and (self._is_first or self.n_steps % COMPARE_EVERY == 0):
             latent = {f"{name} (latent)": w for state in self._states for name, w in state.latent.items()}
             self._ranks.require_same(self.parameters.now(self.plan.names) | latent, self.n_steps)
             self._is_first = False
+
+    def _advance(self, returned: Sequence[Returned], optimizer: Optimizer, stage: Stage) -> None:
+        """Project what an optimizer made of latent weights; where that raises, the rest keeps it unprojected."""
+        n_advanced = 0
+        try:
+            for each in returned:
+                gradients, rate = None, 0.0
+                if self.method.reads_gradient or self.method.moves_values:
+                    gradients = self._gradients(each.state, each.names)
+                    rate = self._learning_rate(optimizer, each.names)
+                each.state.advance(each.moved, each.deployed, gradients, rate, stage)
+                for name in each.state.latent:
+                    self.parameters.note(name, each.state.bit_sum)
+                n_advanced += 1
+        finally:
+            for each in returned[n_advanced:]:
+                self._loan.keep(each)
 
     def _after_last(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Warn of the first step after the training was finalized."""
@@ -616,19 +636,19 @@ class Projector(Shown):
 
     def _before_mode(self) -> bool:
         """Lend latent weights to an optimizer that moves them outside a step, unless they are lent."""
-        if self.parameters.is_lending:
+        if self._loan.is_open:
             return False
-        self._notice(self._states)
-        self._stepping = [(state, tuple(state.latent)) for state in self._states]
-        for state, names in self._stepping:
-            self._lend(state, names)
+        self._written.notice(self._states, self.n_steps)
+        self._loan.begin()
+        for state in self._states:
+            self._loan.lend(state, tuple(state.latent))
         return True
 
     def _after_mode(self) -> None:
         """Take over where it has moved them, and write the projection; nothing else remembers it."""
-        self._recover()
+        self._loan.recover(self.n_steps + 1)
         stage = self.stage
-        for state, _ in self._stepping:
+        for state, _ in self._loan:
             with state.trial(stage) as weights:
                 self._write(state, weights)
 
@@ -645,46 +665,6 @@ class Projector(Shown):
                 )
             self.parameters.follow(name)
         return moved
-
-    def _notice(self, states: Iterable[PopulationState]) -> bool:
-        """Take weights that somebody else wrote since the last projection as the latent ones, and say so once.
-
-        Returns whether anything but the last projection may be in the parameters.
-        """
-        written, is_touched = [], False
-        for state in states:
-            if self._followed(state):
-                is_touched = True
-                continue
-            names = [name for name in state.latent if self.parameters.may_be_written(name)]
-            if names:
-                is_touched = True
-                written += self._taken_over(state, names)
-        if written and not self._has_said_written:
-            self._has_said_written = True
-            listed = ", ".join(f"'{name}'" for name in written[:_NAMED])
-            more = f" and {len(written) - _NAMED} more" if len(written) > _NAMED else ""
-            warnings.warn(
-                f"step {self.n_steps:,}: somebody else wrote {listed}{more} (another optimizer, load_state_dict, an "
-                "average, an edit); what was written are the latent weights now",
-                stacklevel=3,
-            )
-        return is_touched
-
-    def _taken_over(self, state: PopulationState, names: Sequence[str]) -> list[str]:
-        """Return which parameters of a population somebody wrote in fact; these are its latent weights now."""
-        last, written = state.restored(), {}
-        for name in names:
-            now, latent = self.parameters[name].detach(), state.latent[name]
-            if not almost_equal(now, last[name]):
-                written[name] = now
-            elif not torch.equal(now, last[name]):
-                latent.copy_(torch.where(latent == last[name], now, latent))
-        if written:
-            state.take_over(written)
-        for name in names:
-            self.parameters.note(name)
-        return list(written)
 
     def _project(self) -> None:
         stage, owned = self.stage, self._owned()
@@ -715,9 +695,13 @@ class Projector(Shown):
 
     def _alter_gradient(self, state: PopulationState, names: Sequence[str], optimizer: Optimizer) -> None:
         """Let the method change gradients at deployable weights, where parameters hold these."""
-        gradients = self._gradients(state, names) if self.method.alters_gradient else None
-        if gradients is not None:
-            deployed = {name: self.parameters[name].detach() for name in state.latent}
+        if not self.method.alters_gradient:
+            return
+        gradients = self._gradients(state, names)
+        if gradients is None:
+            return
+        deployed = {name: self.parameters[name].detach() for name in state.latent}
+        with unscaled(optimizer, gradients.values()):
             state.alter_gradient(deployed, gradients, self._learning_rate(optimizer, names))
 
     def _gradients(self, state: PopulationState, names: Sequence[str]) -> dict[str, Tensor] | None:
@@ -758,7 +742,7 @@ class Projector(Shown):
         Where latents are what they were when the step began, as in nearly all steps, the last projection serves.
         """
         pairs = self._pairs.get(optimizer)
-        bits = None if pairs is not None or is_touched else self._latent_bits()
+        bits = None if pairs is not None or is_touched else self._loan.bits()
         if pairs is not None:
             pairs.start()
 
@@ -766,20 +750,16 @@ class Projector(Shown):
             with self._projected(fits=pairs is not None, unless=bits):
                 result = closure()
                 if pairs is not None:
-                    latents = [item for state, _ in self._stepping for item in state.latent.items()]
+                    latents = [item for state, _ in self._loan for item in state.latent.items()]
                     pairs.evaluated({self.parameters[n]: (self.parameters[n].detach(), x) for n, x in latents})
                 else:
                     # Losses of a quasi-Newton method would not fit other gradients.
                     self._centre(optimizer)
-                    for state, names in self._stepping:
+                    for state, names in self._loan:
                         self._alter_gradient(state, names, optimizer)
                 return result
 
         return evaluate
-
-    def _latent_bits(self) -> list[int]:
-        """Return sums of the bits of all latent weights in a step."""
-        return [BitSum().of(latent) for state, _ in self._stepping for latent in state.latent.values()]
 
     @contextmanager
     def _projected(self, *, fits: bool, unless: Sequence[int] | None) -> Iterator[None]:
@@ -788,59 +768,18 @@ class Projector(Shown):
         Those of the last projection stay unless latents have other bits by now.
         """
         stage = self.stage
-        self._recover()
-        is_last = all(state.is_projected_at(stage) for state, _ in self._stepping)
+        self._loan.recover(self.n_steps + 1)
+        is_last = all(state.is_projected_at(stage) for state, _ in self._loan)
         with ExitStack() as trials:
-            if not is_last or unless is None or unless != self._latent_bits():
-                for state, _ in self._stepping:
+            if not is_last or unless is None or unless != self._loan.bits():
+                for state, _ in self._loan:
                     self._write(state, trials.enter_context(state.trial(stage, fits=fits)))
             yield
-            for state, names in self._stepping:
-                self._lend(state, names)
-
-    def _lend(self, state: PopulationState, names: Sequence[str]) -> None:
-        """Let parameters hold their latent weights while an optimizer works on them."""
-        for name in names:
-            latent = state.latent[name]
-            # What a method wants to compare with must not move.
-            self.parameters.lend(name, latent.clone() if self.method.reads_latent else latent)
-
-    def _take_back(self, state: PopulationState, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what an optimizer made of the latent weights, and the parameters' own memory, which they have again.
-
-        There is still the projection in it at which the gradients were taken.
-        """
-        moved, deployed = {}, {}
-        for name, latent in state.latent.items():
-            if name in names:
-                moved[name], deployed[name] = self.parameters.take_back(name)
-            else:
-                moved[name], deployed[name] = latent, self.parameters[name].data
-        return moved, deployed
-
-    def _recover(self) -> None:
-        """Take back what is lent within a step, or since one that came to no end, and what became of it."""
-        if self.parameters.is_lending:
-            for state, names in self._stepping:
-                moved, _ = self._take_back(state, names)
-                for name, latent in state.latent.items():
-                    latent.copy_(moved[name])
-                    self.parameters.note(name)
+            self._loan.lend_again()
 
     def _write(self, state: PopulationState, weights: Mapping[str, Tensor]) -> None:
         """Write a projection into the model, but for what is pinned."""
         self.parameters.write({name: tensor for name, tensor in weights.items() if name not in state.pinned})
-
-    def _followed(self, state: PopulationState) -> bool:
-        """Follow parameters that were moved to another device or dtype; return whether they were."""
-        for name, latent in state.latent.items():
-            parameter = self.parameters[name]
-            if latent.device != parameter.device or latent.dtype != parameter.dtype:
-                state.move_to(parameter.detach())
-                for each in state.latent:
-                    self.parameters.note(each)
-                return True
-        return False
 
     def _join_ranks(self) -> None:
         """Take over the state of the first of the ranks that train together now, unless that has been done."""

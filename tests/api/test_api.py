@@ -262,6 +262,7 @@ WRONG_MODELS: dict[str, tuple[Callable[[], object], str]] = {
     "number": (lambda: 5, "an int as the model; needed a module, a mapping of names to tensors or arrays"),
     "no file": (lambda: Path("no_such.pt"), r"no_such\.pt: no such file"),
     "int arrays": (lambda: {"w": np.ones((3, 4), dtype=np.int64)}, r"no weights: .* there is 'w' \(3, 4\) int64"),
+    "masked": (lambda: {"w": np.ma.masked_greater(np.ones((2, 2)), 0)}, "'w' is a masked array; needed a plain one"),
     "texts": (lambda: {"w": np.array([["a"]])}, "'w' is an array of <U1; needed floats"),
     "checkpoint": (
         lambda: {"model": network().state_dict(), "epoch": 3},
@@ -380,7 +381,7 @@ class TestWrongArguments:
             (torch.ones(4, 6), "'importance' is of type Tensor; needed a mapping"),
             ({"0.weigth": torch.ones(4, 6)}, "no weight '0.weigth'. Did you mean '0.weight'"),
             ({"0.weight": torch.ones(6, 4)}, r"importance: '0.weight' has shape \(6, 4\); the weights have \(4, 6\)"),
-            ({"0.weight": torch.ones(4, 6, dtype=torch.int64)}, "importance: '0.weight' is torch.int64; needed floats"),
+            ({"0.weight": torch.ones(4, 6, dtype=torch.int64)}, "importance: '0.weight' is of int64; needed floats"),
             ({"0.weight": -torch.ones(4, 6)}, "needed a number above 0"),
         ):
             with pytest.raises(QRSolveError, match=said):

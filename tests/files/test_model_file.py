@@ -300,6 +300,12 @@ def test_npz_cannot_hold_bfloat16(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_archive_without_numbers_is_named_by_what_it_has(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", labels=np.array(["a", "b"]))
+    with pytest.raises(ModelError, match=r"needed a float array of two or more dimensions; there is 'labels'$"):
+        read_model(tmp_path / "in.npz").weights()
+
+
 def test_text_arrays_only_fit_in_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", w=np.eye(3), labels=np.array(["a", "b"]))
     source = read_model(tmp_path / "in.npz")

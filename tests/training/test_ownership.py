@@ -650,6 +650,8 @@ def test_what_is_no_state_of_a_projector() -> None:
         ModelError, match=r"this is no state of a projector \(state_dict\(\) returns one\): 'spec_hash'"
     ):
         projector.load_state_dict({})
+    with pytest.raises(ModelError, match=r"state is a NoneType; needed what a projector's state_dict\(\) returned"):
+        projector.load_state_dict(None)  # type: ignore[arg-type]  # on purpose
 
 
 def test_methods_by_name() -> None:
