@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from qrsolve.surface.lazy import torch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def not_finite(name: str, tensor: Tensor) -> str:
     """Return where the first NaN or inf of a tensor is, and how many there are; "" where there is none."""
     # One sum tells the common case, in no memory: it is finite only if every entry is.
-    if bool(torch.isfinite(tensor.sum())):
+    if isfinite(tensor.sum().item()):
         return ""
     bad = ~torch.isfinite(tensor)
     n_bad = int(bad.sum())
