@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from qrsolve.plan.comparison import Comparisons as Comparisons
     from qrsolve.plan.comparison import LayerComparison as LayerComparison
     from qrsolve.plan.compilation import Plan as Plan
-    from qrsolve.plan.compilation import Population as Population
     from qrsolve.plan.compilation import compile_plan as compile_plan
     from qrsolve.plan.explanation import Explanation as Explanation
     from qrsolve.plan.explanation import LayerExplanation as LayerExplanation
     from qrsolve.plan.limit_row import LimitRow as LimitRow
     from qrsolve.plan.network.description import Description as Description
+    from qrsolve.plan.population import Population as Population
     from qrsolve.plan.projection import Projection as Projection
     from qrsolve.plan.undecided import Undecided as Undecided
     from qrsolve.problem.alphabet import Alphabet as Alphabet
@@ -62,7 +62,8 @@ else:
             "problem.alphabet": ("Alphabet", "AlphabetFamily"),
             "certificate.certification": ("certify",),
             "plan.comparison": ("Comparison", "Comparisons", "LayerComparison"),
-            "plan.compilation": ("Plan", "Population", "compile_plan"),
+            "plan.compilation": ("Plan", "compile_plan"),
+            "plan.population": ("Population",),
             "api.describe": ("describe",),
             "plan.network.description": ("Description",),
             "errors": (

@@ -14,9 +14,10 @@ from qrsolve.audit.reach_usage import reach_row
 from qrsolve.audit.report import LayerReport, Report
 from qrsolve.audit.usage import Usage, silent_neurons, usage_of, with_copies
 from qrsolve.errors import ModelError
-from qrsolve.plan.compilation import Plan, Population, layer_shape
+from qrsolve.plan.compilation import Plan, layer_shape
 from qrsolve.plan.limit_row import LimitRow
 from qrsolve.plan.network.roles import possible_matrices
+from qrsolve.plan.population import Population
 from qrsolve.plan.recovery.type_usage import TypeUsage
 from qrsolve.plan.room.counted import Counted, least_of
 from qrsolve.plan.room.network import network_usage

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qrsolve.plan.compilation import Population
 from qrsolve.plan.limit_row import LimitRow
+from qrsolve.plan.population import Population
 from qrsolve.spec import LimitKind
 
 

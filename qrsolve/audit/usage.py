@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.certificate.family import value_violations
-from qrsolve.plan.compilation import Population
+from qrsolve.plan.population import Population
 from qrsolve.plan.recovery.type_usage import TypeUsage, type_usage
 from qrsolve.plan.recovery.values import Recovery, fewest_synapses, recover_parameters
 from qrsolve.problem.alphabet import AlphabetFamily

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from qrsolve.certificate.certification import TOLERANCE, certify, status_of
 from qrsolve.errors import NoSolverError
-from qrsolve.plan.compilation import Plan, Population
+from qrsolve.plan.compilation import Plan
+from qrsolve.plan.population import Population
 from qrsolve.plan.projection import Advance as ProgressAdvance
 from qrsolve.plan.projection import project_population
 from qrsolve.plan.room.network import require_room

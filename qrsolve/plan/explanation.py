@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from qrsolve.errors import InfeasibleError, NoSolverError, ShapeError
-from qrsolve.plan.compilation import Plan, Population, compile_plan, layer_shape
+from qrsolve.plan.compilation import Plan, compile_plan, layer_shape
 from qrsolve.plan.network.roles import group_among
+from qrsolve.plan.population import Population
 from qrsolve.plan.shapes import require_shapes
 from qrsolve.plan.undecided import Undecided
 from qrsolve.problem.alphabet import AlphabetFamily

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import InfeasibleError, NoSolverError
-from qrsolve.plan.compilation import Population
+from qrsolve.plan.population import Population
 from qrsolve.problem.choice import ChoiceProblem, Group
 from qrsolve.problem.solution import Solution, Status, ValuesProof
 

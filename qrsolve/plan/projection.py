@@ -16,8 +16,9 @@ from qrsolve.certificate.certification import certify, status_of
 from qrsolve.certificate.family import claim_violations
 from qrsolve.certificate.values_bound import certify_values
 from qrsolve.errors import InfeasibleError, ModelError, NoSolverError, QRSolveError
-from qrsolve.plan.compilation import Plan, Population
+from qrsolve.plan.compilation import Plan
 from qrsolve.plan.memory import filled, fitted
+from qrsolve.plan.population import Population
 from qrsolve.plan.recovery.deployable import as_it_stands
 from qrsolve.plan.room.network import require_room
 from qrsolve.plan.shares import allotted

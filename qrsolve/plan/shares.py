@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
-from qrsolve.plan.compilation import Plan, Population, RoundedMemory, layer_shape
+from qrsolve.plan.compilation import Plan, layer_shape
+from qrsolve.plan.population import Population, RoundedMemory
 from qrsolve.plan.source_shares import with_source_shares
 from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.problem.group import Group

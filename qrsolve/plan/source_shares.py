@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from qrsolve.plan.compilation import Plan, Population
+from qrsolve.plan.compilation import Plan
 from qrsolve.plan.network.wiring import neurons_of_columns
+from qrsolve.plan.population import Population
 from qrsolve.problem.options import FloatArray, IntArray
 from qrsolve.solvers.nearest import nearest_option
 

@@ -18,9 +18,10 @@ from qrsolve.report.tables import comparison_page, explanation_page, projections
 if TYPE_CHECKING:
     # Only annotations: a chip is printed without torch.
     from qrsolve.audit.report import LayerReport
-    from qrsolve.plan.compilation import Plan, Population
+    from qrsolve.plan.compilation import Plan
     from qrsolve.plan.explanation import LayerExplanation
     from qrsolve.plan.network.description import Description
+    from qrsolve.plan.population import Population
     from qrsolve.plan.projection import Projection
     from qrsolve.problem.solution import Certificate, Solution
     from qrsolve.spec import HardwareSpec

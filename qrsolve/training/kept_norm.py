@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from qrsolve.plan.compilation import Population
+from qrsolve.plan.population import Population
 from qrsolve.training.exploration import kept_per_row
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import ModelError, QRSolveError, ShapeError
-from qrsolve.plan.compilation import Population
+from qrsolve.plan.population import Population
 from qrsolve.plan.projection import solve_choice
 from qrsolve.plan.recovery.deployable import as_it_stands
 from qrsolve.problem.alphabet import Alphabet

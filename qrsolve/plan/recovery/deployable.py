@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qrsolve.certificate.certification import certify
 from qrsolve.certificate.family import grid_steps, integer_range
-from qrsolve.plan.compilation import Population
+from qrsolve.plan.population import Population
 from qrsolve.plan.recovery.type_usage import deployed_values
 from qrsolve.plan.recovery.values import recover_parameters, rounding_of
 from qrsolve.problem.alphabet import AlphabetFamily

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from qrsolve.plan.compilation import Population
 from qrsolve.plan.limit_row import LimitRow
+from qrsolve.plan.population import Population
 from qrsolve.plan.undecided import Undecided
 from qrsolve.spec import LayerShape, LimitKind
 
