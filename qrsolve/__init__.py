@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qrsolve.api.door import check as check
     from qrsolve.api.door import compare as compare
     from qrsolve.api.door import explain as explain
+    from qrsolve.api.door import export as export
     from qrsolve.api.door import project as project
     from qrsolve.audit.projections import Projections as Projections
     from qrsolve.audit.report import LayerReport as LayerReport
@@ -58,7 +59,7 @@ else:
     LazyPackage.serve(
         __name__,
         {
-            "api.door": ("attach", "check", "compare", "explain", "project"),
+            "api.door": ("attach", "check", "compare", "explain", "export", "project"),
             "problem.alphabet": ("Alphabet", "AlphabetFamily"),
             "certificate.certification": ("certify",),
             "plan.comparison": ("Comparison", "Comparisons", "LayerComparison"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from qrsolve.audit.projections import Projections
     from qrsolve.audit.report import Report
+    from qrsolve.files.codes.codes import Codes
     from qrsolve.files.model_source import Model, ModelSource
     from qrsolve.plan.comparison import Comparisons
     from qrsolve.plan.compilation import Plan
@@ -107,7 +108,7 @@ def check(
 
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
-    return check_plan(plan, weights, known)
+    return check_plan(plan, weights, known, source.use)
 
 
 @explicit
@@ -206,6 +207,51 @@ def compare(
 
     plan, weights, _ = _opened(chip, model, select, exclude, groups, roles, network)
     return compare_plan(plan, weights)
+
+
+@explicit
+def export(
+    chip: Plan | Chip,
+    model: Model,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    select: Selectors = (),
+    exclude: Selectors = (),
+    groups: Sequence[Sequence[str]] = (),
+    roles: Mapping[str, str] | None = None,
+    network: Network | None = None,
+) -> Codes:
+    """Return the integers that a chip is loaded with for a deployable model, and what they mean.
+
+    Parameters
+    ----------
+    chip, model, parameters, select, exclude, groups, roles, network
+        As in `check`.
+
+    Returns
+    -------
+    Codes
+        A mapping of tensors to their codes; ``save("codes.npz")`` writes them, with a manifest and every other tensor
+        of the model as it is. ``codes["fc1.weight"].decoded()`` gives the weights again, bit for bit.
+
+    Raises
+    ------
+    ModelError
+        The weights break a rule of the chip, with the first one; and as in `check`.
+    ArgumentError, SpecError, ShapeError, InfeasibleError
+        As in `check`.
+
+    Examples
+    --------
+    >>> codes = qrsolve.export("dynap_se", model)
+    >>> codes.save("codes.npz")
+    """
+    from qrsolve.files.codes.codes import export_plan
+
+    plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
+    known = source.claimed if parameters is None else _parameters(parameters, plan)
+    others = {name: tensor for name, tensor in source.tensors.items() if name not in weights}
+    return export_plan(plan, weights, others, known, source.use)
 
 
 @explicit

@@ -32,7 +32,12 @@ _LISTED = 4
 """The most values or clashes that one text lists."""
 
 
-def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Report:
+def check(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor] | None = None,
+    use: Mapping[str, Tensor] | None = None,
+) -> Report:
     """Count what weights use of each limit, and whether their values exist on the chip.
 
     Parameters
@@ -44,6 +49,10 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
     parameters : mapping of str to Tensor or None
         Values by population, shape (n_scopes, n_parameters) each, such as a projection or a file claims them. They are
         verified against the weights; where they are missing or do not fit, values are recovered from the weights.
+
+    use : mapping of str to Tensor or None
+        Synapses of each weight by name, int64, in its shape, as codes have them; where these are fewer than the value
+        takes, the value counts.
 
     Returns
     -------
@@ -73,9 +82,13 @@ def check(plan: Plan, weights: Mapping[str, Tensor], parameters: Mapping[str, Te
             if bad := not_finite(name, weights[name]):
                 raise ModelError(f"{bad}; needed finite weights")
         usage = usage_of(population, matrix, None if parameters is None else parameters.get(population.name))
-        usages.append(usage)
         layer = layer_shape(chip, population.layouts, population.map_sizes)
         synapses = with_copies(usage, chip.weights.family())
+        if use is not None:
+            are_those = synapses is usage.use
+            synapses = torch.maximum(synapses, population.matrix(use).cpu())
+            usage = replace(usage, use=synapses) if are_those else usage
+        usages.append(usage)
         by_limit, bounds = {}, {}
         for i, limit in enumerate(chip.limits):
             if limit.of is not None and limit.is_shared():

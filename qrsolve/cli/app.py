@@ -218,6 +218,42 @@ def project(
     return commands.project_model(opened, out, solver, force=force, strict=strict, as_json=as_json)
 
 
+@app.command(cls=Command)
+def export(
+    spec: SpecArgument,
+    model: ModelArgument,
+    *,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="OUT", help="The file to write: .npz, .json or .csv.")],
+    format_: Annotated[
+        str | None, typer.Option("--format", metavar="npz|json|csv", help="What it holds, where the ending is another.")
+    ] = None,
+    synapses: Annotated[
+        str | None, typer.Option("--synapses", metavar="FILE", help="Also a table with a line for each synapse.")
+    ] = None,
+    layer: LayerOption = None,
+    exclude: ExcludeOption = None,
+    group: GroupOption = None,
+    role: RoleOption = None,
+    network: NetworkOption = None,
+    entry: EntryOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the integers that the chip is loaded with, for a model that it can hold."""
+    groups, roles, chip = parsed_groups(group), parsed_roles(role), load_spec(spec)
+    with progress(_LOADING) as advance:
+        from qrsolve.api.opened import Choice, open_model
+        from qrsolve.cli import commands
+        from qrsolve.files.codes.formats import ExportFiles
+
+        files = ExportFiles(out, format_, synapses)
+        files.require_writable(force=force)
+        choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
+        advance(f"reading {model}", 0, 0)
+        opened = open_model(chip, model, choice)
+    return commands.export_model(opened, files, force=force, as_json=as_json)
+
+
 @app.command(cls=SolvingCommand)
 def compare(
     spec: SpecArgument,

@@ -7,6 +7,8 @@ from qrsolve.audit.check import check
 from qrsolve.audit.projections import Projections
 from qrsolve.audit.report import Report
 from qrsolve.cli.pages import training_page
+from qrsolve.files.codes.codes import export_plan
+from qrsolve.files.codes.formats import ExportFiles, write_codes, write_synapses
 from qrsolve.files.model_file import require_ending, write_weights
 from qrsolve.files.model_source import source_of
 from qrsolve.files.output_file import require_writable, write_file
@@ -16,7 +18,7 @@ from qrsolve.plan.comparison import compare_plan
 from qrsolve.plan.projection import project_plan
 from qrsolve.report.console import print_json, print_page
 from qrsolve.report.progress import progress
-from qrsolve.report.tables import comparison_page, projections_page, report_page
+from qrsolve.report.tables import codes_page, comparison_page, projections_page, report_page
 
 DONE, VIOLATED = 0, 1
 """Exit codes; errors become others in `qrsolve.cli.program`."""
@@ -69,7 +71,7 @@ def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
         Whether an undecided rule fails, and to print JSON.
     """
     with progress(f"checking {opened.source.shown}"):
-        report = check(opened.plan, opened.weights, opened.source.claimed)
+        report = check(opened.plan, opened.weights, opened.source.claimed, opened.source.use)
     if as_json:
         print_json({"spec": opened.plan.spec.name, "model": opened.source.shown, **report.to_dict()})
     else:
@@ -117,6 +119,41 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
     else:
         print_page(projections_page(projections), report_page(report))
     return _verdict(report, strict=strict)
+
+
+def export_model(opened: Opened, out: ExportFiles, *, force: bool, as_json: bool) -> int:
+    """Write the codes of a deployable model, and print how large they are; of another, its report.
+
+    Parameters
+    ----------
+    opened : Opened
+        The model and the compiled chip.
+    out : ExportFiles
+        Where to write.
+    force, as_json : bool
+        Whether to replace files, and to print JSON.
+    """
+    plan, source = opened.plan, opened.source
+    with progress("coding"):
+        report = check(plan, opened.weights, source.claimed, source.use)
+        if report.is_compliant:
+            others = {name: tensor for name, tensor in source.tensors.items() if name not in opened.weights}
+            codes = export_plan(plan, opened.weights, others, source.claimed, source.use)
+    if not report.is_compliant:
+        if as_json:
+            print_json({"spec": plan.spec.name, "output": None, **report.to_dict()})
+        else:
+            print_page(report_page(report))
+        return VIOLATED
+    write_codes(codes, out.codes, out.format, force=force)
+    if out.synapses is not None:
+        write_synapses(codes, out.synapses, force=force)
+    if as_json:
+        sizes = {"bytes": codes.n_bytes, "bytes_of_float32": codes.n_bytes_of_floats}
+        print_json({"spec": plan.spec.name, "output": out.codes, "synapses": out.synapses, **sizes, **codes.manifest()})
+    else:
+        print_page(codes_page(codes))
+    return DONE
 
 
 def compare_model(opened: Opened, *, as_json: bool) -> int:

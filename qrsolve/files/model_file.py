@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import ModelError
+from qrsolve.files.codes.reading import codes_in, names_of, weights_of
+from qrsolve.files.codes.tensor_codes import TensorCodes
 from qrsolve.files.formats.any_file import read_content, serialise
 from qrsolve.files.formats.content import METADATA, Content, listed, quoted, require_printable
 from qrsolve.files.left_out import left_out_reasons
@@ -46,6 +48,8 @@ class ModelFile:
         Everything else in the file, which goes into the output as it came.
     originals : dict of str to str
         The name in the file of each array.
+    codes : mapping of str to TensorCodes
+        What weights are made of, where the file has codes instead of these.
     """
 
     path: str
@@ -53,6 +57,7 @@ class ModelFile:
     metadata: dict[str, Any]
     content: Content = field(repr=False)
     originals: dict[str, str] = field(repr=False, default_factory=dict)
+    codes: Mapping[str, TensorCodes] = field(repr=False, default_factory=dict)
 
     def weights(self, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Tensor]:
         """Return the afferent matrices: the selected ones, or every float array of two or more dimensions.
@@ -252,10 +257,16 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
         metadata = json.loads(content.metadata)
     except (ValueError, RecursionError):
         metadata = {}
+    metadata = metadata if isinstance(metadata, dict) else {}
     require_printable([*content.tensors, *content.outside], shown)
+    codes = codes_in(shown, content.tensors, metadata)
+    if codes:
+        coded = names_of(codes)
+        plain = {name: tensor for name, tensor in content.tensors.items() if name not in coded}
+        content = replace(content, tensors={**{name: weights_of(each) for name, each in codes.items()}, **plain})
     originals = unwrapped(content.tensors, shown)
     tensors = {name: content.tensors[original] for name, original in originals.items()}
-    return ModelFile(shown, tensors, metadata if isinstance(metadata, dict) else {}, content, originals)
+    return ModelFile(shown, tensors, metadata, content, originals, codes)
 
 
 def read_weights(

@@ -63,6 +63,13 @@ class ModelSource:
         """The values that a file claims for each population; to be verified."""
         return claimed_parameters(self.metadata)
 
+    @property
+    def use(self) -> dict[str, Tensor] | None:
+        """The synapses that a file's codes take for each weight; ``None`` where it has no codes."""
+        if self.file is None or not self.file.codes:
+            return None
+        return {name: torch.from_numpy(codes.use()) for name, codes in self.file.codes.items()}
+
 
 def source_of(model: Model, entry: str | None = None) -> ModelSource:
     """Return the tensors of a model.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from qrsolve.plan.compilation import Plan
+from qrsolve.plan.population import Population
 from qrsolve.plan.projection import Projection
 from qrsolve.spec import ROLES, spec_hash
 from qrsolve.spec.network import NetworkSpec
@@ -39,19 +40,39 @@ def provenance(
     guessed : collection of str
         Tensors whose wiring was guessed.
     """
-    layers = {}
+    populations = [projection.population for projection in projections.values()]
+    parameters = {name: p.parameters for name, p in projections.items() if p.parameters is not None}
+    layers = recorded_populations(populations, parameters, guessed)
     for name, projection in projections.items():
-        family, parameters = projection.population.family, projection.parameters
-        layers[name] = {
-            "names": list(projection.population.names),
-            "roles": list(projection.population.roles),
-            **({"guessed": True} if set(projection.population.names) & set(guessed) else {}),
-            "parameter_names": [] if family is None else list(family.names),
-            "parameters": None if parameters is None else parameters.tolist(),
-            **{key: value for key, value in projection.to_dict().items() if key in _PROOF},
-        }
+        layers[name] |= {key: value for key, value in projection.to_dict().items() if key in _PROOF}
     stated = {} if network is None else {"network": network.model_dump(mode="json", by_alias=True, exclude_none=True)}
     return {"spec": plan.spec.name, "spec_hash": spec_hash(plan.spec), "layers": layers, **stated}
+
+
+def recorded_populations(
+    populations: Iterable[Population], parameters: Mapping[str, Tensor], guessed: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return what is recorded of populations: matrices, roles and values.
+
+    Parameters
+    ----------
+    populations : iterable of Population
+        Of one plan.
+    parameters : mapping of str to Tensor
+        The values of those that have some.
+    guessed : collection of str
+        Tensors whose wiring was guessed.
+    """
+    return {
+        each.name: {
+            "names": list(each.names),
+            "roles": list(each.roles),
+            **({"guessed": True} if set(each.names) & set(guessed) else {}),
+            "parameter_names": [] if each.family is None else list(each.family.names),
+            "parameters": parameters[each.name].tolist() if each.name in parameters else None,
+        }
+        for each in populations
+    }
 
 
 def recorded_network(metadata: Mapping[str, Any], names: Collection[str]) -> NetworkSpec | None:

@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleRenderable, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qrsolve.report.tables import comparison_page, explanation_page, projections_page, report_page
+from qrsolve.report.tables import codes_page, comparison_page, explanation_page, projections_page, report_page
 
 if TYPE_CHECKING:
     # Only annotations: a chip is printed without torch.
@@ -197,6 +197,7 @@ def _projector_page(projector: Projector) -> Group:
 
 _PAGES: dict[str, Callable[[Any], RenderableType]] = {
     "Certificate": _certificate_page,
+    "Codes": codes_page,
     "Comparisons": comparison_page,
     "Description": _description_page,
     "Explanation": explanation_page,

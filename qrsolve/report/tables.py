@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from qrsolve.report.rows import Rows
 if TYPE_CHECKING:
     # Only annotations: the list of chips is printed without torch, which takes seconds to load.
     from qrsolve.audit.check import Report
+    from qrsolve.files.codes.codes import Codes
     from qrsolve.plan.comparison import LayerComparison
     from qrsolve.plan.explanation import Explanation, LayerExplanation
     from qrsolve.plan.projection import Projection
@@ -115,6 +117,27 @@ def projections_page(projections: Mapping[str, Projection]) -> Group:
     named = {name: projection.named_values() for name, projection in projections.items()}
     lines = [Text(f"{name}: {_values(values)}") for name, values in named.items() if values]
     return Group(table, *lines)
+
+
+def codes_page(codes: Codes) -> Group:
+    """List what each tensor is coded as, and how large its codes are."""
+    table = Rows(("tensor", "coding", "codes", "scopes", "synapses", "bits", "of float32"))
+    for name, each in codes.items():
+        arrays, n = each.arrays, max(math.prod(each.shape), 1)
+        n_codes = len(arrays.get("synapses", ())) or ""
+        n_scopes = len(arrays.get("table", arrays.get("scale", ()))) or ""
+        bits = f"{each.n_bits / n:.3g} per weight"
+        table.add(
+            name,
+            each.coding,
+            f"{n_codes}",
+            f"{n_scopes}",
+            f"{int(each.use().sum()):,}",
+            bits,
+            f"{each.n_bits / n / 32:.1%}",
+        )
+    total = f"{codes.n_bytes:,} bytes of codes for {codes.n_bytes_of_floats:,} of float32, tables and scales apart"
+    return Group(table, Text(f"{codes.plan.spec.name}: {total}"))
 
 
 def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:

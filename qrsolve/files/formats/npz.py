@@ -76,7 +76,12 @@ def write_npz(shown: str, tensors: Mapping[str, Tensor], metadata: str, same: Co
         raise ModelError(f"{shown}: {listed(odd)}, which .npz does not have; needed .safetensors or .pt")
     if metadata:
         arrays[METADATA] = np.frombuffer(metadata.encode(), dtype=np.uint8)
-    # np.savez takes names as keywords, so "file" would clash: write the members as it would.
+    return archive_of(arrays)
+
+
+def archive_of(arrays: Mapping[str, Any]) -> bytes:
+    """Return the bytes of an archive of arrays, as ``np.savez`` writes it."""
+    # That takes names as keywords, so "file" would clash.
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():

@@ -92,7 +92,7 @@ def _choice(population: Population, w: Tensor, claimed: Tensor | None) -> tuple[
         found = _parameters(family, values, frequency, w.dtype) if claimed is None else claimed[i]
         if found is None:
             return None
-        option = _options(values, family, found, w.dtype)
+        option = options_of(values, family, found, w.dtype)
         if bool((option < 0).any()):
             return None
         parameters.append(found)
@@ -160,7 +160,7 @@ def _solved_for(family: AlphabetFamily, values: Tensor, frequency: Tensor, dtype
         for line in solved[:_MOST_VERIFIED]:
             parameters = family.given.clone()
             parameters[free] = line
-            option = _options(values, family, parameters, dtype)
+            option = options_of(values, family, parameters, dtype)
             used = int((family.use[option] * frequency).sum())
             if bool((option >= 0).all()) and used < fewest:
                 best, fewest = parameters, used
@@ -209,8 +209,14 @@ def _is_worth_a_search(family: AlphabetFamily, values: Tensor, frequency: Tensor
     return n_values < n_weights if torch.finfo(dtype).bits >= 32 else n_values <= n_weights // 2
 
 
-def _options(values: Tensor, family: AlphabetFamily, parameters: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the option with the fewest synapses that reaches each value as `fewest_synapses` says; -1 where none."""
+def options_of(values: Tensor, family: AlphabetFamily, parameters: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the option with the fewest synapses that reaches each value as `fewest_synapses` says; -1 where none.
+
+    Parameters
+    ----------
+    values, family, parameters, dtype
+        As in `fewest_synapses`.
+    """
     v = family.counts @ parameters
     noise = rounding_of(dtype) * (family.counts.abs() @ parameters.abs())
     low, high = (v - noise).to(dtype).double(), (v + noise).to(dtype).double()

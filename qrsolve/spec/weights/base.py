@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from itertools import chain, combinations_with_replacement
 from math import comb
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -45,6 +45,13 @@ class WeightKind(Fact):
 
     kind: str
     """Which rule."""
+    coding: ClassVar[Literal["table", "integers", "values"]] = "table"
+    """What a chip is loaded with: places in a table of values, integers that a scale multiplies, or values."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What the synapses of one integer are called, where they are not all the same."""
+        return ("synapse",)
 
     def family(self) -> AlphabetFamily | None:
         """Return the options of one connection, or ``None`` where any real value is one.

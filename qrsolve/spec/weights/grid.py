@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import nan
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,7 @@ class GridWeights(CountedKind):
     """
 
     kind: Literal["grid"] = "grid"
+    coding: ClassVar[Literal["table", "integers", "values"]] = "integers"
     bits: Bits
     """Width of the integer, sign included."""
     offers: Annotated[tuple[PositiveCount, ...], Field(min_length=1, strict=False)] | None = None
@@ -110,6 +111,11 @@ class GridWeights(CountedKind):
     def max_synapses(self) -> int:
         """The most synapses of one connection, two for each pair."""
         return super().max_synapses * (2 if self.pair else 1)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Return the two cells of a pair: its weight is the first less the second."""
+        return ("plus", "minus") if self.pair else super().cells
 
     def stored_bits(self) -> int:
         """Return the bits of one synapse: of one cell, where two make a weight."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from qrsolve.spec.weights.base import SignedKind
 
@@ -11,3 +11,4 @@ class RealWeights(SignedKind):
     """Any real value."""
 
     kind: Literal["real"] = "real"
+    coding: ClassVar[Literal["table", "integers", "values"]] = "values"

@@ -1,0 +1,1 @@
+"""Codes: the integers that a chip is loaded with, and what they mean."""

@@ -1,0 +1,187 @@
+"""The codes of a network, and the manifest that says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qrsolve import __version__
+from qrsolve.audit.check import check
+from qrsolve.audit.report import Report
+from qrsolve.errors import ModelError
+from qrsolve.files.codes.encoding import encode
+from qrsolve.files.codes.tensor_codes import Array, TensorCodes
+from qrsolve.files.provenance import recorded_populations
+from qrsolve.plan.compilation import Plan
+from qrsolve.spec import spec_hash
+from qrsolve.surface.shown import Shown, n_of
+
+SCHEME = 1
+"""Version of the scheme; a reader refuses a later one."""
+_MEANING = {
+    "table": "weight = table[scope, codes]",
+    "integers": "weight = codes * scale[scope]",
+    "values": "weight = values where mask is 1, else 0",
+}
+
+
+class Codes(Shown, Mapping[str, TensorCodes]):
+    """What a chip is loaded with: a mapping of tensors to `TensorCodes`, with a manifest.
+
+    Parameters
+    ----------
+    plan : Plan
+        The chip, compiled for the network.
+    tensors : mapping of str to TensorCodes
+        By the names of the weights.
+    others : mapping of str to array
+        Tensors that are no afferent matrices (biases, norms), as they came.
+    parameters : mapping of str to Tensor
+        The values by population, shape (n_scopes, n_parameters).
+    report : Report
+        What the weights use of each limit.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Mapping[str, TensorCodes],
+        others: Mapping[str, Array],
+        parameters: Mapping[str, Tensor],
+        report: Report,
+    ) -> None:
+        self.plan, self.others, self.report = plan, dict(others), report
+        self._tensors = dict(tensors)
+        self._parameters = dict(parameters)
+
+    def __getitem__(self, name: str) -> TensorCodes:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all codes, each in as few bits as the range of its tensor needs; tables and scales apart."""
+        return -(-sum(codes.n_bits for codes in self.values()) // 8)
+
+    @property
+    def n_bytes_of_floats(self) -> int:
+        """Bytes of the same weights in float32."""
+        return 4 * sum(int(np.prod(codes.shape)) for codes in self.values())
+
+    def manifest(self) -> dict[str, Any]:
+        """Return JSON values that say what the codes are, of which chip, and what was decided."""
+        verdict = self.report.to_dict()
+        return {
+            "codes": SCHEME,
+            "spec": self.plan.spec.name,
+            "spec_hash": spec_hash(self.plan.spec),
+            "versions": {"qrsolve": __version__, "numpy": np.__version__, "torch": torch.__version__.split("+")[0]},
+            "units": "scales and tables are in the units of the network's weights",
+            "rounding": "to the nearest number of the dtype, ties to even",
+            "ties": "of codes with one value, the fewest synapses, then the smallest code",
+            "tensors": {
+                name: {
+                    "coding": codes.coding,
+                    "meaning": _MEANING[codes.coding],
+                    "dtype": codes.dtype,
+                    "shape": list(codes.shape),
+                    "types": list(codes.type_names),
+                }
+                for name, codes in self.items()
+            },
+            "compliant": verdict["compliant"],
+            "decided": [row.to_dict() for row in self.report.rows],
+            "not_decided": [*verdict["not_decided"], {"rule": "neurons", "reason": "weights alone were coded"}],
+            "not_enforced": verdict["not_enforced"],
+            "layers": recorded_populations(self.plan.populations, self._parameters),
+        }
+
+    def arrays(self) -> dict[str, Array]:
+        """Return everything by its name in a file: ``NAME/codes`` and so on, and the other tensors."""
+        coded = {f"{name}/{field}": array for name, codes in self.items() for field, array in codes.arrays.items()}
+        return {**coded, **self.others}
+
+    def save(self, path: str | PathLike[str], format: str | None = None, *, force: bool = False) -> None:  # noqa: A002
+        """Write a file, whole or not at all; see `qrsolve.files.codes.formats.write_codes`.
+
+        Parameters
+        ----------
+        path : str or path
+            Its ending is the format: ``.npz``, ``.json`` or ``.csv``.
+        format : str or None
+            The format, where the ending is another.
+        force : bool
+            Replace an existing file.
+
+        Raises
+        ------
+        ModelError, OutputError
+            No such format; the file exists, or cannot be written.
+        """
+        from qrsolve.files.codes.formats import write_codes
+
+        write_codes(self, path, format, force=force)
+
+    def _facts(self) -> str:
+        share = self.n_bytes / max(self.n_bytes_of_floats, 1)
+        return f"{self.plan.spec.name}: {n_of(len(self), 'tensor')}, {self.n_bytes:,} bytes, {share:.1%} of float32"
+
+
+def export_plan(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    others: Mapping[str, Tensor] | None = None,
+    claimed: Mapping[str, Tensor] | None = None,
+    use: Mapping[str, Tensor] | None = None,
+) -> Codes:
+    """Return the codes of deployable weights.
+
+    Parameters
+    ----------
+    plan : Plan
+        The chip, compiled for the network.
+    weights : mapping of str to Tensor
+        By the names of the plan.
+    others : mapping of str to Tensor or None
+        Tensors that go into the file as they are.
+    claimed, use : mapping of str to Tensor, or None
+        As in `check`.
+
+    Raises
+    ------
+    ModelError
+        The weights break a rule of the chip, or are none of its values; with the first violation.
+    """
+    report = check(plan, weights, claimed, use)
+    if not report.is_compliant:
+        n = len(report.violations)
+        more = f" (and {n_of(n - 1, 'more violation')})" if n > 1 else ""
+        raise ModelError(f"not deployable: {report.violations[0].text}{more}; project the model, and export the result")
+    tensors: dict[str, TensorCodes] = {}
+    parameters = {}
+    for population in plan.populations:
+        chip = population.held_to(plan.spec)
+        matrix = population.matrix(weights).cpu()
+        known = None if claimed is None else claimed.get(population.name)
+        found = encode(population, chip, matrix, known)
+        tensors |= found.tensors
+        if found.parameters is not None:
+            parameters[population.name] = found.parameters
+    plain = {name: _plain(tensor) for name, tensor in (others or {}).items()}
+    return Codes(plan, tensors, plain, parameters, report)
+
+
+def _plain(tensor: Tensor) -> Array:
+    tensor = tensor.detach().cpu()
+    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
