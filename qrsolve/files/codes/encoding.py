@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qrsolve.audit.usage import Usage, usage_of
 from qrsolve.errors import ModelError
-from qrsolve.files.codes.exact_scale import exact_scales
+from qrsolve.files.codes.exact_scale import exact_integers
 from qrsolve.files.codes.tensor_codes import Array, TensorCodes
 from qrsolve.plan.population import Population
 from qrsolve.plan.recovery.deployable import options_of
@@ -82,14 +82,13 @@ def _integers(population: Population, family: AlphabetFamily, usage: Usage, cell
     rows = w if family.scope == "neuron" else w.reshape(1, -1)
     steps = family.counts[:, 0].long()
     order = steps.argsort()
-    integers = _nearest(rows.double() / scale, steps[order])
-    exact = exact_scales(integers, rows, scale[:, 0])
+    integers, exact = exact_integers(rows, steps[order], scale[:, 0])
     if bool(torch.isnan(exact).any()):
         row = int(torch.isnan(exact).nonzero()[0])
         where = f"'{population.name}'" + (f", neuron {row}" if family.scope == "neuron" else "")
         raise ModelError(
             f"{where}: its weights are multiples of {float(scale[row, 0]):.7g} only up to rounding, so no scale gives "
-            "them from integers bit for bit; project the model, which writes such that one does"
+            "them from integers bit for bit; convert them to float32, and project the model"
         )
     integers = integers.reshape(w.shape)
     options, synapses = steps[order], family.use[order]
@@ -100,13 +99,6 @@ def _integers(population: Population, family: AlphabetFamily, usage: Usage, cell
     if bool((mantissa == 0.5).all()):
         shared["exponent"] = exponent.long() - 1
     return Encoded(_by_tensor(population, w, "integers", {"codes": integers}, shared, cells), exact[:, None])
-
-
-def _nearest(quotients: Tensor, integers: Tensor) -> Tensor:
-    """Return the nearest of ascending integers; in half precision a weight may lie next to one that there is not."""
-    right = torch.searchsorted(integers, quotients).clamp(max=len(integers) - 1)
-    left = (right - 1).clamp(min=0)
-    return torch.where(quotients - integers[left] <= integers[right] - quotients, integers[left], integers[right])
 
 
 def _table(population: Population, family: AlphabetFamily, usage: Usage) -> dict[str, TensorCodes]:
