@@ -49,7 +49,6 @@ def check(
     parameters : mapping of str to Tensor or None
         Values by population, shape (n_scopes, n_parameters) each, such as a projection or a file claims them. They are
         verified against the weights; where they are missing or do not fit, values are recovered from the weights.
-
     use : mapping of str to Tensor or None
         Synapses of each weight by name, int64, in its shape, as codes have them; where these are fewer than the value
         takes, the value counts.
