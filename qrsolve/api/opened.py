@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -103,12 +103,16 @@ def _of_module(
 
 def _of_file(file: ModelFile, choice: Choice, network: NetworkSpec | None) -> Description:
     recorded = recorded_network(file.metadata, file.tensors) if network is None and choice.is_open else network
+    if network is None and file.network is not None and choice.is_open:
+        recorded = file.network
     if recorded is not None:
         return _stated(file, recorded)
     select, exclude = _names(file, "select", choice.select), _names(file, "exclude", choice.exclude)
     weights = file.weights(select, exclude)
     unselected = "not selected" if select else "excluded"
     left_out = {n: unselected if why == "not selected" else why for n, why in file.left_out(weights).items()}
+    if file.network is not None:
+        return _stated(file, _chosen(file.network, weights, left_out, choice))
     vectors = {name: tensor.numel() for name, tensor in file.tensors.items() if tensor.ndim < 2}
     described = describe_tensors(
         {name: tuple(tensor.shape) for name, tensor in weights.items()},
@@ -124,6 +128,28 @@ def _of_file(file: ModelFile, choice: Choice, network: NetworkSpec | None) -> De
         for name, norm in file.norms_after(list(described.shapes)).items()
     )
     return replace(described, remarks=(*described.remarks, *norms))
+
+
+def _chosen(network: NetworkSpec, weights: Collection[str], left_out: Mapping[str, str], choice: Choice) -> NetworkSpec:
+    """Return a network that a format states with what the user says: which matrices, their populations and roles."""
+    population = {name: "+".join(group) for group in choice.groups for name in group}
+    layers = []
+    for layer in network.layers:
+        name = layer.tensor
+        if name not in weights:
+            layers.append(Layer(tensor=name, left_out=left_out.get(name, "not selected")))
+            continue
+        said = {
+            **({"population": population[name]} if name in population else {}),
+            **({"role": choice.roles[name]} if name in choice.roles else {}),
+        }
+        layers.append(layer.model_copy(update=said))
+    kept = {layer.population or layer.tensor for layer in layers if layer.left_out is None}
+    layers = [
+        layer.model_copy(update={"fed_by": None}) if layer.fed_by and not kept.issuperset(layer.fed_by) else layer
+        for layer in layers
+    ]
+    return NetworkSpec(layers=tuple(layers))
 
 
 def _names(file: ModelFile, option: str, selectors: Sequence[Selector]) -> list[str]:

@@ -25,6 +25,7 @@ from qrsolve.files.output_file import write_file
 from qrsolve.files.reparametrised import reparametrised
 from qrsolve.plan.network.wrappers import unwrapped
 from qrsolve.problem.finite import not_finite
+from qrsolve.spec.network import NetworkSpec
 from qrsolve.surface.endings import ENDINGS, ending_of, known_endings
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -50,6 +51,8 @@ class ModelFile:
         The name in the file of each array.
     codes : mapping of str to TensorCodes
         What weights are made of, where the file has codes instead of these.
+    network : NetworkSpec or None
+        How weights are wired, where the format says it.
     """
 
     path: str
@@ -58,6 +61,7 @@ class ModelFile:
     content: Content = field(repr=False)
     originals: dict[str, str] = field(repr=False, default_factory=dict)
     codes: Mapping[str, TensorCodes] = field(repr=False, default_factory=dict)
+    network: NetworkSpec | None = field(repr=False, default=None)
 
     def weights(self, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Tensor]:
         """Return the afferent matrices: the selected ones, or every float array of two or more dimensions.
@@ -266,7 +270,10 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
         content = replace(content, tensors={**{name: weights_of(each) for name, each in codes.items()}, **plain})
     originals = unwrapped(content.tensors, shown)
     tensors = {name: content.tensors[original] for name, original in originals.items()}
-    return ModelFile(shown, tensors, metadata, content, originals, codes)
+    network = None
+    if content.format == "nir":
+        network = content.outer[1].network({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    return ModelFile(shown, tensors, metadata, content, originals, codes, network)
 
 
 def read_weights(

@@ -12,6 +12,7 @@ ENDINGS = {
     ".pth": "torch",
     ".ckpt": "torch",
     ".pth.tar": "torch",
+    ".nir": "nir",
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qrsolve.errors import ModelError
 from qrsolve.files.formats.content import Content, first_line, quoted
+from qrsolve.files.formats.nir_file import read_nir, write_nir
 from qrsolve.files.formats.npz import read_npz, write_npz
 from qrsolve.files.formats.safetensors_file import read_safetensors, write_safetensors
 from qrsolve.files.formats.torch_file import read_torch, write_torch
@@ -40,7 +41,7 @@ def read_content(shown: str, entry: str | None = None) -> Content:
     if size == 0:
         raise ModelError(f"{shown}: the file is empty")
     found, needed = _recognise(shown, head, size), ENDINGS[ending]
-    if found != needed and not (needed == "torch" and found == "pickle"):
+    if found != needed and (needed, found) not in (("torch", "pickle"), ("nir", "hdf5")):
         raise ModelError(f"{shown}: ends in '{ending}', but holds {_WORDS[found]}; rename it, or save it again")
     if entry is not None and needed != "torch":
         raise ModelError(f"{shown}: no entry {quoted(entry)}: only checkpoints of torch have entries")
@@ -113,9 +114,10 @@ _WORDS = {
     "unknown": "something that is no model format",
 }
 _STARTS = {b"\x93NUMPY": "npy", b"\x89HDF": "hdf5"}
-_READERS: dict[str, Callable[[str], Content]] = {"npz": read_npz, "safetensors": read_safetensors}
+_READERS: dict[str, Callable[[str], Content]] = {"npz": read_npz, "safetensors": read_safetensors, "nir": read_nir}
 _WRITERS: dict[str, Callable[[str, Mapping[str, Tensor], str, Content | None], bytes]] = {
     "npz": write_npz,
     "safetensors": write_safetensors,
     "torch": write_torch,
+    "nir": write_nir,
 }

@@ -1,0 +1,190 @@
+"""``.nir``: a graph of the Neuromorphic Intermediate Representation, an HDF5 file.
+
+Weights and biases are read as tensors. What is written is the same file with other weights: nodes that nobody here
+knows, metadata and edges stay what they are. So HDF5 is read here, and not through the library ``nir``, which makes
+objects of all nodes, and refuses unknown ones and shapes that it cannot infer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qrsolve.errors import ModelError
+from qrsolve.files.formats.content import METADATA, Content, quoted
+from qrsolve.files.formats.nir_graph import MOST_NODES, WEIGHTED, Graph, Node
+
+_RESETTING = ("IF", "LIF", "CubaLIF")
+"""Nodes that have ``v_reset`` since version 1.0.5, which older readers refuse."""
+_OLD = "1.0.4"
+VERSIONS = (_OLD,)
+"""Versions of the format that can be asked for instead of the file's own."""
+_KNOWN_MAJOR = 1
+
+
+def read_nir(shown: str) -> Content:
+    """Read weights and biases as ``NODE.weight`` and ``NODE.bias``, nodes of subgraphs as ``GRAPH.NODE.weight``."""
+    h5py = _h5py(shown)
+    data = Path(shown).read_bytes()
+    with h5py.File(io.BytesIO(data), "r") as file:
+        _require_known_version(shown, file)
+        graph = _graph(shown, file)
+        tensors = {}
+        for node in graph.nodes.values():
+            for field in ("weight", "bias") if node.type in WEIGHTED else ():
+                if field in file[node.path]:
+                    tensors[f"{node.name}.{field}"] = _tensor(shown, f"{node.name}.{field}", file[node.path][field])
+        metadata = _recorded(file)
+    return Content("nir", tensors, metadata, outer=(data, graph))
+
+
+def write_nir(
+    shown: str,
+    tensors: Mapping[str, Tensor],
+    metadata: str,
+    same: Content | None,
+    arrays: Mapping[str, Any] | None = None,
+    version: str | None = None,
+) -> bytes:
+    """Return the bytes of the graph that the tensors came from, with these weights.
+
+    Parameters
+    ----------
+    shown, tensors, metadata, same
+        As in `qrsolve.files.formats.any_file.serialise`; the third becomes ``metadata/qrsolve/json`` of the graph.
+    arrays : mapping of str to array or None
+        Put beside it, by paths: codes.
+    version : str or None
+        One of `VERSIONS`; ``None`` is that of the file.
+
+    Raises
+    ------
+    ModelError
+        There is no graph; a weight changes its shape; or the version cannot say what a node does.
+    """
+    if same is None:
+        raise ModelError(f"{shown}: a .nir needs a graph; give a model that is a .nir file, or write another format")
+    data, graph = same.outer
+    h5py = _h5py(shown)
+    buffer = io.BytesIO(data)
+    with h5py.File(buffer, "r+") as file:
+        for name, tensor in tensors.items():
+            node, _, field = name.rpartition(".")
+            dataset = file[graph.nodes[node].path][field]
+            if dataset.shape != tuple(tensor.shape):
+                raise ModelError(f"{shown}: {quoted(name)} has shape {tuple(tensor.shape)}, the graph {dataset.shape}")
+            if not torch.equal(_tensor(shown, name, dataset), tensor):
+                dataset[...] = tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+        if metadata:
+            root = file["node"].require_group("metadata")
+            if METADATA in root:
+                del root[METADATA]
+            own = root.create_group(METADATA)
+            own["json"] = metadata
+            for path, array in (arrays or {}).items():
+                own[path] = array
+        if version is not None:
+            _make_old(shown, file, graph, version)
+    return buffer.getvalue()
+
+
+def _h5py(shown: str) -> Any:  # noqa: ANN401 (a module without types)
+    try:
+        import h5py
+    except ImportError:
+        raise ModelError(f"{shown}: .nir files need h5py; install it with pip install 'qrsolve[nir]'") from None
+    return h5py
+
+
+def _require_known_version(shown: str, file: Any) -> None:  # noqa: ANN401
+    if "node" not in file:
+        raise ModelError(f"{shown}: an HDF5 file without a graph; needed one that nir.write made")
+    version = _text(file["version"]) if "version" in file else "0"
+    major = version.split(".", 1)[0]
+    if not major.isdigit() or int(major) > _KNOWN_MAJOR:
+        raise ModelError(f"{shown}: NIR version {quoted(version)}; this program knows 0 and {_KNOWN_MAJOR}")
+
+
+def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
+    """Return the nodes and edges of the file, those of subgraphs with the names of these before theirs."""
+    nodes: dict[str, Node] = {}
+    edges: list[tuple[str, str]] = []
+
+    def walk(path: str, prefix: str) -> None:
+        group = file[path]
+        for name, node in group["nodes"].items():
+            kind, own, place = _text(node["type"]), f"{prefix}{name}", f"{path}/nodes/{name}"
+            if kind == "NIRGraph":
+                walk(place, f"{own}.")
+                kind = "subgraph"
+            facts = {field: _number(node[field]) for field in _FACTS if field in node}
+            nodes[own] = Node(own, kind, place, facts)
+            if len(nodes) > MOST_NODES:
+                raise ModelError(f"{shown}: more than {MOST_NODES:,} nodes")
+        edges.extend((f"{prefix}{_str(a)}", f"{prefix}{_str(b)}") for a, b in group["edges"][()])
+
+    walk("node", "")
+    strange = next((end for edge in edges for end in edge if end not in nodes), None)
+    if strange is not None:
+        raise ModelError(f"{shown}: an edge of {quoted(strange)}, which is no node")
+    return Graph(nodes, tuple(edges))
+
+
+_FACTS = ("input_shape", "stride", "padding", "dilation", "groups")
+
+
+def _number(dataset: Any) -> tuple[int, ...] | str | None:  # noqa: ANN401
+    """Return whole numbers, a word such as ``same``, or ``None`` for nothing."""
+    if dataset.shape is None:
+        return None
+    value = dataset[()]
+    if isinstance(value, bytes | str):
+        return _str(value)
+    return tuple(int(n) for n in np.atleast_1d(value))
+
+
+def _tensor(shown: str, name: str, dataset: Any) -> Tensor:  # noqa: ANN401
+    array = np.asarray(dataset[()])
+    try:
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    except TypeError:
+        raise ModelError(f"{shown}: {quoted(name)} is {array.dtype}; needed numbers") from None
+
+
+def _recorded(file: Any) -> str:  # noqa: ANN401
+    """Return what was written here before."""
+    found = file["node"].get(f"metadata/{METADATA}")
+    if found is not None and hasattr(found, "keys") and "json" in found:
+        return _text(found["json"])
+    return ""
+
+
+def _make_old(shown: str, file: Any, graph: Graph, version: str) -> None:  # noqa: ANN401
+    """Leave out what readers of an older version refuse."""
+    if version not in VERSIONS:
+        raise ModelError(f"{shown}: --nir-version {quoted(version)}; needed {' or '.join(VERSIONS)}")
+    for node in graph.nodes.values():
+        group = file[node.path]
+        if node.type in _RESETTING and "v_reset" in group:
+            if bool(np.any(group["v_reset"][()] != 0)):
+                raise ModelError(
+                    f"{shown}: {quoted(node.name)} resets to other values than 0, which {version} cannot say"
+                )
+            del group["v_reset"]
+    if "version" in file:
+        del file["version"]
+    file["version"] = version
+
+
+def _text(dataset: Any) -> str:  # noqa: ANN401
+    return _str(dataset[()])
+
+
+def _str(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
