@@ -180,7 +180,7 @@ def _stated(file: ModelFile, network: NetworkSpec) -> Description:
     missing = [Layer(tensor=name, left_out=_unnamed(why)) for name, why in rest.items()]
     signs = {name: _signs(file, network, name) for name in network.signs}
     whole = network.model_copy(update={"layers": (*network.layers, *missing), "signs": signs})
-    return Description(whole, shapes, is_stated=True)
+    return Description(whole, shapes, remarks=file.remarks, is_stated=True)
 
 
 def _unnamed(reason: str) -> str:

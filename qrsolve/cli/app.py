@@ -194,6 +194,9 @@ def project(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="OUT", help="The file to write; its ending is its format.")
     ],
+    nir_version: Annotated[
+        str | None, typer.Option("--nir-version", metavar="1.0.4", help="Write a .nir that these readers take, too.")
+    ] = None,
     solver: SolverOption = "auto",
     layer: LayerOption = None,
     exclude: ExcludeOption = None,
@@ -211,11 +214,11 @@ def project(
         from qrsolve.api.opened import Choice, open_model
         from qrsolve.cli import commands
 
-        commands.require_output(out, force=force)
+        commands.require_output(out, nir_version, force=force)
         choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
         advance(f"reading {model}", 0, 0)
         opened = open_model(chip, model, choice)
-    return commands.project_model(opened, out, solver, force=force, strict=strict, as_json=as_json)
+    return commands.project_model(opened, out, solver, nir_version, force=force, strict=strict, as_json=as_json)
 
 
 @app.command(cls=Command)

@@ -7,8 +7,10 @@ from qrsolve.audit.check import check
 from qrsolve.audit.projections import Projections
 from qrsolve.audit.report import Report
 from qrsolve.cli.pages import training_page
+from qrsolve.errors import ModelError
 from qrsolve.files.codes.codes import export_plan
 from qrsolve.files.codes.formats import ExportFiles, write_codes, write_synapses
+from qrsolve.files.formats.nir_file import Annotations
 from qrsolve.files.model_file import require_ending, write_weights
 from qrsolve.files.model_source import source_of
 from qrsolve.files.output_file import require_writable, write_file
@@ -79,13 +81,27 @@ def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
     return _verdict(report, strict=strict)
 
 
-def require_output(out: str, *, force: bool) -> None:
-    """Say before any work that a model file could not be written."""
+def require_output(out: str, nir_version: str | None, *, force: bool) -> None:
+    """Say before any work that a model file could not be written.
+
+    Parameters
+    ----------
+    out : str
+        The file.
+    nir_version : str or None
+        For graphs alone.
+    force : bool
+        Whether a file may be replaced.
+    """
+    if nir_version is not None and not out.endswith(".nir"):
+        raise ModelError(f"{out}: --nir-version is for outputs that end in .nir")
     require_ending(out)
     require_writable(out, force=force)
 
 
-def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict: bool, as_json: bool) -> int:
+def project_model(
+    opened: Opened, out: str, solver: str, nir_version: str | None, *, force: bool, strict: bool, as_json: bool
+) -> int:
     """Write the nearest weights that a chip can hold, and print their certificates.
 
     Parameters
@@ -96,6 +112,8 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
         File to write; its ending is its format.
     solver : str
         A solver's name, or ``auto``.
+    nir_version : str or None
+        For readers of which version a graph is written; that of the file where it is ``None``.
     force, strict, as_json : bool
         Whether to replace a file, whether an undecided rule fails, and to print JSON.
     """
@@ -108,8 +126,16 @@ def project_model(opened: Opened, out: str, solver: str, *, force: bool, strict:
     report = projections.report()
     stated = opened.description.network if opened.description.is_stated else None
     guessed = {guess.tensor for guess in opened.description.guesses if guess.rule == "populations"}
+    is_graph = out.endswith(".nir") and report.is_compliant
+    codes = export_plan(plan, projections.tensors, None, projections.parameters) if is_graph else {}
+    arrays = {f"codes/{name}/{field}": a for name, each in codes.items() for field, a in each.arrays.items()}
     write_weights(
-        out, projections.tensors, provenance(plan, projections, stated, guessed), force=force, source=opened.source.file
+        out,
+        projections.tensors,
+        provenance(plan, projections, stated, guessed),
+        force=force,
+        source=opened.source.file,
+        annotations=Annotations(arrays, nir_version),
     )
     if as_json:
         layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}

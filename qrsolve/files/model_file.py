@@ -19,6 +19,7 @@ from qrsolve.files.codes.reading import codes_in, names_of, weights_of
 from qrsolve.files.codes.tensor_codes import TensorCodes
 from qrsolve.files.formats.any_file import read_content, serialise
 from qrsolve.files.formats.content import METADATA, Content, listed, quoted, require_printable
+from qrsolve.files.formats.nir_file import Annotations
 from qrsolve.files.left_out import left_out_reasons
 from qrsolve.files.norms import norms_after
 from qrsolve.files.output_file import write_file
@@ -135,6 +136,12 @@ class ModelFile:
     @cached_property
     def _reasons(self) -> dict[str, str]:
         return left_out_reasons(self.tensors)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What of a graph is not known, and kept as it is."""
+        unknown = self.content.outer[1].unknown if self.content.format == "nir" else ()
+        return (f"nodes of unknown types are kept as they are: {listed(unknown)}",) if unknown else ()
 
     def _matrices(self, dropped: Collection[str]) -> list[str]:
         found, foreign = [], []
@@ -300,6 +307,7 @@ def write_weights(
     *,
     force: bool = False,
     source: ModelFile | None = None,
+    annotations: Annotations | None = None,
 ) -> None:
     """Write named arrays in the format of the ending, whole or not at all.
 
@@ -317,6 +325,8 @@ def write_weights(
     source : ModelFile or None
         The file that the tensors came from: its other arrays are written too, all by their names in that file, and
         where the format stays the same so is its other content.
+    annotations : Annotations or None
+        What a NIR graph takes beside these.
 
     Raises
     ------
@@ -333,7 +343,7 @@ def write_weights(
     if METADATA in together:
         raise ModelError(f"'{METADATA}' is the name of qrsolve's own entry; rename the array")
     text = json.dumps(metadata) if metadata else ""
-    data = serialise(shown, together, text, None if source is None else source.content)
+    data = serialise(shown, together, text, None if source is None else source.content, annotations)
     write_file(shown, data, force=force)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qrsolve.errors import ModelError
 from qrsolve.files.formats.content import Content, first_line, quoted
-from qrsolve.files.formats.nir_file import read_nir, write_nir
+from qrsolve.files.formats.nir_file import Annotations, read_nir, write_nir
 from qrsolve.files.formats.npz import read_npz, write_npz
 from qrsolve.files.formats.safetensors_file import read_safetensors, write_safetensors
 from qrsolve.files.formats.torch_file import read_torch, write_torch
@@ -55,7 +55,13 @@ def read_content(shown: str, entry: str | None = None) -> Content:
         raise ModelError(f"{shown}: truncated or damaged: {first_line(error)}") from None
 
 
-def serialise(shown: str, tensors: Mapping[str, Tensor], metadata: str, source: Content | None) -> bytes:
+def serialise(
+    shown: str,
+    tensors: Mapping[str, Tensor],
+    metadata: str,
+    source: Content | None,
+    annotations: Annotations | None = None,
+) -> bytes:
     """Return the bytes of a file in the format of the ending of ``shown``.
 
     Parameters
@@ -68,6 +74,8 @@ def serialise(shown: str, tensors: Mapping[str, Tensor], metadata: str, source: 
         JSON, kept beside the tensors.
     source : Content or None
         The file that they came from, whose other contents are kept where formats are the same.
+    annotations : Annotations or None
+        What a graph takes beside these; other formats leave it.
     """
     format_ = ENDINGS[ending_of(shown)]
     same = source if source is not None and source.format == format_ else None
@@ -75,6 +83,8 @@ def serialise(shown: str, tensors: Mapping[str, Tensor], metadata: str, source: 
         odd = next(iter(source.rest))
         raise ModelError(f"{shown}: {quoted(odd)} is no array of numbers; only a .npz can hold it")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if format_ == "nir":
+        return write_nir(shown, plain, metadata, same, annotations or Annotations())
     return _WRITERS[format_](shown, plain, metadata, same)
 
 
@@ -119,5 +129,4 @@ _WRITERS: dict[str, Callable[[str, Mapping[str, Tensor], str, Content | None], b
     "npz": write_npz,
     "safetensors": write_safetensors,
     "torch": write_torch,
-    "nir": write_nir,
 }

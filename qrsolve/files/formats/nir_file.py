@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,22 @@ _OLD = "1.0.4"
 VERSIONS = (_OLD,)
 """Versions of the format that can be asked for instead of the file's own."""
 _KNOWN_MAJOR = 1
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a graph takes beside weights and qrsolve's own JSON text.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        By paths in ``metadata/qrsolve``: codes.
+    version : str or None
+        One of `VERSIONS`; ``None`` is that of the file.
+    """
+
+    arrays: Mapping[str, Any] = field(default_factory=dict)
+    version: str | None = None
 
 
 def read_nir(shown: str) -> Content:
@@ -49,8 +66,7 @@ def write_nir(
     tensors: Mapping[str, Tensor],
     metadata: str,
     same: Content | None,
-    arrays: Mapping[str, Any] | None = None,
-    version: str | None = None,
+    annotations: Annotations,
 ) -> bytes:
     """Return the bytes of the graph that the tensors came from, with these weights.
 
@@ -58,10 +74,8 @@ def write_nir(
     ----------
     shown, tensors, metadata, same
         As in `qrsolve.files.formats.any_file.serialise`; the third becomes ``metadata/qrsolve/json`` of the graph.
-    arrays : mapping of str to array or None
-        Put beside it, by paths: codes.
-    version : str or None
-        One of `VERSIONS`; ``None`` is that of the file.
+    annotations : Annotations
+        What is written beside it, and for which readers.
 
     Raises
     ------
@@ -87,10 +101,10 @@ def write_nir(
                 del root[METADATA]
             own = root.create_group(METADATA)
             own["json"] = metadata
-            for path, array in (arrays or {}).items():
+            for path, array in annotations.arrays.items():
                 own[path] = array
-        if version is not None:
-            _make_old(shown, file, graph, version)
+        if annotations.version is not None:
+            _make_old(shown, file, graph, annotations.version)
     return buffer.getvalue()
 
 
