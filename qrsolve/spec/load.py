@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path as FilePath
 
 from pydantic import ValidationError
@@ -61,8 +62,12 @@ def load_spec(name_or_path: str | os.PathLike[str] | HardwareSpec) -> HardwareSp
     return parse_spec(read_text(path, shown), shown)
 
 
+@lru_cache(maxsize=64)
 def parse_spec(text: str, shown: str = "<text>") -> HardwareSpec:
-    """Read a chip from YAML text; ``shown`` is the file name that errors give. Raises `SpecError` as `load_spec`."""
+    """Read a chip from YAML text; ``shown`` is the file name that errors give. Raises `SpecError` as `load_spec`.
+
+    The same text gives the same chip, which nobody can change; reading it takes as long as a small projection.
+    """
     try:
         document = parse_document(text)
     except DocumentError as error:

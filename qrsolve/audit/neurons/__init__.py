@@ -1,0 +1,1 @@
+"""Neurons in integers, step by step as chips compute them; numpy alone."""
