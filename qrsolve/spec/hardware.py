@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from qrsolve.spec.facts import Conflict, Fact, Part, Path, PositiveCount, Text, refusal
 from qrsolve.spec.limit_kind import LimitKind
 from qrsolve.spec.limits import Limit
+from qrsolve.spec.neurons import Neurons
 from qrsolve.spec.synapse_memory import SynapseMemory
 from qrsolve.spec.weights import Weights
 from qrsolve.surface.shown import Shown, some
@@ -62,6 +63,8 @@ class HardwareSpec(Shown, Part):
     """Which values one connection can take."""
     limits: Annotated[tuple[Limit, ...], Field(strict=False)] = ()
     """How many of what there are."""
+    neurons: Neurons | None = None
+    """What the parameters of neurons can be; where it is missing, nothing is said of them."""
     notes: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """What the chip asks for that this language does not express."""
 
@@ -107,6 +110,8 @@ class HardwareSpec(Shown, Part):
         yield from self.weights.facts(("weights",))
         for i, limit in enumerate(self.limits):
             yield from limit.facts(("limits", i))
+        if self.neurons is not None:
+            yield from self.neurons.facts(("neurons",))
 
     def unverified(self) -> tuple[str, ...]:
         """Return the parts whose numbers nobody has checked, as ``weights.scale`` or ``fan_in``."""

@@ -104,12 +104,17 @@ def specs_folder(package: FilePath) -> FilePath:
 
 
 def spec_hash(spec: HardwareSpec) -> str:
-    """Return the SHA-256 of everything the chip's file states, as 64 hexadecimal digits.
+    """Return the SHA-256 of everything the chip's file states of weights and limits, as 64 hexadecimal digits.
 
     The order of keys, comments and spelling (``1e2`` or ``100.0``) do not matter; defaults count as if written out.
     """
-    stated = _without_added(spec.model_dump(mode="json", by_alias=True))
-    canonical = json.dumps(stated, sort_keys=True, separators=(",", ":"))
+    # Of neurons nothing is said to weights: states and files from before a chip's file had them stay its own.
+    stated = spec.model_dump(mode="json", by_alias=True, exclude={"neurons"})
+    if spec.neurons is not None:
+        held = {fact.source for path, fact in spec.facts() if path[0] != "neurons"}
+        of_neurons = {fact.source for _, fact in spec.neurons.facts()} - held
+        stated["sources"] = {name: text for name, text in stated["sources"].items() if name not in of_neurons}
+    canonical = json.dumps(_without_added(stated), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from qrsolve.spec.facts import Fact
 from qrsolve.spec.hardware import HardwareSpec, Hierarchy
 from qrsolve.spec.limit_kind import CountedLimit
 from qrsolve.spec.limits import LIMIT_KINDS
+from qrsolve.spec.neurons import NEURON_KINDS
 from qrsolve.spec.weights import WEIGHT_KINDS
 from qrsolve.surface.words import one_line
 
@@ -39,6 +40,15 @@ EXAMPLES: dict[str, Any] = {
     "neurons": 128,
     "neuron_bits": 16,
     "of": "input",
+    "threshold_bits": 16,
+    "state_bits": 16,
+    "decay_bits": 12,
+    "bias_exponent_bits": 3,
+    "dash_bits": 4,
+    "fraction_bits": 15,
+    "least_keep": 28672,
+    "most_keep": 32768,
+    "leak_bits": 9,
 }
 """A value for each field that has no default, and for some that may be left out."""
 _WRITTEN = ("n_values", "n_bases", "zero")
@@ -81,19 +91,20 @@ def template(path: str) -> str:
     lines += [f"## {_field_of(HardwareSpec, 'hierarchy')}", *_explained(Hierarchy, Hierarchy.model_fields)]
     facts = {name: EXAMPLES[name] for name in Hierarchy.model_fields if name in EXAMPLES}
     lines += [f"hierarchy: {_flow({**facts, **_ORIGIN})}", ""]
-    lines += [f"## {_field_of(HardwareSpec, 'weights')}", *_weights()]
+    lines += [f"## {_field_of(HardwareSpec, 'weights')}", *_kinds("weights", WEIGHT_KINDS)]
     lines += [f"## {_field_of(HardwareSpec, 'limits')}", *_explained(CountedLimit, CountedLimit.model_fields)]
     lines += ["limits:", *_limits(), ""]
+    lines += [f"## {_field_of(HardwareSpec, 'neurons')}", *_kinds("neurons", NEURON_KINDS)]
     lines += [f"## {_field_of(HardwareSpec, 'notes')}", "# notes:", "#   - What else the chip asks for", ""]
     return "\n".join(lines)
 
 
-def _weights() -> Iterator[str]:
-    """Write the chosen kind first, then each other one as a choice."""
-    for kind in sorted(WEIGHT_KINDS, key=lambda kind: _word(kind) not in CHOSEN):
+def _kinds(part: str, kinds: tuple[type[Fact], ...]) -> Iterator[str]:
+    """Write the chosen kind of a part first, if one is, then each other one as a choice."""
+    for kind in sorted(kinds, key=lambda kind: _word(kind) not in CHOSEN):
         mark = "" if _word(kind) in CHOSEN else "# "
         yield f"## {_word(kind)}: {_sentence(kind)}"
-        yield f"{mark}weights:"
+        yield f"{mark}{part}:"
         yield f"{mark}  kind: {_word(kind)}"
         own = [name for name in kind.model_fields if name != "kind" and name not in Fact.model_fields]
         for name in sorted(own, key=lambda name: not _is_written(kind, name)):

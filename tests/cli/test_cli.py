@@ -30,7 +30,7 @@ title: My chip
 weights: {kind: codebook, n_values: 5, zero: true}
 limits: [{kind: fan_in, max: 4}, {kind: axons, max: 9}]
 """
-KNOWN = ".npz, .safetensors, .pt, .pth, .ckpt, .pth.tar"
+KNOWN = ".npz, .safetensors, .pt, .pth, .ckpt, .pth.tar, .nir"
 CODEBOOK = [-0.5, -0.25, 0.25, 0.5]
 
 

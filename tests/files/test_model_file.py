@@ -23,7 +23,7 @@ from qrsolve.files.model_file import read_model, read_weights, write_weights
 from qrsolve.files.output_file import require_writable, write_file
 
 ENDINGS = [".npz", ".safetensors", ".pt", ".pth", ".ckpt", ".pth.tar"]
-KNOWN = ".npz, .safetensors, .pt, .pth, .ckpt, .pth.tar"
+KNOWN = ".npz, .safetensors, .pt, .pth, .ckpt, .pth.tar, .nir"
 FLOATS = "float32, float64, bfloat16, float16"
 
 

@@ -65,9 +65,10 @@ def test_unverified_numbers_are_marked_where_they_stand(name: str) -> None:
         "akida_1": {("weights", "scale")},
         "loihi_2": {("weights", "scale")},
         "max78000": {("weights", "scale")},
+        "truenorth": {("neurons",)},
     }
     assert unverified == expected.get(name, set())
-    shown = {"morphic": ("hierarchy", "weights", "fan_in", "fan_out")}
+    shown = {"morphic": ("hierarchy", "weights", "fan_in", "fan_out"), "truenorth": ("neurons",)}
     scale = ("weights.scale",) if name in ("akida_1", "loihi_2", "max78000") else ()
     assert load_spec(name).unverified() == shown.get(name, scale)
 

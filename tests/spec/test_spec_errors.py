@@ -16,6 +16,8 @@ WEIGHT_WORDS = "real, grid, codebook, synapse_types, base_mask, axon_types"
 COUNT = "an integer from 0 to 10^12"
 HEAD = "schema: 1\nname: mychip\ntitle: My chip\nsources: {a: b}\n"
 
+KNOWN = "known: schema, name, title, sources, hierarchy, weights, limits, neurons, notes"
+
 
 def message(text: str) -> str:
     with pytest.raises(SpecError) as caught:
@@ -279,11 +281,11 @@ FILE_ERRORS = [
     ),
     (
         HEAD + REAL + '"a\\nb\\e": 1\n',
-        "6: unknown field 'a\\nb\\x1b'; known: schema, name, title, sources, hierarchy, weights, limits, notes",
+        f"6: unknown field 'a\\nb\\x1b'; {KNOWN}",
     ),
     (
         HEAD + REAL + "x" * 100 + ": 1\n",
-        f"6: unknown field '{'x' * 37}...'; known: schema, name, title, sources, hierarchy, weights, limits, notes",
+        f"6: unknown field '{'x' * 37}...'; {KNOWN}",
     ),
     (
         "schema: 1\n# of a network\nlayers:\n  - {tensor: fc.weight, kind: linear}\n",

@@ -1,0 +1,208 @@
+"""A network in the integers that a chip is loaded with: which neurons fire, step by step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qrsolve.audit.neurons.integers import Integers, integers
+from qrsolve.audit.neurons.loihi import LoihiNeurons
+from qrsolve.audit.neurons.reckon import ReckonNeurons
+from qrsolve.audit.neurons.speck import SpeckNeurons
+from qrsolve.audit.neurons.truenorth import TrueNorthNeurons
+from qrsolve.audit.neurons.xylo import XyloNeurons
+from qrsolve.errors import ShapeError
+from qrsolve.problem.neuron import NeuronCodes
+
+State = tuple[Integers, ...]
+
+
+@dataclass(frozen=True)
+class IntegerLayer:
+    """One population as a chip has it.
+
+    Parameters
+    ----------
+    weights : array
+        Integers, shape (n_neurons, n_inputs).
+    neurons : NeuronCodes
+        Of the same chip.
+    recurrent : array or None
+        Integers, shape (n_neurons, n_neurons): what the neurons send each other, one step later.
+    """
+
+    weights: Integers
+    neurons: NeuronCodes
+    recurrent: Integers | None = None
+
+
+def simulate(layers: Sequence[IntegerLayer], inputs: Integers) -> Integers:
+    """Return how often each neuron of the last layer fires in each step.
+
+    Parameters
+    ----------
+    layers : sequence of IntegerLayer
+        Each is driven by the one before it, in the same step.
+    inputs : array
+        Events of each input in each step, shape (n_steps, batch, n_inputs). Where the first layer has ``weights`` of
+        shape (n_neurons, 0), these are the sums that arrive at its neurons.
+
+    Returns
+    -------
+    array
+        int64, shape (n_steps, batch, n_neurons).
+
+    Raises
+    ------
+    ShapeError
+        A layer does not fit the one before it.
+
+    Notes
+    -----
+    Sums of weights are exact until they reach a register; the events of a step reach Xylo's and ReckOn's neurons as one
+    sum, and Speck's one after the other, in the order of the sources. Time O(steps * batch * weights); Speck's neurons
+    take a Python step for each source.
+    """
+    signals = integers(inputs)
+    for n, layer in enumerate(layers):
+        weights = integers(layer.weights)
+        if weights.shape[1] not in (0, signals.shape[-1]):
+            raise ShapeError(f"layer {n} has {weights.shape[1]:,} sources; {signals.shape[-1]:,} inputs arrive")
+        model = _MODELS[layer.neurons.kind].of(layer.neurons)
+        state = model.start((signals.shape[1], len(weights)))
+        fired, spikes = [], np.zeros((signals.shape[1], len(weights)), dtype=np.int64)
+        for arriving in signals:
+            if weights.shape[1] == 0:
+                matrix, events = np.eye(len(weights), dtype=np.int64), arriving
+            else:
+                matrix, events = weights, arriving
+            if layer.recurrent is not None:
+                matrix = np.concatenate([matrix, integers(layer.recurrent)], axis=1)
+                events = np.concatenate([events, spikes], axis=1)
+            state, spikes = model.step(state, matrix, events)
+            fired.append(spikes)
+        signals = np.stack(fired)
+    return signals
+
+
+class _Model(ABC):
+    """Neurons of one kind, driven by events through a matrix of weights."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, codes: NeuronCodes) -> _Model:
+        """Return the neurons of some codes."""
+
+    @abstractmethod
+    def start(self, shape: tuple[int, int]) -> State:
+        """Return the state at rest of (batch, n_neurons) neurons."""
+
+    @abstractmethod
+    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
+        """Return the state and the spikes after one step; weights (n_neurons, n_sources), events (batch, n_sources)."""
+
+
+@dataclass(frozen=True)
+class _CurrentLeak(_Model):
+    neurons: LoihiNeurons
+
+    @classmethod
+    def of(cls, codes: NeuronCodes) -> _CurrentLeak:
+        return cls(LoihiNeurons(**{name: integers(array) for name, array in codes.arrays.items()}))
+
+    def start(self, shape: tuple[int, int]) -> State:
+        return np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+
+    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
+        u, v, spikes = self.neurons.step(state[0], state[1], events @ weights.T)
+        return (u, v), spikes
+
+
+@dataclass(frozen=True)
+class _ShiftLeak(_Model):
+    neurons: XyloNeurons
+
+    @classmethod
+    def of(cls, codes: NeuronCodes) -> _ShiftLeak:
+        own = {name: integers(array) for name, array in codes.arrays.items()}
+        return cls(XyloNeurons(own["synapse_dash"][None], own["membrane_dash"], own["threshold"], own["bias"]))
+
+    def start(self, shape: tuple[int, int]) -> State:
+        return np.zeros((shape[0], 1, shape[1]), dtype=np.int64), np.zeros(shape, dtype=np.int64)
+
+    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
+        i, v, spikes = self.neurons.step(state[0], state[1], (events @ weights.T)[None, :, None])
+        return (i, v), spikes
+
+
+@dataclass(frozen=True)
+class _FractionLeak(_Model):
+    neurons: ReckonNeurons
+
+    @classmethod
+    def of(cls, codes: NeuronCodes) -> _FractionLeak:
+        own = {name: integers(array) for name, array in codes.arrays.items()}
+        return cls(ReckonNeurons(own["leak"], own["threshold"], returns_to_zero=codes.reset == "zero"))
+
+    def start(self, shape: tuple[int, int]) -> State:
+        return (np.zeros(shape, dtype=np.int64),)
+
+    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
+        u, spikes = self.neurons.tick(self.neurons.add(state[0], events @ weights.T, integers(0)))
+        return (u,), spikes
+
+
+@dataclass(frozen=True)
+class _LinearLeak(_Model):
+    neurons: TrueNorthNeurons
+
+    @classmethod
+    def of(cls, codes: NeuronCodes) -> _LinearLeak:
+        own = {name: integers(array) for name, array in codes.arrays.items()}
+        lowest = integers(1 << 19)
+        reset_kind = 0 if codes.reset == "zero" else 1
+        return cls(TrueNorthNeurons(own["leak"], own["threshold"], lowest, integers(0), reset_kind, saturates=True))
+
+    def start(self, shape: tuple[int, int]) -> State:
+        return (np.zeros(shape, dtype=np.int64),)
+
+    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
+        v, spikes = self.neurons.tick(state[0], events @ weights.T)
+        return (v,), spikes
+
+
+@dataclass(frozen=True)
+class _Events(_Model):
+    neurons: SpeckNeurons
+
+    @classmethod
+    def of(cls, codes: NeuronCodes) -> _Events:
+        own = {name: integers(array) for name, array in codes.arrays.items()}
+        lowest = integers(-(1 << 15))
+        return cls(SpeckNeurons(own["threshold"], lowest, own["bias"], returns_to_zero=codes.reset == "zero"))
+
+    def start(self, shape: tuple[int, int]) -> State:
+        return (np.zeros(shape, dtype=np.int64),)
+
+    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
+        v, spikes = self.neurons.tick(state[0]), np.zeros_like(state[0])
+        for source in range(weights.shape[1]):
+            waiting = events[:, source : source + 1]
+            while bool((waiting > 0).any()):
+                moved, fired = self.neurons.event(v, weights[:, source])
+                v, spikes = np.where(waiting > 0, moved, v), spikes + np.where(waiting > 0, fired, 0)
+                waiting = waiting - 1
+        return (v,), spikes
+
+
+_MODELS: dict[str, type[_Model]] = {
+    "current_leak": _CurrentLeak,
+    "shift_leak": _ShiftLeak,
+    "fraction_leak": _FractionLeak,
+    "linear_leak": _LinearLeak,
+    "events": _Events,
+}
+"""By the word of the chip's file."""

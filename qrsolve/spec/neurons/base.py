@@ -1,0 +1,149 @@
+"""What all kinds of neurons have in common: ranges of integers, and how parameters become such.
+
+Thresholds and biases are in weight units, so they are divided by the scale of the weights. Where a spike resets to
+zero, a threshold is rounded so that sums of weights, which are whole multiples of the scale, fire exactly where they
+did: down for chips that fire above it, up for those that fire at it. A threshold that is subtracted, and everything
+else, is rounded to the nearest integer, ties to even.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from qrsolve.errors import InfeasibleError
+from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
+from qrsolve.spec.facts import Fact
+from qrsolve.surface.lazy import np
+
+if TYPE_CHECKING:
+    from qrsolve.problem.options import FloatArray, IntArray
+
+RegisterBits = Annotated[int, Field(ge=1, le=32)]
+Scope = Literal["neuron", "pair", "channel", "layer", "core", "chip"]
+"""Which neurons share a parameter."""
+
+
+class NeuronKind(Fact):
+    """Base of all kinds of neurons: what the registers of one neuron hold."""
+
+    kind: str
+    """Which neurons."""
+    scope: Scope = "neuron"
+    """Which neurons share threshold and decays."""
+    threshold_bits: RegisterBits
+    """Width of the threshold, sign included where it has one."""
+    bias_bits: RegisterBits | None = None
+    """Width of the bias, sign included; none without it."""
+    state_bits: RegisterBits
+    """Width of the voltage, sign included."""
+    resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)]
+    """What a spike can do: zero, subtract."""
+    fires_at: ClassVar[bool] = True
+    """Whether a voltage that equals the threshold fires."""
+
+    @abstractmethod
+    def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
+        """Return the nearest parameters that a chip can hold.
+
+        Parameters
+        ----------
+        name : str
+            The population, for errors.
+        neurons : NeuronParameters
+            Those of the network.
+        scale : array
+            Shape (n_neurons,), > 0: what integer weights of a neuron are multiplied with.
+
+        Raises
+        ------
+        InfeasibleError
+            A parameter is out of range, or of a kind that the chip does not have; with neuron, value and range.
+        """
+
+    def require_reset(self, name: str, neurons: NeuronParameters) -> None:
+        """Raise `InfeasibleError` for a reset that the chip does not have."""
+        if neurons.reset not in self.resets:
+            had = " or ".join(self.resets)
+            raise InfeasibleError(f"'{name}': a spike resets by '{neurons.reset}'; the chip's neurons by {had}")
+
+    def thresholds(self, name: str, neurons: NeuronParameters, scale: FloatArray, most: int) -> IntArray:
+        """Return the integers at which the same sums of weights fire, or the nearest where they are subtracted.
+
+        Parameters
+        ----------
+        name, neurons, scale
+            As in `codes`.
+        most : int
+            The largest that the chip holds.
+        """
+        quotient = neurons.threshold / scale
+        nearest = np.round(quotient)
+        if neurons.reset == "subtract":
+            found = np.maximum(nearest, 1)
+            return within(name, "threshold", neurons.threshold, found, (1, most), f"{self.threshold_bits} bits")
+        # Sums of weights over the scale are whole numbers up to the rounding of a quotient.
+        quotient = np.where(np.abs(quotient - nearest) <= 1e-9 * np.maximum(nearest, 1), nearest, quotient)
+        first = np.ceil(quotient) if neurons.fires_at else np.floor(quotient) + 1
+        found = first if self.fires_at else first - 1
+        return within(name, "threshold", neurons.threshold, found, (1, most), f"{self.threshold_bits} bits")
+
+    def biases(
+        self, name: str, neurons: NeuronParameters, scale: FloatArray, bits: int | None
+    ) -> tuple[IntArray, FloatArray]:
+        """Return biases as integers of so many bits, sign included, and what rounding changed.
+
+        Parameters
+        ----------
+        name, neurons, scale
+            As in `codes`.
+        bits : int or None
+            None where the chip has no bias.
+        """
+        if bits is None:
+            if bool((neurons.bias != 0).any()):
+                at = int(np.flatnonzero(neurons.bias)[0])
+                text = f"'{name}', neuron {at}: a bias of {neurons.bias[at]:.6g}; the chip's neurons have none"
+                raise InfeasibleError(text)
+            return np.zeros(neurons.n_neurons, dtype=np.int64), np.zeros(neurons.n_neurons)
+        limits = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+        found = within(name, "bias", neurons.bias, np.round(neurons.bias / scale), limits, f"{bits} bits")
+        return found, found * scale - neurons.bias
+
+
+def within(
+    name: str, word: str, values: FloatArray, integers: FloatArray, limits: tuple[int, int], room: str
+) -> IntArray:
+    """Return integers that are in a range.
+
+    Parameters
+    ----------
+    name : str
+        The population.
+    word : str
+        The parameter.
+    values : array
+        What is to be held, for errors.
+    integers : array
+        Whole numbers, shape (n_neurons,).
+    limits : tuple of int
+        The least and the largest.
+    room : str
+        What the chip has, for errors.
+
+    Raises
+    ------
+    InfeasibleError
+        The first neuron whose integer is not in the range, or is none.
+    """
+    wrong = ~((integers >= limits[0]) & (integers <= limits[1]))
+    if bool(wrong.any()):
+        at = int(np.flatnonzero(wrong)[0])
+        came = f"{integers[at]:.0f}" if np.isfinite(integers[at]) else "no number"
+        raise InfeasibleError(
+            f"'{name}', neuron {at}: {word} {values[at]:.6g} is {came} as an integer; "
+            f"{room} hold {limits[0]:,} to {limits[1]:,}"
+        )
+    return integers.astype(np.int64)
