@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qrsolve.files.model_source import Model, ModelSource
     from qrsolve.plan.comparison import Comparisons
     from qrsolve.plan.compilation import Plan
+    from qrsolve.problem.neuron import NeuronParameters
     from qrsolve.solvers import Solver
     from qrsolve.training import Compliant, Method, Projector, Schedule
     from qrsolve.training.distributed import Processes
@@ -220,6 +221,8 @@ def export(
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
     network: Network | None = None,
+    neurons: Mapping[str, NeuronParameters | nn.Module] | None = None,
+    dt: float | None = None,
 ) -> Codes:
     """Return the integers that a chip is loaded with for a deployable model, and what they mean.
 
@@ -227,6 +230,11 @@ def export(
     ----------
     chip, model, parameters, select, exclude, groups, roles, network
         As in `check`.
+    neurons : mapping of str to NeuronParameters or module, or None
+        Of populations, by the name of one of their matrices: modules of snnTorch, sinabs or Norse
+        (`qrsolve.plan.network.neurons.of_module`), or `NeuronParameters`. What the chip's file does not state is left.
+    dt : float or None
+        Seconds of one step, with which the neurons of a NIR graph are taken.
 
     Returns
     -------
@@ -239,7 +247,7 @@ def export(
     ModelError
         The weights break a rule of the chip, with the first one; and as in `check`.
     ArgumentError, SpecError, ShapeError, InfeasibleError
-        As in `check`.
+        As in `check`; neurons that the chip cannot hold.
 
     Examples
     --------
@@ -251,7 +259,7 @@ def export(
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
     others = {name: tensor for name, tensor in source.tensors.items() if name not in weights}
-    return export_plan(plan, weights, others, known, source.use)
+    return export_plan(plan, weights, others, known, source.use, _neurons(neurons, dt, source, weights))
 
 
 @explicit
@@ -505,6 +513,31 @@ def _importance(importance: object, weights: Mapping[str, Tensor]) -> dict[str, 
         if not tensor.is_floating_point():
             raise ModelError(f"importance: '{name}' is of {str(tensor.dtype).removeprefix('torch.')}; needed floats")
     return {name: tensor.to(weights[name].device) for name, tensor in found.items()}
+
+
+def _neurons(
+    neurons: object, dt: float | None, source: ModelSource, weights: Mapping[str, Tensor]
+) -> dict[str, NeuronParameters]:
+    """Return the neurons of a NIR graph, and those that the user states."""
+    from torch import nn
+
+    from qrsolve.plan.network.neurons import of_module
+    from qrsolve.problem.neuron import NeuronParameters
+
+    found = {} if dt is None or source.file is None else source.file.neurons(dt)
+    if neurons is not None and not isinstance(neurons, Mapping):
+        raise ArgumentError(_kind("neurons", neurons, "a mapping of names to modules or NeuronParameters"))
+    for name, stated in (neurons or {}).items():
+        own = (
+            of_module(stated, len(weights[name]) if name in weights else 1) if isinstance(stated, nn.Module) else stated
+        )
+        if not isinstance(own, NeuronParameters):
+            word = type(stated).__name__
+            raise ArgumentError(
+                f"neurons: '{name}' is of type {word}; needed NeuronParameters or a module of snnTorch, sinabs or Norse"
+            )
+        found[name] = own
+    return found
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -230,6 +230,10 @@ def export(
     format_: Annotated[
         str | None, typer.Option("--format", metavar="npz|json|csv", help="What it holds, where the ending is another.")
     ] = None,
+    dt: Annotated[
+        float | None,
+        typer.Option("--dt", min=1e-9, metavar="SECONDS", help="One step: code the neurons of a NIR graph."),
+    ] = None,
     synapses: Annotated[
         str | None, typer.Option("--synapses", metavar="FILE", help="Also a table with a line for each synapse.")
     ] = None,
@@ -254,7 +258,7 @@ def export(
         choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
         advance(f"reading {model}", 0, 0)
         opened = open_model(chip, model, choice)
-    return commands.export_model(opened, files, force=force, as_json=as_json)
+    return commands.export_model(opened, files, dt, force=force, as_json=as_json)
 
 
 @app.command(cls=SolvingCommand)

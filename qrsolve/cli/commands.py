@@ -147,7 +147,7 @@ def project_model(
     return _verdict(report, strict=strict)
 
 
-def export_model(opened: Opened, out: ExportFiles, *, force: bool, as_json: bool) -> int:
+def export_model(opened: Opened, out: ExportFiles, dt: float | None, *, force: bool, as_json: bool) -> int:
     """Write the codes of a deployable model, and print how large they are; of another, its report.
 
     Parameters
@@ -156,6 +156,8 @@ def export_model(opened: Opened, out: ExportFiles, *, force: bool, as_json: bool
         The model and the compiled chip.
     out : ExportFiles
         Where to write.
+    dt : float or None
+        Seconds of one step, for the neurons of a NIR graph.
     force, as_json : bool
         Whether to replace files, and to print JSON.
     """
@@ -164,7 +166,8 @@ def export_model(opened: Opened, out: ExportFiles, *, force: bool, as_json: bool
         report = check(plan, opened.weights, source.claimed, source.use)
         if report.is_compliant:
             others = {name: tensor for name, tensor in source.tensors.items() if name not in opened.weights}
-            codes = export_plan(plan, opened.weights, others, source.claimed, source.use)
+            neurons = {} if dt is None or source.file is None else source.file.neurons(dt)
+            codes = export_plan(plan, opened.weights, others, source.claimed, source.use, neurons)
     if not report.is_compliant:
         if as_json:
             print_json({"spec": plan.spec.name, "output": None, **report.to_dict()})

@@ -20,6 +20,10 @@ def training_page(training: Training, folder: str) -> Group:
     table = Rows(("network", "test accuracy"))
     table.add("dense", f"{100 * training.dense_accuracy:.2f} %")
     table.add("on the chip", f"{100 * training.accuracy:.2f} %")
+    integers = training.integers
+    if integers.accuracy is not None and integers.agreement is not None:
+        alike = f"the same answer for {100 * integers.agreement:.2f} %"
+        table.add("in the chip's integers", f"{100 * integers.accuracy:.2f} %, {alike}")
     written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
     energy = (Text(f"dense: {training.dense_energy.text()}"), Text(f"on the chip: {training.energy.text()}"))
     return Group(table, *energy, projections_page(training.projections), written)

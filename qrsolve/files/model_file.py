@@ -24,8 +24,10 @@ from qrsolve.files.left_out import left_out_reasons
 from qrsolve.files.norms import norms_after
 from qrsolve.files.output_file import write_file
 from qrsolve.files.reparametrised import reparametrised
+from qrsolve.plan.network.neurons import of_nir_node
 from qrsolve.plan.network.wrappers import unwrapped
 from qrsolve.problem.finite import not_finite
+from qrsolve.problem.neuron import NeuronParameters
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.surface.endings import ENDINGS, ending_of, known_endings
 
@@ -136,6 +138,22 @@ class ModelFile:
     @cached_property
     def _reasons(self) -> dict[str, str]:
         return left_out_reasons(self.tensors)
+
+    def neurons(self, dt: float) -> dict[str, NeuronParameters]:
+        """Return what a NIR graph states of neurons, by one of the matrices that drive them; see `of_nir_node`."""
+        found: dict[str, NeuronParameters] = {}
+        if self.network is None:
+            return found
+        nodes = self.content.outer[1].nodes
+        for layer in self.network.layers:
+            node = nodes[layer.population or layer.tensor]
+            known = {each.population for each in self.network.layers if each.tensor in found}
+            if (
+                layer.population not in known
+                and (own := of_nir_node(node.name, node.type, node.values, dt)) is not None
+            ):
+                found[layer.tensor] = own
+        return found
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from qrsolve.audit.check import Report
 from qrsolve.audit.energy import Energy, dense_energy, with_activity
 from qrsolve.audit.projections import Projections, rounding_remarks
 from qrsolve.lab.data import DataSet
+from qrsolve.lab.in_integers import InIntegers, in_integers
 from qrsolve.plan.compilation import Plan
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.methods import Method
@@ -56,7 +57,7 @@ class Training:
 
     Accuracies are shares of the test images. ``projections`` and ``report`` belong to ``model``; ``dense_weights``
     are the weights of the dense network, by the same names. ``energy`` and ``dense_energy``: over the first
-    `N_ENERGY_IMAGES` test images.
+    `N_ENERGY_IMAGES` test images. ``integers``: the same network in the integers of the chip.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class Training:
     plan: Plan
     energy: Energy
     dense_energy: Energy
+    integers: InIntegers = field(default_factory=InIntegers)
 
 
 def train(
@@ -137,6 +139,7 @@ def train(
         projector.plan,
         with_activity(report.energy, model, data.test_inputs(N_ENERGY_IMAGES)),
         with_activity(dense_energy(projector.plan, dense_weights), dense, data.test_inputs(N_ENERGY_IMAGES)),
+        in_integers(model, projections, data),
     )
 
 

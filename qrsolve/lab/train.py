@@ -74,6 +74,7 @@ class Trained:
             "mode": self.options.compliant,
             "dense_accuracy": self.training.dense_accuracy,
             "accuracy": self.training.accuracy,
+            "in_integers": self.training.integers.to_dict(),
             "compliant": report.is_compliant,
             "energy": self.training.energy.to_dict(),
             "dense_energy": self.training.dense_energy.to_dict(),

@@ -137,7 +137,15 @@ def codes_page(codes: Codes) -> Group:
             f"{each.n_bits / n / 32:.1%}",
         )
     total = f"{codes.n_bytes:,} bytes of codes for {codes.n_bytes_of_floats:,} of float32, tables and scales apart"
-    return Group(table, Text(f"{codes.plan.spec.name}: {total}"))
+    neurons = [
+        Text(f"neurons of {name}: {own.kind}, reset {own.reset}; {_errors(own.errors)}")
+        for name, own in codes.neurons.items()
+    ]
+    return Group(table, *neurons, Text(f"{codes.plan.spec.name}: {total}"))
+
+
+def _errors(errors: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} within {abs(error).max():.3g}" for name, error in errors.items()) or "nothing rounded"
 
 
 def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:

@@ -18,8 +18,11 @@ from qrsolve.files.codes.encoding import encode
 from qrsolve.files.codes.tensor_codes import Array, TensorCodes
 from qrsolve.files.provenance import recorded_populations
 from qrsolve.plan.compilation import Plan
+from qrsolve.plan.population import Population
+from qrsolve.problem.neuron import NeuronCodes, NeuronParameters
 from qrsolve.spec import spec_hash
 from qrsolve.surface.shown import Shown, n_of
+from qrsolve.surface.words import did_you_mean
 
 SCHEME = 1
 """Version of the scheme; a reader refuses a later one."""
@@ -45,6 +48,8 @@ class Codes(Shown, Mapping[str, TensorCodes]):
         The values by population, shape (n_scopes, n_parameters).
     report : Report
         What the weights use of each limit.
+    neurons : mapping of str to NeuronCodes
+        By population, of those whose neurons are known and stated by the chip.
     """
 
     def __init__(
@@ -54,8 +59,9 @@ class Codes(Shown, Mapping[str, TensorCodes]):
         others: Mapping[str, Array],
         parameters: Mapping[str, Tensor],
         report: Report,
+        neurons: Mapping[str, NeuronCodes],
     ) -> None:
-        self.plan, self.others, self.report = plan, dict(others), report
+        self.plan, self.others, self.report, self.neurons = plan, dict(others), report, dict(neurons)
         self._tensors = dict(tensors)
         self._parameters = dict(parameters)
 
@@ -101,7 +107,15 @@ class Codes(Shown, Mapping[str, TensorCodes]):
             },
             "compliant": verdict["compliant"],
             "decided": [row.to_dict() for row in self.report.rows],
-            "not_decided": [*verdict["not_decided"], {"rule": "neurons", "reason": "weights alone were coded"}],
+            "not_decided": [*verdict["not_decided"], *self._neurons_not_decided()],
+            "neurons": {
+                name: {
+                    "kind": codes.kind,
+                    "reset": codes.reset,
+                    "largest_errors": {key: float(np.abs(error).max()) for key, error in codes.errors.items()},
+                }
+                for name, codes in self.neurons.items()
+            },
             "not_enforced": verdict["not_enforced"],
             "layers": recorded_populations(self.plan.populations, self._parameters),
         }
@@ -109,7 +123,22 @@ class Codes(Shown, Mapping[str, TensorCodes]):
     def arrays(self) -> dict[str, Array]:
         """Return everything by its name in a file: ``NAME/codes`` and so on, and the other tensors."""
         coded = {f"{name}/{field}": array for name, codes in self.items() for field, array in codes.arrays.items()}
-        return {**coded, **self.others}
+        of_neurons = {
+            f"{name}/neurons/{field}": array
+            for name, codes in self.neurons.items()
+            for field, array in codes.arrays.items()
+        }
+        return {**coded, **of_neurons, **self.others}
+
+    def _neurons_not_decided(self) -> list[dict[str, str]]:
+        open_ones = [each.name for each in self.plan.populations if each.name not in self.neurons]
+        if not open_ones:
+            return []
+        if self.plan.spec.neurons is None:
+            reason = f"{self.plan.spec.name} states none"
+        else:
+            reason = f"those of {', '.join(open_ones)} are not known; give neurons, or a NIR graph and dt"
+        return [{"rule": "neurons", "reason": reason}]
 
     def save(self, path: str | PathLike[str], format: str | None = None, *, force: bool = False) -> None:  # noqa: A002
         """Write a file, whole or not at all; see `qrsolve.files.codes.formats.write_codes`.
@@ -143,6 +172,7 @@ def export_plan(
     others: Mapping[str, Tensor] | None = None,
     claimed: Mapping[str, Tensor] | None = None,
     use: Mapping[str, Tensor] | None = None,
+    neurons: Mapping[str, NeuronParameters] | None = None,
 ) -> Codes:
     """Return the codes of deployable weights.
 
@@ -156,11 +186,16 @@ def export_plan(
         Tensors that go into the file as they are.
     claimed, use : mapping of str to Tensor, or None
         As in `check`.
+    neurons : mapping of str to NeuronParameters or None
+        Of populations, by their names or those of one of their matrices.
 
     Raises
     ------
     ModelError
-        The weights break a rule of the chip, or are none of its values; with the first violation.
+        The weights break a rule of the chip, or are none of its values; with the first violation. Neurons of a
+        population that there is not, or of another number.
+    InfeasibleError
+        Neurons that the chip cannot hold.
     """
     report = check(plan, weights, claimed, use)
     if not report.is_compliant:
@@ -168,7 +203,8 @@ def export_plan(
         more = f" (and {n_of(n - 1, 'more violation')})" if n > 1 else ""
         raise ModelError(f"not deployable: {report.violations[0].text}{more}; project the model, and export the result")
     tensors: dict[str, TensorCodes] = {}
-    parameters = {}
+    parameters, coded = {}, {}
+    stated = _by_population(plan, neurons or {})
     for population in plan.populations:
         chip = population.held_to(plan.spec)
         matrix = population.matrix(weights).cpu()
@@ -177,8 +213,29 @@ def export_plan(
         tensors |= found.tensors
         if found.parameters is not None:
             parameters[population.name] = found.parameters
+        if population.name in stated and chip.neurons is not None and found.scale is not None:
+            own = stated[population.name]
+            scale = _of_each(population, found.scale.numpy(), own.n_neurons)
+            coded[population.name] = chip.neurons.codes(population.name, own, scale)
     plain = {name: _plain(tensor) for name, tensor in (others or {}).items()}
-    return Codes(plan, tensors, plain, parameters, report)
+    return Codes(plan, tensors, plain, parameters, report, coded)
+
+
+def _by_population(plan: Plan, neurons: Mapping[str, NeuronParameters]) -> dict[str, NeuronParameters]:
+    names = {name: each.name for each in plan.populations for name in (*each.names, each.name)}
+    strange = next((name for name in neurons if name not in names), None)
+    if strange is not None:
+        hint = did_you_mean(strange, names) or f"; there is {', '.join(names)}"
+        raise ModelError(f"neurons: no population or matrix '{strange}'{hint}")
+    return {names[name]: own for name, own in neurons.items()}
+
+
+def _of_each(population: Population, scale: Array, n_neurons: int) -> Array:
+    """Return the scale of each neuron: of each place of a map, that of its filter."""
+    places, rest = divmod(n_neurons, len(scale))
+    if rest or (places != 1 and population.n_neurons not in (None, n_neurons)):
+        raise ModelError(f"neurons: '{population.name}' has {len(scale):,} rows; {n_neurons:,} neurons came")
+    return np.repeat(scale, places)
 
 
 def _plain(tensor: Tensor) -> Array:

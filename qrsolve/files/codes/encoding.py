@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.audit.usage import Usage, usage_of
+from qrsolve.certificate.family import grid_steps
 from qrsolve.errors import ModelError
 from qrsolve.files.codes.exact_scale import exact_integers
 from qrsolve.files.codes.tensor_codes import Array, TensorCodes
@@ -26,6 +27,8 @@ class Encoded(NamedTuple):
     tensors: dict[str, TensorCodes]
     parameters: Tensor | None
     """float64, shape (n_scopes, n_parameters): scales are exact; ``None`` for real weights."""
+    scale: Tensor | None = None
+    """float64, shape (n_neurons,): what the weights of a neuron are whole multiples of; ``None`` where of nothing."""
 
 
 def encode(population: Population, chip: HardwareSpec, w: Tensor, claimed: Tensor | None) -> Encoded:
@@ -63,7 +66,8 @@ def encode(population: Population, chip: HardwareSpec, w: Tensor, claimed: Tenso
             f"{': ' + usage.reason if usage.reason else ''}; project the model first"
         )
     if usage.by_type is not None:
-        return Encoded(_by_type(population, family, usage), usage.parameters)
+        steps = grid_steps(usage.parameters, family, w.dtype)
+        return Encoded(_by_type(population, family, usage), usage.parameters, steps)
     if chip.weights.coding == "integers":
         return _integers(population, family, usage, chip.weights.cells)
     return Encoded(_table(population, family, usage), usage.parameters)
@@ -98,7 +102,8 @@ def _integers(population: Population, family: AlphabetFamily, usage: Usage, cell
     mantissa, exponent = torch.frexp(exact)
     if bool((mantissa == 0.5).all()):
         shared["exponent"] = exponent.long() - 1
-    return Encoded(_by_tensor(population, w, "integers", {"codes": integers}, shared, cells), exact[:, None])
+    tensors = _by_tensor(population, w, "integers", {"codes": integers}, shared, cells)
+    return Encoded(tensors, exact[:, None], exact.expand(len(w)))
 
 
 def _table(population: Population, family: AlphabetFamily, usage: Usage) -> dict[str, TensorCodes]:

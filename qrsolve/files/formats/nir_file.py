@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qrsolve.errors import ModelError
 from qrsolve.files.formats.content import METADATA, Content, quoted
-from qrsolve.files.formats.nir_graph import MOST_NODES, WEIGHTED, Graph, Node
+from qrsolve.files.formats.nir_graph import MOST_NODES, NEURONS, WEIGHTED, Graph, Node
 
 _RESETTING = ("IF", "LIF", "CubaLIF")
 """Nodes that have ``v_reset`` since version 1.0.5, which older readers refuse."""
@@ -127,6 +127,7 @@ def _require_known_version(shown: str, file: Any) -> None:  # noqa: ANN401
 
 def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
     """Return the nodes and edges of the file, those of subgraphs with the names of these before theirs."""
+    h5py = _h5py(shown)
     nodes: dict[str, Node] = {}
     edges: list[tuple[str, str]] = []
 
@@ -138,7 +139,12 @@ def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
                 walk(place, f"{own}.")
                 kind = "subgraph"
             facts = {field: _number(node[field]) for field in _FACTS if field in node}
-            nodes[own] = Node(own, kind, place, facts)
+            values = {
+                field: np.asarray(item[()], dtype=np.float64)
+                for field, item in node.items()
+                if kind in NEURONS and isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
+            }
+            nodes[own] = Node(own, kind, place, facts, values)
             if len(nodes) > MOST_NODES:
                 raise ModelError(f"{shown}: more than {MOST_NODES:,} nodes")
         edges.extend((f"{prefix}{_str(a)}", f"{prefix}{_str(b)}") for a, b in group["edges"][()])

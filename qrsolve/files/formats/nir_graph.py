@@ -14,8 +14,8 @@ WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
 _CONVOLUTIONS = ("Conv1d", "Conv2d")
 _PASSED = ("Flatten", "SumPool2d", "AvgPool2d", "Delay", "Scale")
 """Types of nodes behind which there are the same neurons, or sums of these."""
-_NEURONS = ("IF", "LIF", "CubaLIF", "LI", "CubaLI", "I", "Threshold")
-KNOWN = (*WEIGHTED, *_PASSED, *_NEURONS, "Input", "Output", "subgraph")
+NEURONS = ("IF", "LIF", "CubaLIF", "LI", "CubaLI", "I", "Threshold")
+KNOWN = (*WEIGHTED, *_PASSED, *NEURONS, "Input", "Output", "subgraph")
 _STEPS = ("stride", "padding", "dilation")
 MOST_NODES = 10_000
 """More are no network that anybody here has seen, and take long."""
@@ -35,12 +35,15 @@ class Node:
         Its place in the file.
     facts : mapping
         What is stated of a convolution: ``input_shape``, ``stride``, ``padding``, ``dilation``, ``groups``.
+    values : mapping of str to array
+        The numbers of neurons, by the format's names.
     """
 
     name: str
     type: str
     path: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Graph:
             return "recurrent"
         if is_input or is_output:
             return None if is_input and is_output else "input" if is_input else "output"
-        is_inner = bool(sources) and all(self.nodes[end].type in (*_NEURONS, *WEIGHTED) for end in sources)
+        is_inner = bool(sources) and all(self.nodes[end].type in (*NEURONS, *WEIGHTED) for end in sources)
         return "recurrent" if is_inner else None
 
     def _ends(self, start: str, steps: Mapping[str, Collection[str]]) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -68,8 +69,8 @@ def of_module(module: nn.Module, n_neurons: int) -> NeuronParameters | None:
     snnTorch ``Leaky``, ``Synaptic``    ``beta``, ``alpha``, ``threshold``; fires above; resets as ``reset_mechanism``
     sinabs ``LIF``, ``IAF``             ``exp(-1/tau_mem)``, inputs times ``1 - exp(-1/tau_mem)`` where ``norm_input``;
                                         ``tau_syn``; fires at the threshold, which is subtracted
-    Norse ``LIFCell``, ``LIFBoxCell``   forward Euler of ``p``: ``1 - dt tau_mem_inv``, ``1 - dt tau_syn_inv``; resets to
-                                        ``v_reset``, which has to be ``v_leak``
+    Norse ``LIFCell``, ``LIFBoxCell``   forward Euler of ``p``: ``1 - dt tau_mem_inv``, ``1 - dt tau_syn_inv``; resets
+                                        to ``v_reset``, which has to be ``v_leak``
     ==================================  ================================================================================
 
     Parameters
@@ -123,7 +124,8 @@ def _of_sinabs(module: nn.Module, n_neurons: int) -> NeuronParameters:
 
 
 def _of_norse(module: nn.Module, n_neurons: int) -> NeuronParameters:
-    p, dt = getattr(module, "p"), float(getattr(module, "dt", 0.001))
+    p: Any = module.p
+    dt = float(getattr(module, "dt", 0.001))
     leak, reset = _value(p.v_leak), _value(p.v_reset)
     if bool(np.any(leak != reset)):
         raise ModelError(f"Norse's {type(module).__name__} resets to {reset}, and rests at {leak}; needed the same")
@@ -143,7 +145,8 @@ def of_nir_node(name: str, kind: str, values: Mapping[str, FloatArray], dt: floa
     """Return the parameters of a neuron node of a NIR graph by forward Euler; ``None`` for a node of another type.
 
     ``tau dv/dt = v_leak - v + r i`` becomes ``v <- v + dt/tau (v_leak - v + r i)``, and likewise for the current of a
-    CubaLIF; an event counts 1 in its step. Readouts (LI, CubaLI) have no threshold, and are left out.
+    CubaLIF; an event counts 1 in its step. An IF takes ``r`` times its inputs whatever ``dt`` is, as sinabs and
+    snnTorch do. Readouts (LI, CubaLI) have no threshold, and are left out.
 
     Parameters
     ----------
@@ -170,7 +173,7 @@ def of_nir_node(name: str, kind: str, values: Mapping[str, FloatArray], dt: floa
         at = int(np.flatnonzero(reset != rest)[0])
         raise ModelError(f"'{name}', neuron {at}: resets to {reset[at]:.6g}, rests at {rest[at]:.6g}; needed the same")
     if kind == "IF":
-        return from_decays(len(threshold), 1.0, threshold, gain=r * dt, reset="zero")
+        return from_decays(len(threshold), 1.0, threshold, gain=r, reset="zero")
     tau = values["tau" if kind == "LIF" else "tau_mem"].reshape(-1)
     share = _share(name, dt, tau)
     if kind == "LIF":
