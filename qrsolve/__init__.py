@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from qrsolve.spec.load_network import load_network as load_network
     from qrsolve.spec.network import NetworkSpec as NetworkSpec
     from qrsolve.training import Projector as Projector
+    from qrsolve.training.modules.folding import fold_batch_norms as fold_batch_norms
 else:
     # The same names for Python, each loaded when it is first used: help and mistakes in a chip's file need no torch.
     LazyPackage.serve(
@@ -90,6 +91,7 @@ else:
             "spec.network": ("NetworkSpec",),
             "plan.undecided": ("Undecided",),
             "training": ("Projector",),
+            "training.modules.folding": ("fold_batch_norms",),
         },
         old={"LevelsProblem": "ValuesProblem"},
     )

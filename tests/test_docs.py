@@ -22,7 +22,9 @@ def test_links_lead_to_files() -> None:
 
 def test_every_chip_has_a_page_but_those_that_are_named() -> None:
     index = (ROOT / "docs" / "chips" / "README.md").read_text(encoding="utf-8")
-    assert {name for name in bundled_specs() if f"`{name}`" not in index} == NOT_LOADED
+    table, _, rest = index.partition("\n\n`akida_1`")
+    assert {name for name in bundled_specs() if f"`{name}`" not in table} == NOT_LOADED
+    assert rest
 
 
 def test_arrays_are_called_what_they_are() -> None:

@@ -93,7 +93,7 @@ def folded_norms(survey: Survey, wiring: Wiring, taken: Collection[str]) -> list
                     found[joined(path, key)] = layer[1]
     return [
         f"'{norm}' follows '{name}': {FOLDING} moves weights off the chip's values; "
-        "fold it before projecting, or keep the norm"
+        "fold it before projecting (qrsolve.fold_batch_norms), or keep the norm"
         for norm, name in found.items()
     ]
 
