@@ -109,7 +109,7 @@ def check(
 
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
-    return check_plan(plan, weights, known, source.use)
+    return check_plan(plan, weights, known, source.use, source.neurons)
 
 
 @explicit

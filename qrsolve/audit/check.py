@@ -24,6 +24,7 @@ from qrsolve.plan.room.network import network_usage
 from qrsolve.plan.undecided import Undecided, gathered
 from qrsolve.problem.choice import Group
 from qrsolve.problem.finite import not_finite
+from qrsolve.problem.options import IntArray
 from qrsolve.spec import LayerShape, LimitKind
 from qrsolve.spec.layout import unravel
 from qrsolve.surface.shown import n_of
@@ -37,6 +38,7 @@ def check(
     weights: Mapping[str, Tensor],
     parameters: Mapping[str, Tensor] | None = None,
     use: Mapping[str, Tensor] | None = None,
+    neurons: Mapping[str, Mapping[str, IntArray]] | None = None,
 ) -> Report:
     """Count what weights use of each limit, and whether their values exist on the chip.
 
@@ -52,6 +54,8 @@ def check(
     use : mapping of str to Tensor or None
         Synapses of each weight by name, int64, in its shape, as codes have them; where these are fewer than the value
         takes, the value counts.
+    neurons : mapping of str to mapping of str to array, or None
+        Integers of neurons by population, held against the ranges that the chip states.
 
     Returns
     -------
@@ -104,6 +108,8 @@ def check(
             rows.append(_given_sign_row(usage))
         if population.family is not None:
             rows.append(_values_row(usage))
+        if neurons is not None and population.name in neurons and chip.neurons is not None:
+            rows.append(_neurons_row(population.name, *chip.neurons.outside(neurons[population.name])))
         types = None if usage.by_type is None else usage.by_type.found.types
         layers[population.name] = LayerReport(
             tuple(rows),
@@ -387,6 +393,13 @@ def _values_row(usage: Usage) -> LimitRow:
     why = usage.reason or f"no sum of values is{_listed(usage)}"
     searched = "" if usage.is_proved else "; not every set of values was tried"
     return LimitRow("values", where, n_bad, 0, f"{weight}: {why}; {off}{searched}")
+
+
+def _neurons_row(name: str, n_outside: int, first: str) -> LimitRow:
+    """Say whether all integers of neurons are in the chip's ranges, or which one is not."""
+    where = f"'{name}'"
+    text = f"{where}: {first}; {n_outside:,} in all" if n_outside else f"{where}: all neurons are in range"
+    return LimitRow("neurons", where, n_outside, 0, text)
 
 
 def _listed(usage: Usage) -> str:

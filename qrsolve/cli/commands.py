@@ -73,7 +73,8 @@ def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
         Whether an undecided rule fails, and to print JSON.
     """
     with progress(f"checking {opened.source.shown}"):
-        report = check(opened.plan, opened.weights, opened.source.claimed, opened.source.use)
+        source = opened.source
+        report = check(opened.plan, opened.weights, source.claimed, source.use, source.neurons)
     if as_json:
         print_json({"spec": opened.plan.spec.name, "model": opened.source.shown, **report.to_dict()})
     else:

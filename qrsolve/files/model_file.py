@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import ModelError
-from qrsolve.files.codes.reading import codes_in, names_of, weights_of
-from qrsolve.files.codes.tensor_codes import TensorCodes
+from qrsolve.files.codes.reading import codes_in, names_of, neurons_in, weights_of
+from qrsolve.files.codes.tensor_codes import Array, TensorCodes
 from qrsolve.files.formats.any_file import read_content, serialise
 from qrsolve.files.formats.content import METADATA, Content, listed, quoted, require_printable
 from qrsolve.files.formats.nir_file import Annotations
@@ -56,6 +56,8 @@ class ModelFile:
         What weights are made of, where the file has codes instead of these.
     network : NetworkSpec or None
         How weights are wired, where the format says it.
+    neuron_codes : mapping of str to mapping of str to array
+        The integers of neurons beside codes, by population and name.
     """
 
     path: str
@@ -65,6 +67,7 @@ class ModelFile:
     originals: dict[str, str] = field(repr=False, default_factory=dict)
     codes: Mapping[str, TensorCodes] = field(repr=False, default_factory=dict)
     network: NetworkSpec | None = field(repr=False, default=None)
+    neuron_codes: Mapping[str, Mapping[str, Array]] = field(repr=False, default_factory=dict)
 
     def weights(self, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, Tensor]:
         """Return the afferent matrices: the selected ones, or every float array of two or more dimensions.
@@ -289,8 +292,10 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
     metadata = metadata if isinstance(metadata, dict) else {}
     require_printable([*content.tensors, *content.outside], shown)
     codes = codes_in(shown, content.tensors, metadata)
+    neurons: dict[str, dict[str, Array]] = {}
     if codes:
-        coded = names_of(codes)
+        neurons = neurons_in(content.tensors, metadata)
+        coded = names_of(codes, neurons)
         plain = {name: tensor for name, tensor in content.tensors.items() if name not in coded}
         content = replace(content, tensors={**{name: weights_of(each) for name, each in codes.items()}, **plain})
     originals = unwrapped(content.tensors, shown)
@@ -298,7 +303,7 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
     network = None
     if content.format == "nir":
         network = content.outer[1].network({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    return ModelFile(shown, tensors, metadata, content, originals, codes, network)
+    return ModelFile(shown, tensors, metadata, content, originals, codes, network, neurons)
 
 
 def read_weights(

@@ -70,6 +70,11 @@ class ModelSource:
             return None
         return {name: torch.from_numpy(codes.use()) for name, codes in self.file.codes.items()}
 
+    @property
+    def neurons(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """The integers of neurons that a file has beside codes, by population."""
+        return {} if self.file is None else self.file.neuron_codes
+
 
 def source_of(model: Model, entry: str | None = None) -> ModelSource:
     """Return the tensors of a model.

@@ -754,8 +754,8 @@ class TestNorms:
         model: Any = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Dropout(0.1), nn.BatchNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3))
         (remark,) = describe_module(model).remarks
         assert remark == (
-            "'2' follows '0.weight': folding it moves weights off the chip's values; fold it before projecting, or "
-            "keep the norm"
+            "'2' follows '0.weight': folding it moves weights off the chip's values; fold it before projecting "
+            "(qrsolve.fold_batch_norms), or keep the norm"
         )
         assert describe_module(model.append(nn.Flatten()).append(nn.Linear(3, 2)), exclude=["0.weight"]).remarks == ()
 

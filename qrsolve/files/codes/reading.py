@@ -69,9 +69,32 @@ def weights_of(codes: TensorCodes) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(codes.decoded())).to(dtype)
 
 
-def names_of(codes: Mapping[str, TensorCodes]) -> set[str]:
-    """Return the names of all arrays that belong to codes."""
-    return {f"{name}/{field}" for name, each in codes.items() for field in each.arrays}
+def neurons_in(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+    """Return the neurons' integers that a file has, by population and name; only what the manifest names.
+
+    Parameters
+    ----------
+    arrays : mapping of str to Tensor
+        All of the file.
+    manifest : mapping
+        Its metadata.
+    """
+    named = manifest.get("neurons")
+    if not isinstance(named, dict):
+        return {}
+    return {
+        name: {
+            key.rpartition("/")[2]: array.numpy() for key, array in arrays.items() if key.startswith(f"{name}/neurons/")
+        }
+        for name in named
+    }
+
+
+def names_of(codes: Mapping[str, TensorCodes], neurons: Mapping[str, Mapping[str, Array]]) -> set[str]:
+    """Return the names of all arrays that belong to codes and neurons."""
+    return {f"{name}/{field}" for name, each in codes.items() for field in each.arrays} | {
+        f"{name}/neurons/{field}" for name, own in neurons.items() for field in own
+    }
 
 
 def _require_fitting(place: str, codes: TensorCodes) -> None:

@@ -9,6 +9,7 @@ else, is rounded to the nearest integer, ties to even.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -62,6 +63,32 @@ class NeuronKind(Fact):
         InfeasibleError
             A parameter is out of range, or of a kind that the chip does not have; with neuron, value and range.
         """
+
+    @abstractmethod
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the least and the largest integer of each array of `codes`."""
+
+    def outside(self, arrays: Mapping[str, IntArray]) -> tuple[int, str]:
+        """Return how many integers are not in their range, and the first of them in words.
+
+        Parameters
+        ----------
+        arrays : mapping of str to array
+            As in `NeuronCodes`; one that is missing or not of this kind counts as one.
+        """
+        ranges, n, first = self.ranges(), 0, ""
+        for name in sorted(ranges.keys() ^ arrays.keys()):
+            n, first = (
+                n + 1,
+                first or f"'{name}' {'is missing' if name in ranges else 'is no parameter of these neurons'}",
+            )
+        for name in ranges.keys() & arrays.keys():
+            least, most = ranges[name]
+            wrong = np.flatnonzero((arrays[name] < least) | (arrays[name] > most))
+            if len(wrong):
+                n, at = n + len(wrong), int(wrong[0])
+                first = first or f"neuron {at}: {name} {arrays[name].flat[at]}; needed {least:,} to {most:,}"
+        return n, first
 
     def require_reset(self, name: str, neurons: NeuronParameters) -> None:
         """Raise `InfeasibleError` for a reset that the chip does not have."""

@@ -28,6 +28,18 @@ class CurrentLeakNeurons(NeuronKind):
     """What a spike can do."""
     fires_at: ClassVar[bool] = False
 
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the ranges of the registers."""
+        decay = 0, (1 << self.decay_bits) - 1
+        half = 1 << ((self.bias_bits or 1) - 1)
+        return {
+            "current_decay": decay,
+            "voltage_decay": decay,
+            "threshold": (1, (1 << self.threshold_bits) - 1),
+            "bias_mantissa": (-half, half - 1),
+            "bias_exponent": (0, (1 << self.bias_exponent_bits) - 1),
+        }
+
     def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
         """Return decays, thresholds, and biases with the least exponent at which they fit; errors as the base class.
 

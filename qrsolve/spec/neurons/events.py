@@ -22,6 +22,11 @@ class EventNeurons(NeuronKind):
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("zero", "subtract")
     """What a spike can do."""
 
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the ranges of the registers."""
+        half = 1 << ((self.bias_bits or 1) - 1)
+        return {"threshold": (1, (1 << (self.threshold_bits - 1)) - 1), "bias": (-half, half - 1)}
+
     def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
         """Return thresholds and biases; errors as the base class, and for decays.
 

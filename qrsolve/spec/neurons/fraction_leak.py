@@ -28,6 +28,13 @@ class FractionLeakNeurons(NeuronKind):
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("zero", "subtract")
     """What a spike can do."""
 
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the ranges of the registers."""
+        return {
+            "leak": (self.least_keep, self.most_keep),
+            "threshold": (1, (1 << (self.threshold_bits - 1)) - 1),
+        }
+
     def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
         """Return fractions and thresholds; errors as the base class, and for currents.
 

@@ -24,6 +24,11 @@ class LinearLeakNeurons(NeuronKind):
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("zero", "subtract")
     """What a spike can do."""
 
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the ranges of the registers."""
+        half = 1 << (self.leak_bits - 1)
+        return {"leak": (-half, half - 1), "threshold": (1, (1 << self.threshold_bits) - 1)}
+
     def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
         """Return leaks (the biases) and thresholds; errors as the base class, and for decays.
 

@@ -27,6 +27,16 @@ class ShiftLeakNeurons(NeuronKind):
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("subtract",)
     """What a spike can do."""
 
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Return the ranges of the registers."""
+        half, most = 1 << ((self.bias_bits or 1) - 1), (1 << self.dash_bits) - 1
+        return {
+            "synapse_dash": (1, most),
+            "membrane_dash": (0, most),
+            "threshold": (1, (1 << (self.threshold_bits - 1)) - 1),
+            "bias": (-half, half - 1),
+        }
+
     def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
         """Return shifts, thresholds and biases; errors as the base class, and for states that do not decay.
 

@@ -79,6 +79,28 @@ def test_codes_have_the_neurons_and_the_manifest_says_what_was_rounded(tmp_path:
     assert qrsolve.check("loihi_2", tmp_path / "codes.npz").is_compliant
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("threshold", 1 << 17, "neuron 3: threshold 131072; needed 1 to 131,071; 1 in all"),
+        ("voltage_decay", -1, "neuron 3: voltage_decay -1; needed 0 to 4,095; 1 in all"),
+        ("strange", 0, "'strange' is no parameter of these neurons; 1 in all"),
+    ],
+)
+def test_integers_of_neurons_are_held_against_the_ranges_of_the_chip(
+    field: str, value: int, said: str, tmp_path: Path
+) -> None:
+    exported("loihi_2", spiking_model()).save(tmp_path / "codes.npz")
+    with np.load(tmp_path / "codes.npz") as archive:
+        arrays = {name: archive[name].copy() for name in archive.files}
+    arrays.setdefault(f"fc1.weight/neurons/{field}", np.zeros(20, dtype=np.int64))[3] = value
+    np.savez(tmp_path / "edited.npz", **arrays)
+    rows = [row for row in qrsolve.check("loihi_2", tmp_path / "codes.npz").rows if row.kind == "neurons"]
+    assert [row.excess for row in rows] == [0, 0]
+    (wrong,) = qrsolve.check("loihi_2", tmp_path / "edited.npz").violations
+    assert wrong.text == f"'fc1.weight': {said}"
+
+
 def test_without_neurons_they_are_not_decided() -> None:
     model = spiking_model()
     weights = qrsolve.project("loihi_2", model).weights
