@@ -109,7 +109,8 @@ def check(
 
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
-    return check_plan(plan, weights, known, source.use, source.neurons)
+    loaded = source.codes_for(plan.spec)
+    return check_plan(plan, weights, known, loaded.use, loaded.neurons)
 
 
 @explicit
@@ -259,7 +260,9 @@ def export(
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
     others = {name: tensor for name, tensor in source.tensors.items() if name not in weights}
-    return export_plan(plan, weights, others, known, source.use, _neurons(neurons, dt, source, weights))
+    return export_plan(
+        plan, weights, others, known, source.codes_for(plan.spec).use, _neurons(neurons, dt, source, weights)
+    )
 
 
 @explicit

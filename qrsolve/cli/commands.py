@@ -74,7 +74,8 @@ def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
     """
     with progress(f"checking {opened.source.shown}"):
         source = opened.source
-        report = check(opened.plan, opened.weights, source.claimed, source.use, source.neurons)
+        loaded = source.codes_for(opened.plan.spec)
+        report = check(opened.plan, opened.weights, source.claimed, loaded.use, loaded.neurons)
     if as_json:
         print_json({"spec": opened.plan.spec.name, "model": opened.source.shown, **report.to_dict()})
     else:
@@ -164,11 +165,12 @@ def export_model(opened: Opened, out: ExportFiles, dt: float | None, *, force: b
     """
     plan, source = opened.plan, opened.source
     with progress("coding"):
-        report = check(plan, opened.weights, source.claimed, source.use)
+        loaded = source.codes_for(plan.spec)
+        report = check(plan, opened.weights, source.claimed, loaded.use, loaded.neurons)
         if report.is_compliant:
             others = {name: tensor for name, tensor in source.tensors.items() if name not in opened.weights}
             neurons = {} if dt is None or source.file is None else source.file.neurons(dt)
-            codes = export_plan(plan, opened.weights, others, source.claimed, source.use, neurons)
+            codes = export_plan(plan, opened.weights, others, source.claimed, loaded.use, neurons)
     if not report.is_compliant:
         if as_json:
             print_json({"spec": plan.spec.name, "output": None, **report.to_dict()})

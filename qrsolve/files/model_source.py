@@ -17,6 +17,7 @@ from qrsolve.files.formats.content import Content, quoted, require_printable
 from qrsolve.files.model_file import FLOATS, ModelFile, float_words, read_model
 from qrsolve.files.provenance import claimed_parameters
 from qrsolve.plan.network.held import has_values, named_tensors
+from qrsolve.spec import HardwareSpec, spec_hash
 
 Model: TypeAlias = "nn.Module | Mapping[str, Any] | str | os.PathLike[str]"
 """A module; a state dict, or any mapping of names to tensors or numpy arrays; or the path of a model's file."""
@@ -25,6 +26,22 @@ IN_MEMORY = "the model"
 NEEDED = "needed a module, a mapping of names to tensors or arrays, or a model's file"
 _EXTRA_STATE = "_extra_state"
 """The end of the name under which torch keeps what modules save beside tensors."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What codes load a chip with.
+
+    Parameters
+    ----------
+    use : dict of str to Tensor or None
+        Synapses of each weight, by tensor; ``None`` where there are no codes.
+    neurons : mapping of str to mapping of str to array
+        Integers of neurons, by population and name.
+    """
+
+    use: dict[str, Tensor] | None = None
+    neurons: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,17 +80,24 @@ class ModelSource:
         """The values that a file claims for each population; to be verified."""
         return claimed_parameters(self.metadata)
 
-    @property
-    def use(self) -> dict[str, Tensor] | None:
-        """The synapses that a file's codes take for each weight; ``None`` where it has no codes."""
-        if self.file is None or not self.file.codes:
-            return None
-        return {name: torch.from_numpy(codes.use()) for name, codes in self.file.codes.items()}
+    def codes_for(self, chip: HardwareSpec) -> Loaded:
+        """Return what a file's codes load a chip with; nothing where it has weights.
 
-    @property
-    def neurons(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """The integers of neurons that a file has beside codes, by population."""
-        return {} if self.file is None else self.file.neuron_codes
+        Raises
+        ------
+        ModelError
+            The codes are another chip's.
+        """
+        if self.file is None or not self.file.codes:
+            return Loaded()
+        if self.metadata.get("spec_hash") != spec_hash(chip):
+            came = quoted(self.metadata.get("spec"))
+            raise ModelError(
+                f"{self.shown}: codes of the chip {came} as its file was, not of this '{chip.name}'; project the "
+                "weights for it, and export them again"
+            )
+        use = {name: torch.from_numpy(codes.use()) for name, codes in self.file.codes.items()}
+        return Loaded(use, self.file.neuron_codes)
 
 
 def source_of(model: Model, entry: str | None = None) -> ModelSource:

@@ -27,6 +27,10 @@ Scope = Literal["neuron", "pair", "channel", "layer", "core", "chip"]
 """Which neurons share a parameter."""
 
 
+_OWN = ("bias", "bias_mantissa", "bias_exponent")
+"""What each neuron has of its own, whatever the scope is."""
+
+
 class NeuronKind(Fact):
     """Base of all kinds of neurons: what the registers of one neuron hold."""
 
@@ -44,6 +48,32 @@ class NeuronKind(Fact):
     """What a spike can do: zero, subtract."""
     fires_at: ClassVar[bool] = True
     """Whether a voltage that equals the threshold fires."""
+
+    def held(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
+        """Return `codes`, where neurons that share a parameter on the chip share its integer.
+
+        Parameters
+        ----------
+        name, neurons, scale
+            As in `codes`.
+
+        Raises
+        ------
+        InfeasibleError
+            As in `codes`; or two neurons of one layer or pair, by the chip's ``scope``, have different integers.
+        """
+        found = self.codes(name, neurons, scale)
+        n = neurons.n_neurons
+        together = {"layer": n, "core": n, "chip": n, "pair": 2}.get(self.scope, 1)
+        for word, integers in found.arrays.items():
+            first = integers[np.arange(n) // together * together] if together > 1 and word not in _OWN else integers
+            if bool((first != integers).any()):
+                at = int(np.flatnonzero(first != integers)[0])
+                raise InfeasibleError(
+                    f"'{name}', neuron {at}: {word} {integers[at]}, where neuron {at // together * together} has "
+                    f"{first[at]}; the chip has one for each {self.scope}"
+                )
+        return found
 
     @abstractmethod
     def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:

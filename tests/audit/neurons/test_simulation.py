@@ -165,6 +165,28 @@ def test_parameters_that_a_chip_cannot_hold_are_named(chip: str, stated: dict[st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("chip", "thresholds", "said"),
+    [
+        (
+            "speck",
+            [1.0, 1.0, 2.0],
+            "'a', neuron 2: threshold 20, where neuron 0 has 10; the chip has one for each layer",
+        ),
+        (
+            "reckon",
+            [1.0, 1.0, 2.0, 3.0],
+            "neuron 3: threshold 30, where neuron 2 has 20; the chip has one for each pair",
+        ),
+    ],
+)
+def test_neurons_that_share_a_parameter_have_one(chip: str, thresholds: list[float], said: str) -> None:
+    n, kind = len(thresholds), neurons_of(chip)
+    with pytest.raises(InfeasibleError, match=said):
+        kind.held("a", parameters(n, threshold=np.array(thresholds)), np.full(n, 0.1))
+    assert kind.held("a", parameters(n, threshold=np.ones(n)), np.full(n, 0.1)).arrays["threshold"].tolist() == [10] * n
+
+
 def test_decays_and_biases_are_the_nearest() -> None:
     """Against all codes."""
     rng = np.random.default_rng(3)

@@ -296,9 +296,18 @@ def test_codes_that_do_not_fit_together_are_refused(grid_codes: Path, change: An
     assert "\n" not in str(caught.value)
 
 
-def test_codes_of_another_chip_are_counted_by_that_chip(grid_codes: Path) -> None:
-    report = qrsolve.check(CHIPS["codebook of a neuron"], grid_codes)
-    assert not report.is_compliant
+def test_codes_of_another_chip_are_refused_but_projected(grid_codes: Path) -> None:
+    other = CHIPS["codebook"].model_copy(update={"name": "other"})
+    for act in (qrsolve.check, qrsolve.export):
+        with pytest.raises(ModelError, match="codes of the chip 'chip' as its file was, not of this 'other'"):
+            act(other, grid_codes)
+    assert qrsolve.check(other, qrsolve.project(other, grid_codes).weights).is_compliant
+
+
+def test_codes_of_another_shape_are_refused(grid_codes: Path) -> None:
+    plan = qrsolve.compile_plan(CHIPS["grid of copies"], {"a": (7, 21)})
+    with pytest.raises(qrsolve.ShapeError, match=r"'a' has shape \(7, 20\); the plan was compiled for \(7, 21\)"):
+        qrsolve.check(plan, grid_codes)
 
 
 def test_a_truncated_archive_is_damaged(grid_codes: Path) -> None:

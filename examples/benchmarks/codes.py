@@ -1,0 +1,97 @@
+"""Train a small network under each bundled chip, export it, and read the codes again; print one JSON line for each.
+
+    python examples/benchmarks/codes.py
+
+The network is 64-96-10 (64-128-16 where a chip asks for multiples), three epochs of scikit-learn's digits; codes are
+decoded with the decoder of docs/codes.md, which uses numpy alone, and recounted by `check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import qrsolve
+from qrsolve.lab.data import load_digits
+from qrsolve.spec import bundled_specs
+
+ROOT = Path(__file__).parents[2]
+
+
+def decoder() -> Callable[[Path], dict[str, Any]]:
+    """Return the decoder of the documentation."""
+    text = (ROOT / "docs" / "codes.md").read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], namespace)
+    found: Callable[[Path], dict[str, Any]] = namespace["decode"]
+    return found
+
+
+def trained(chip: str, sizes: tuple[int, int, int], epochs: int) -> tuple[nn.Module, float]:
+    """Return a network trained under a chip, and its accuracy."""
+    torch.manual_seed(0)
+    data = load_digits()
+    x, x_test = (nn.functional.pad(images, (0, sizes[0] - 64)) for images in (data.x_train, data.x_test))
+    model = nn.Sequential(nn.Linear(sizes[0], sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[2]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
+    order = torch.Generator().manual_seed(0)
+    batches = [batch for _ in range(epochs) for batch in torch.randperm(len(x), generator=order).split(64)]
+    projector = qrsolve.attach(chip, model, optimizer, compliant="at_end", total_steps=len(batches))
+    for batch in batches:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[batch]), data.y_train[batch]).backward()
+        optimizer.step()
+    projector.finalize()
+    with torch.no_grad():
+        accuracy = float((model(x_test).argmax(dim=1) == data.y_test).float().mean())
+    return model, accuracy
+
+
+def measure(chip: str, epochs: int, folder: Path) -> dict[str, Any]:
+    """Train, export, decode, recount."""
+    row: dict[str, Any] = {"chip": chip}
+    model: nn.Module | None = None
+    refused = ""
+    for sizes in ((64, 96, 10), (128, 128, 32)):
+        try:
+            model, row["accuracy"] = trained(chip, sizes, epochs)
+            row["sizes"] = sizes
+            break
+        except qrsolve.QRSolveError as error:
+            refused = str(error)
+    if model is None:
+        return {**row, "refused": refused[:120]}
+    codes = qrsolve.export(chip, model)
+    path = folder / f"{chip}.npz"
+    codes.save(path)
+    decoded, weights = decoder()(path), {n: p.detach().numpy() for n, p in model.named_parameters() if p.ndim == 2}
+    row["bit_for_bit"] = all(np.array_equal(decoded[name], own) for name, own in weights.items())
+    row["recounted_compliant"] = qrsolve.check(chip, path).is_compliant
+    row["coding"] = codes["0.weight"].coding
+    row["bytes"], row["of_float32"] = codes.n_bytes, round(codes.n_bytes / codes.n_bytes_of_floats, 3)
+    row["file_bytes"] = path.stat().st_size
+    return row
+
+
+def main() -> None:
+    """Measure all chips."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--chips", nargs="+", default=list(bundled_specs()))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for chip in arguments.chips:
+            print(json.dumps(measure(chip, arguments.epochs, Path(folder))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
