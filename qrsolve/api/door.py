@@ -527,6 +527,8 @@ def _neurons(
     from qrsolve.plan.network.neurons import of_module
     from qrsolve.problem.neuron import NeuronParameters
 
+    if dt is not None and (isinstance(dt, bool) or not isinstance(dt, int | float) or not 0 < dt < float("inf")):
+        raise ArgumentError(f"'dt' is {dt!r}; needed the seconds of one step, as in 1e-3")
     found = {} if dt is None or source.file is None else source.file.neurons(dt)
     if neurons is not None and not isinstance(neurons, Mapping):
         raise ArgumentError(_kind("neurons", neurons, "a mapping of names to modules or NeuronParameters"))

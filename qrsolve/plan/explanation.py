@@ -133,7 +133,7 @@ class Explanation(Shown):
         parts = {}
         for name, fact in self.spec.named_facts():
             is_stated = bool(fact.model_fields_set)
-            if name.partition(".")[0] == "weights" or (name == "hierarchy" and is_stated):
+            if name.partition(".")[0] in ("weights", "neurons") or (name == "hierarchy" and is_stated):
                 inner = {key for key, value in fact if isinstance(value, Fact)}
                 facts = fact.model_dump(mode="json", exclude_none=True, exclude=inner)
                 parts[name] = {**_stated(facts, self.spec), "stated": is_stated}

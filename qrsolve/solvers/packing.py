@@ -74,8 +74,7 @@ class Packing:
         use, parts = levels_of(problem), []
         for i in binding_groups(problem):
             group = problem.groups[i]
-            # With levels of 0 and 1 synapse both counts are the same.
-            count = use if group.counts == "synapses" or len(use) == 2 else (use > 0).long()
+            count = use if group.counts == "synapses" else (use > 0).long()
             part = part_of(group, entries, problem.n_columns)
             parts.append(Part(i, part, extra_capacities(problem, group), count))
         return cls(saving, tuple(parts))

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from qrsolve import HardwareSpec, SpecError, check, compile_plan, project
+from qrsolve import (
+    Alphabet,
+    ChoiceProblem,
+    Group,
+    HardwareSpec,
+    SpecError,
+    Status,
+    certify,
+    check,
+    compile_plan,
+    project,
+    solve,
+)
 from qrsolve.spec import parse_spec
 
 
@@ -54,3 +67,36 @@ def test_memory_holds_both_cells() -> None:
 def test_a_cell_of_a_pair_has_no_sign(field: str) -> None:
     with pytest.raises(SpecError, match=r"'pair' is true, so the difference of two cells has it"):
         chip(f"kind: grid, bits: 6, pair: true, {field}", "")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pairs_under_limits_of_sources_fill_all_of_these(seed: int) -> None:
+    """A pair has two levels, 0 and 2 synapses, and is one source: nothing may take it for two."""
+    rng = np.random.default_rng(seed)
+    w = torch.from_numpy(rng.normal(size=(4, 3)))
+    alphabet = Alphabet.of([0.0, -1.0, 1.0], [0, 2, 2])
+    groups = (Group("row", 2, counts="sources"), Group("column", 4, counts="synapses"))
+    best = np.inf
+    for mask in range(1 << w.numel()):
+        chosen = np.array([(mask >> k) & 1 for k in range(w.numel())], dtype=bool).reshape(4, 3)
+        if chosen.sum(axis=1).max() <= 2 and 2 * chosen.sum(axis=0).max() <= 4:
+            values = np.where(chosen, np.sign(w.numpy()), 0.0)
+            best = min(best, float(((w.numpy() - values) ** 2).sum()))
+    problem = ChoiceProblem(w, alphabet, groups)
+    solution = solve(problem, "lagrangian")
+    certificate = certify(problem, solution)
+    assert certificate.bound <= best + 1e-9
+    assert certificate.objective >= best - 1e-9
+    assert certificate.objective <= best * 1.01
+    if solution.status is Status.OPTIMAL:
+        assert certificate.objective == pytest.approx(best)
+
+
+def test_one_row_of_pairs_takes_as_many_sources_as_it_may() -> None:
+    problem = ChoiceProblem(
+        torch.ones(1, 4, dtype=torch.float64),
+        Alphabet.of([0.0, -1.0, 1.0], [0, 2, 2]),
+        (Group("row", 3, counts="sources"),),
+    )
+    solution = solve(problem, "lagrangian")
+    assert certify(problem, solution).objective == pytest.approx(1.0)
