@@ -300,6 +300,24 @@ def _nan(file: Any) -> None:
     file["node/nodes/w_rec/weight"][2, 3] = np.nan
 
 
+def _linked(file: Any) -> None:
+    del file["node/nodes/w_rec"]
+    file["node/nodes/w_rec"] = h5py.ExternalLink("other.nir", "/node/nodes/w_rec")
+
+
+def _linked_weight(file: Any) -> None:
+    del file["node/nodes/w_rec/weight"]
+    file["node/nodes/w_rec/weight"] = h5py.SoftLink("/node/nodes/w_in/weight")
+
+
+def _two_of_one_name(file: Any) -> None:
+    graph = file["node/nodes"].create_group("block")
+    graph["type"] = "NIRGraph"
+    graph["edges"] = np.zeros((0, 2), dtype="S1")
+    file.copy("node/nodes/w_rec", graph.create_group("nodes"), "w")
+    file.copy("node/nodes/w_rec", file["node/nodes"], "block.w")
+
+
 def _no_edge(file: Any) -> None:
     file["node/edges"][0] = [b"nowhere", b"w_in"]
 
@@ -309,6 +327,9 @@ def _no_edge(file: Any) -> None:
     [
         (_future, "NIR version '2.0.0'; this program knows 0 and 1"),
         (_nan, r"'w_rec.weight' has nan at \[2, 3\]"),
+        (_linked, "truncated or damaged|node 'w_rec' is a link"),
+        (_linked_weight, "node 'w_rec' is a link, or has one"),
+        (_two_of_one_name, "two nodes are called 'block.w'"),
         (_no_edge, "an edge of 'nowhere', which is no node"),
         (lambda file: file.__delitem__("node"), "an HDF5 file without a graph"),
         (lambda file: file["node/nodes/w_rec"].__delitem__("type"), "truncated or damaged"),
@@ -338,6 +359,21 @@ def test_a_truncated_file_is_refused(keep: int, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"truncated or damaged|the file is empty"):
         read_model(path)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_flipped_bytes_are_read_or_refused_in_one_line(seed: int, tmp_path: Path) -> None:
+    path, rng = written(recurrent_graph(), tmp_path / "g.nir"), np.random.default_rng(seed)
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(0, len(data) // (1 if seed % 2 else 8), size=1 + seed % 20):
+        data[at] = rng.integers(256)
+    path.write_bytes(data)
+    said = ""
+    try:
+        qrsolve.project("loihi_2", path)
+    except qrsolve.QRSolveError as error:
+        said = str(error)
+    assert "\n" not in said
 
 
 def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:

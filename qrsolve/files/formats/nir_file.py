@@ -133,7 +133,8 @@ def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
 
     def walk(path: str, prefix: str) -> None:
         group = file[path]
-        for name, node in group["nodes"].items():
+        for name in group["nodes"]:
+            node = _own_item(shown, group["nodes"], name)
             kind, own, place = _text(node["type"]), f"{prefix}{name}", f"{path}/nodes/{name}"
             if kind == "NIRGraph":
                 walk(place, f"{own}.")
@@ -144,6 +145,8 @@ def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
                 for field, item in node.items()
                 if kind in NEURONS and isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
             }
+            if own in nodes:
+                raise ModelError(f"{shown}: two nodes are called {quoted(own)}, one of them in a subgraph; rename one")
             nodes[own] = Node(own, kind, place, facts, values)
             if len(nodes) > MOST_NODES:
                 raise ModelError(f"{shown}: more than {MOST_NODES:,} nodes")
@@ -154,6 +157,17 @@ def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
     if strange is not None:
         raise ModelError(f"{shown}: an edge of {quoted(strange)}, which is no node")
     return Graph(nodes, tuple(edges))
+
+
+def _own_item(shown: str, group: Any, name: str) -> Any:  # noqa: ANN401
+    """Return a node whose contents are in this file: links could lead to others, or in circles."""
+    h5py = _h5py(shown)
+    node = group[name]
+    inside = [(group, name)] + ([(node, own) for own in node] if isinstance(node, h5py.Group) else [])
+    for parent, own in inside:
+        if not isinstance(parent.get(own, getlink=True), h5py.HardLink) or getattr(parent[own], "external", None):
+            raise ModelError(f"{shown}: node {quoted(name)} is a link, or has one; needed a file that stands alone")
+    return node
 
 
 _FACTS = ("input_shape", "stride", "padding", "dilation", "groups")
