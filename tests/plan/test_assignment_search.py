@@ -180,3 +180,19 @@ def test_one_value_in_half_precision_is_found_where_its_intervals_meet() -> None
     values = {"kind": "codebook", "n_values": 2, "zero": True, "composition": {"max_synapses": 3}}
     weights = {"w": torch.tensor([[-0.6640625, -1.0, 0.0, -0.33203125]], dtype=torch.bfloat16)}
     assert check(compile_plan(chip(values), {"w": (1, 4)}), weights).is_compliant
+
+
+def test_weights_beyond_single_precision_are_recovered_or_refused_in_words() -> None:
+    """A smallest magnitude of 3e39 has no place in single precision."""
+    types = [{"name": n, "sign": s} for n, s in (("a", "positive"), ("b", "positive"), ("c", "negative"))]
+    stated = {
+        "schema": 1,
+        "name": "c",
+        "title": "T",
+        "weights": {"kind": "synapse_types", "types": types},
+        "limits": [],
+    }
+    chip = HardwareSpec.model_validate(stated)
+    w = torch.tensor([[1.0], [-2.0], [3e41]], dtype=torch.float64)
+    assert project(chip, {"w": w})["w"].certificate.objective >= 0
+    assert check(chip, {"w": w}).layers["w"].rows

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qrsolve import ModelError, compile_plan, load_spec, project
+from qrsolve import HardwareSpec, ModelError, compile_plan, load_spec, project
 from qrsolve.audit.check import check
 from qrsolve.plan.projection import Projection, project_population
 from qrsolve.plan.recovery.deployable import UNCHANGED
@@ -267,3 +267,21 @@ def test_values_of_its_own_for_one_neuron_beside_a_limit_of_sources() -> None:
 def test_importance_out_of_range() -> None:
     with pytest.raises(ModelError, match="the largest importance is 1e"):
         projected({"kind": "grid", "bits": 4}, fan_in(2), TARGETS, [[1e90] * 3] * 2)
+
+
+def test_a_small_neuron_has_the_scale_that_it_has_alone() -> None:
+    """Sums over all scopes would lose those of one that is small beside the one before it."""
+    chip = HardwareSpec.model_validate(
+        {
+            "schema": 1,
+            "name": "c",
+            "title": "T",
+            "weights": {"kind": "grid", "bits": 2, "scale": {"scope": "neuron"}},
+            "limits": [],
+        }
+    )
+    small = 1e-9 * torch.randn(1, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    large = torch.tensor([[1.0, -1.0] * 8], dtype=torch.float64)
+    alone = project(chip, {"w": small})["w"].weights["w"]
+    beside = project(chip, {"w": torch.cat([large, small])})["w"].weights["w"]
+    assert torch.allclose(beside[1:], alone, rtol=1e-9, atol=0)

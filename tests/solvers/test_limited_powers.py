@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qrsolve import project
+from qrsolve import HardwareSpec, project
 from qrsolve.certificate.certification import certify
 from qrsolve.certificate.values_bound import certify_values
 from qrsolve.plan.compilation import compile_plan
@@ -99,3 +99,28 @@ def test_it_refuses_what_it_does_not_solve() -> None:
     free: AlphabetFamily | None = GridWeights(bits=4).family()
     assert free is not None
     assert LimitedPowers().refusal(replace(problem, family=free)) == "the scale need not be a power of two"
+
+
+@pytest.mark.parametrize("rows", [[[1.0, 0.0, 0.0, 0.0]], [[0.3, -0.2, 0.1, 2.0], [1.0, 1.0, -1.0, 0.0]]])
+def test_where_limits_cost_more_than_no_weights_small_powers_come_to_an_end(rows: list[list[float]]) -> None:
+    """One signed bit, whose zeros are made of two synapses that cancel: the less a weight is, the better."""
+    chip = HardwareSpec.model_validate(
+        {
+            "schema": 1,
+            "name": "c",
+            "title": "T",
+            "weights": {
+                "kind": "grid",
+                "bits": 1,
+                "zero": False,
+                "composition": {"max_synapses": 2},
+                "scale": {"kind": "power_of_two"},
+            },
+            "limits": [{"kind": "fan_in", "max": 4, "counts": "synapses"}],
+        }
+    )
+    w = torch.tensor(rows, dtype=torch.float64)
+    certificate = project(chip, {"w": w})["w"].certificate
+    assert certificate.bound <= float(w.square().sum()) * (1 + 1e-12)
+    assert certificate.bound <= certificate.objective
+    assert certificate.objective <= float(w.square().sum()) * 1.01

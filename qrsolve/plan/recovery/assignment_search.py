@@ -210,7 +210,8 @@ def _explaining(theta: Tensor, values: Tensor, rows: Tensor, offset: Tensor, pos
 
 def _inside(theta: Tensor, span: Tensor, positive: Tensor, scale: float) -> Tensor:
     """Return a point of each set of solutions at which what must be positive is, as far as projections find one."""
-    least = torch.where(positive, 1e-2 * scale, -torch.inf)
+    # Two plain numbers would be taken in single precision.
+    least = torch.full_like(theta, -torch.inf).masked_fill(positive, 1e-2 * scale)
     point = theta.clone()
     for _ in range(_STEPS_INSIDE):
         wanted = torch.maximum(point, least)

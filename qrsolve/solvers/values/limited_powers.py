@@ -8,6 +8,7 @@ import numpy as np
 
 from qrsolve.problem.choice import ValuesProblem, can_count_once
 from qrsolve.problem.option_class import class_group
+from qrsolve.problem.options import BoolArray
 from qrsolve.problem.solution import Solution, Status, ValuesProof
 from qrsolve.problem.structure import ValuesStructure
 from qrsolve.solvers.values.base import (
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-9
 """How far from the best an optimal choice may be, relative to its objective, as in `priced_rows.TOLERANCE`."""
+_NEAR_NOTHING = 1 - 1e-6
+"""Share of all squares; at powers whose weights leave more of these, smaller ones are not looked at."""
 
 
 class LimitedPowers(ValuesMethod):
@@ -65,7 +68,7 @@ class LimitedPowers(ValuesMethod):
             return LearnedValues(parameters, solution, (np.inf,))
         is_exact = solution.status is Status.OPTIMAL
         least = _cost(problem, parameters, solution)
-        powers = _exponents(pattern, least)
+        powers, is_cut = _exponents(pattern, least)
         is_open = powers[:, None] != exponent
         bound = np.where(is_open, _bounds(problem, powers, solution), least)
         best = exponent, parameters, solution
@@ -90,7 +93,8 @@ class LimitedPowers(ValuesMethod):
         if not np.array_equal(best[0], exponent):
             best = exponent, *_chosen(problem, choose, exponent)
         # Where a few connections do what many do without limits, the best power need not be among those of the trial.
-        infimum = np.where(pattern.only_grows(), pattern.square.sum(axis=1), np.inf)
+        square = pattern.square.sum(axis=1)
+        infimum = np.where(pattern.only_grows(), square, np.where(is_cut, _NEAR_NOTHING * square, np.inf))
         bound_of_all = np.minimum(np.minimum(bound.min(axis=0), least), infimum).sum()
         total = bound_of_all * (1 - _ROUNDING) - 1e-15 * pattern.square.sum()
         proof = ValuesProof(bound=max(0.0, float(total))) if is_exact else ValuesProof()
@@ -112,16 +116,24 @@ def _by_scope(problem: ValuesProblem, of_row: Tensor) -> FloatArray:
     return total
 
 
-def _exponents(pattern: Pattern, least: FloatArray) -> FloatArray:
-    """Return all exponents, of any scope, at which the weights beyond the largest number do not cost too much alone."""
+def _exponents(pattern: Pattern, least: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """Return all exponents, of any scope, at which the weights beyond the largest number do not cost too much alone.
+
+    Limits can cost more than no weights at all; then all smaller powers are to be looked at, and for scopes where that
+    is so (second) they end where weights are nearly nothing.
+    """
     exponent = float(np.ceil(np.log2(pattern.largest_scale().max()))) + 1
     found = [exponent]
     # Where the error only grows with the scale, ever smaller powers would be ever better.
     can_fall = ~pattern.only_grows()
-    while ((pattern.clipped(np.full(len(least), 2.0 ** (exponent - 1))) * (1 + 1e-12) < least) & can_fall).any():
+    nearly_all = _NEAR_NOTHING * pattern.square.sum(axis=1)
+    while True:
+        clipped = pattern.clipped(np.full(len(least), 2.0 ** (exponent - 1)))
+        may_be_better = (clipped * (1 + 1e-12) < least) & can_fall
+        if not (may_be_better & (clipped < nearly_all)).any():
+            return np.array(found), may_be_better
         exponent -= 1
         found.append(exponent)
-    return np.array(found)
 
 
 def _bounds(problem: ValuesProblem, exponents: FloatArray, solution: Solution) -> FloatArray:

@@ -277,11 +277,14 @@ def _best_between(pattern: Pattern, a: FloatArray, b: FloatArray) -> tuple[Float
     scope, scale, change = np.concatenate(scopes), np.concatenate(scales), np.concatenate(changes, axis=1)
     order = np.lexsort((scale, scope)) if n_scopes > 1 else np.argsort(scale, kind="stable")
     scope, scale = scope[order], np.clip(scale[order], a[scope[order]], b[scope[order]])
-    total = change[:, order].cumsum(axis=1)
     first = np.searchsorted(scope, np.arange(n_scopes))
-    # Each scope's sums start anew.
+    ordered = change[:, order]
+    # Each scope's sums start anew, so what came before is taken off: of scopes of one size, or a small one is lost.
+    size_of = np.maximum.reduceat(np.abs(ordered), first, axis=1)
+    unit = np.exp2(np.floor(np.log2(np.where(size_of > 0, size_of, 1.0))))[:, scope]
+    total = (ordered / unit).cumsum(axis=1)
     before = np.where(first > 0, total[:, first - 1], 0.0)
-    square, slope, curve = total - before[:, scope]
+    square, slope, curve = (total - before[:, scope]) * unit
     until = np.append(scale[1:], 0.0)
     ends = np.append(first[1:], len(scale)) - 1
     until[ends] = b
