@@ -21,6 +21,8 @@ from qrsolve.problem.solution import Certificate, ValuesProof
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer]
+_ROUNDED = 2.0**-50
+"""What sums of all weights before a cut lose by rounding, as a share of them."""
 _CHUNK_ENTRIES = 1 << 21
 
 
@@ -216,7 +218,11 @@ class _Side:
         for i in range(1, self.cuts.shape[1]):
             weight = self.weight[:, i : i + 1] - self.weight[:, :i]
             moment = self.moment[:, i : i + 1] - self.moment[:, :i]
-            run = self.square[:, i : i + 1] - self.square[:, :i] - _mean(moment, weight) * moment
+            mean = _mean(moment, weight)
+            run = self.square[:, i : i + 1] - self.square[:, :i] - mean * moment
+            # A run that is light beside what comes before it is a difference of large sums.
+            lost = np.sqrt(self.square[:, i : i + 1]) + np.abs(mean) * np.sqrt(self.weight[:, i : i + 1])
+            run -= _ROUNDED * lost * lost
             reached = (best[:, :i] + np.maximum(run, 0.0)).min(axis=1) + price
             best[:, i] = np.minimum(reached, self.starts[:, i]) - saving[:, i] - again[:, i]
         # The last run ends at the end, not near it.
