@@ -376,6 +376,20 @@ def test_flipped_bytes_are_read_or_refused_in_one_line(seed: int, tmp_path: Path
     assert "\n" not in said
 
 
+def test_a_heap_of_texts_without_an_end_is_refused(tmp_path: Path) -> None:
+    """HDF5 itself would read it for ever."""
+    path = written(recurrent_graph(), tmp_path / "g.nir")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"GCOL\x01")
+    at = start + 16
+    while any(data[at : at + 2]):
+        at += 16 + -(-int.from_bytes(data[at + 8 : at + 16], "little") // 8) * 8
+    data[at + 8 : at + 16] = bytes(8)
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="truncated or damaged: the heap of texts at byte"):
+        read_model(path)
+
+
 def test_what_is_no_hdf5_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.nir"
     path.write_text("not a graph, but long enough to look at")

@@ -27,6 +27,8 @@ _OLD = "1.0.4"
 VERSIONS = (_OLD,)
 """Versions of the format that can be asked for instead of the file's own."""
 _KNOWN_MAJOR = 1
+_HEAP = b"GCOL\x01\0\0\0"
+"""How HDF5 starts a heap, where texts of any length lie."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def read_nir(shown: str) -> Content:
     """Read weights and biases as ``NODE.weight`` and ``NODE.bias``, nodes of subgraphs as ``GRAPH.NODE.weight``."""
     h5py = _h5py(shown)
     data = Path(shown).read_bytes()
+    _require_whole_heaps(shown, data)
     with h5py.File(io.BytesIO(data), "r") as file:
         _require_known_version(shown, file)
         graph = _graph(shown, file)
@@ -114,6 +117,23 @@ def _h5py(shown: str) -> Any:  # noqa: ANN401 (a module without types)
     except ImportError:
         raise ModelError(f"{shown}: .nir files need h5py; install it with pip install 'qrsolve[nir]'") from None
     return h5py
+
+
+def _require_whole_heaps(shown: str, data: bytes) -> None:
+    """Refuse a heap of texts with an entry that has no size: HDF5 (2.0.0) would read it again and again, for ever.
+
+    A heap is a header of 16 bytes, then entries: an index of 2 bytes, which is 0 for free space, 6 others, a size of 8.
+    """
+    start = data.find(_HEAP)
+    while start >= 0:
+        at, end = start + 16, start + int.from_bytes(data[start + 8 : start + 16], "little")
+        while at + 16 <= min(end, len(data)):
+            size = int.from_bytes(data[at + 8 : at + 16], "little")
+            step = 16 + size if any(data[at : at + 2]) else size
+            if step < 16 or at + step > end:
+                raise ModelError(f"{shown}: truncated or damaged: the heap of texts at byte {start} has no end")
+            at += -(-step // 8) * 8
+        start = data.find(_HEAP, start + 1)
 
 
 def _require_known_version(shown: str, file: Any) -> None:  # noqa: ANN401
