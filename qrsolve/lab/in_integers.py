@@ -80,9 +80,8 @@ def in_integers(model: nn.Module, projections: Projections, data: DataSet) -> In
     if len(codes.neurons) < len(names):
         return InIntegers(reason=f"weights of {spec.name} are no whole multiples of a scale")
     hidden = codes["hidden.weight"].arrays["codes"].astype(np.float64)
-    nothing = np.zeros((len(hidden), 0), dtype=np.int64)
     layers = [
-        IntegerLayer(nothing, codes.neurons["hidden.weight"]),
+        IntegerLayer(None, codes.neurons["hidden.weight"]),
         IntegerLayer(codes["output.weight"].arrays["codes"].astype(np.int64), codes.neurons["output.weight"]),
     ]
     right = alike = 0

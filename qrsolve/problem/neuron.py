@@ -63,9 +63,12 @@ class NeuronCodes:
         By parameter: what rounding changed, in the units of `NeuronParameters`.
     reset : {"zero", "subtract"}
         What a spike does.
+    registers : mapping of str to int
+        Widths and shifts of the chip's arithmetic, by the fields of its file: what a simulation computes with.
     """
 
     kind: str
     arrays: Mapping[str, IntArray] = field(repr=False)
     errors: Mapping[str, FloatArray] = field(repr=False)
     reset: Reset
+    registers: Mapping[str, int] = field(default_factory=dict)

@@ -8,11 +8,6 @@ import numpy as np
 
 from qrsolve.audit.neurons.integers import Integers, shifted_to_zero, wrapped
 
-SHIFT = 6
-"""Thresholds and sums of weights are 2 to this power times their integers."""
-_DECAY_BITS, _STATE_BITS = 12, 24
-_LARGEST = (1 << (_STATE_BITS - 1)) - 1
-
 
 @dataclass(frozen=True)
 class LoihiNeurons:
@@ -26,6 +21,10 @@ class LoihiNeurons:
         1..131071: a neuron fires above 64 times this, and its voltage becomes 0.
     bias_mantissa, bias_exponent : array
         -4096..4095 and 0..7: ``mantissa * 2^exponent`` is added in each step.
+    decay_bits, state_bits : int
+        Widths of decays and states.
+    weight_shift : int
+        Thresholds and sums of weights are 2 to this power times their integers.
 
     References
     ----------
@@ -37,6 +36,9 @@ class LoihiNeurons:
     threshold: Integers
     bias_mantissa: Integers
     bias_exponent: Integers
+    decay_bits: int = 12
+    state_bits: int = 24
+    weight_shift: int = 6
 
     def step(self, u: Integers, v: Integers, a: Integers) -> tuple[Integers, Integers, Integers]:
         """Return current, voltage and spikes after one step.
@@ -48,9 +50,10 @@ class LoihiNeurons:
         a : array
             Sums of the weights of the spikes that arrive, same shape.
         """
-        keeps = (1 << _DECAY_BITS) - self.voltage_decay
-        u = wrapped(shifted_to_zero(u * ((1 << _DECAY_BITS) - 1 - self.current_decay), _DECAY_BITS) + (a << SHIFT), 24)
-        v = shifted_to_zero(v * keeps, _DECAY_BITS) + u + (self.bias_mantissa << self.bias_exponent)
-        v = np.clip(v, -_LARGEST, _LARGEST)
-        fires = v > self.threshold << SHIFT
+        unit, largest = 1 << self.decay_bits, (1 << (self.state_bits - 1)) - 1
+        kept = shifted_to_zero(u * (unit - 1 - self.current_decay), self.decay_bits)
+        u = wrapped(kept + (a << self.weight_shift), self.state_bits)
+        kept = shifted_to_zero(v * (unit - self.voltage_decay), self.decay_bits)
+        v = np.clip(kept + u + (self.bias_mantissa << self.bias_exponent), -largest, largest)
+        fires = v > self.threshold << self.weight_shift
         return u, np.where(fires, 0, v), fires.astype(np.int64)

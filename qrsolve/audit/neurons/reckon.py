@@ -8,8 +8,7 @@ import numpy as np
 
 from qrsolve.audit.neurons.integers import Integers, saturated, wrapped
 
-_BITS = 16
-_LEAK_BITS, _READOUT_BITS = 15, 7
+_READOUT_STATE_BITS, _READOUT_BITS = 16, 7
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,8 @@ class ReckonNeurons:
         0..7: weights are shifted left by so many bits.
     returns_to_zero : bool
         Whether a spike makes the potential 0, or subtracts the threshold after the leak.
+    fraction_bits, state_bits : int
+        Bits behind the point of ``leak``, and width of potentials.
 
     References
     ----------
@@ -37,6 +38,8 @@ class ReckonNeurons:
     input_shift: int = 0
     recurrent_shift: int = 0
     returns_to_zero: bool = False
+    fraction_bits: int = 15
+    state_bits: int = 16
 
     def add(self, u: Integers, inputs: Integers, recurrent: Integers) -> Integers:
         """Return potentials with the weights of one index added, from outside and from the neurons; sums saturate.
@@ -46,14 +49,14 @@ class ReckonNeurons:
         u, inputs, recurrent : array
             Shape (..., n_neurons).
         """
-        change = saturated((inputs << self.input_shift) + (recurrent << self.recurrent_shift), _BITS)
-        return saturated(u + change, _BITS)
+        change = saturated((inputs << self.input_shift) + (recurrent << self.recurrent_shift), self.state_bits)
+        return saturated(u + change, self.state_bits)
 
     def tick(self, u: Integers) -> tuple[Integers, Integers]:
         """Return potentials and spikes at the end of a step."""
         fires = u >= self.threshold
-        u = wrapped((u * self.leak) >> _LEAK_BITS, _BITS)
-        after = np.zeros_like(u) if self.returns_to_zero else wrapped(u - self.threshold, _BITS)
+        u = wrapped((u * self.leak) >> self.fraction_bits, self.state_bits)
+        after = np.zeros_like(u) if self.returns_to_zero else wrapped(u - self.threshold, self.state_bits)
         return np.where(fires, after, u), fires.astype(np.int64)
 
 
@@ -71,5 +74,5 @@ def readout(y: Integers, a: Integers, kappa: int, shift: int) -> tuple[Integers,
     shift : int
         Weights are shifted left by so many bits.
     """
-    y = saturated(y + (a << shift), _BITS)
-    return y, wrapped((y * kappa) >> _READOUT_BITS, _BITS)
+    y = saturated(y + (a << shift), _READOUT_STATE_BITS)
+    return y, wrapped((y * kappa) >> _READOUT_BITS, _READOUT_STATE_BITS)

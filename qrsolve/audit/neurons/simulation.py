@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +27,15 @@ class IntegerLayer:
 
     Parameters
     ----------
-    weights : array
-        Integers, shape (n_neurons, n_inputs).
+    weights : array or None
+        Integers, shape (n_neurons, n_inputs); ``None`` where the sums that arrive at the neurons come in themselves.
     neurons : NeuronCodes
         Of the same chip.
     recurrent : array or None
         Integers, shape (n_neurons, n_neurons): what the neurons send each other, one step later.
     """
 
-    weights: Integers
+    weights: Integers | None
     neurons: NeuronCodes
     recurrent: Integers | None = None
 
@@ -47,8 +48,8 @@ def simulate(layers: Sequence[IntegerLayer], inputs: Integers) -> Integers:
     layers : sequence of IntegerLayer
         Each is driven by the one before it, in the same step.
     inputs : array
-        Events of each input in each step, shape (n_steps, batch, n_inputs). Where the first layer has ``weights`` of
-        shape (n_neurons, 0), these are the sums that arrive at its neurons.
+        Events of each input in each step, or the sums that a first layer without weights takes; shape
+        (n_steps, batch, n_inputs).
 
     Returns
     -------
@@ -68,24 +69,25 @@ def simulate(layers: Sequence[IntegerLayer], inputs: Integers) -> Integers:
     """
     signals = integers(inputs)
     for n, layer in enumerate(layers):
-        weights = integers(layer.weights)
-        if weights.shape[1] not in (0, signals.shape[-1]):
-            raise ShapeError(f"layer {n} has {weights.shape[1]:,} sources; {signals.shape[-1]:,} inputs arrive")
+        matrix = np.eye(signals.shape[-1], dtype=np.int64) if layer.weights is None else integers(layer.weights)
+        if matrix.shape[1] != signals.shape[-1]:
+            raise ShapeError(f"layer {n} has {matrix.shape[1]:,} sources; {signals.shape[-1]:,} inputs arrive")
+        if layer.recurrent is not None:
+            matrix = np.concatenate([matrix, integers(layer.recurrent)], axis=1)
         model = _MODELS[layer.neurons.kind].of(layer.neurons)
-        state = model.start((signals.shape[1], len(weights)))
-        fired, spikes = [], np.zeros((signals.shape[1], len(weights)), dtype=np.int64)
+        fired, spikes = [], np.zeros((signals.shape[1], len(matrix)), dtype=np.int64)
+        state = model.start((signals.shape[1], len(matrix)))
         for arriving in signals:
-            if weights.shape[1] == 0:
-                matrix, events = np.eye(len(weights), dtype=np.int64), arriving
-            else:
-                matrix, events = weights, arriving
-            if layer.recurrent is not None:
-                matrix = np.concatenate([matrix, integers(layer.recurrent)], axis=1)
-                events = np.concatenate([events, spikes], axis=1)
+            events = arriving if layer.recurrent is None else np.concatenate([arriving, spikes], axis=1)
             state, spikes = model.step(state, matrix, events)
             fired.append(spikes)
         signals = np.stack(fired)
     return signals
+
+
+def _summed(events: Integers, weights: Integers) -> Integers:
+    """Return the sums of weights that arrive, exact: no sum of chips' integers comes near 2^53."""
+    return np.rint(events.astype(np.float64) @ weights.T.astype(np.float64)).astype(np.int64)
 
 
 class _Model(ABC):
@@ -111,13 +113,16 @@ class _CurrentLeak(_Model):
 
     @classmethod
     def of(cls, codes: NeuronCodes) -> _CurrentLeak:
-        return cls(LoihiNeurons(**{name: integers(array) for name, array in codes.arrays.items()}))
+        own = {name: integers(array) for name, array in codes.arrays.items()}
+        decays = own["current_decay"], own["voltage_decay"]
+        neurons = LoihiNeurons(*decays, own["threshold"], own["bias_mantissa"], own["bias_exponent"])
+        return cls(replace(neurons, **_stated(codes, "decay_bits", "state_bits", "weight_shift")))
 
     def start(self, shape: tuple[int, int]) -> State:
         return np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
 
     def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        u, v, spikes = self.neurons.step(state[0], state[1], events @ weights.T)
+        u, v, spikes = self.neurons.step(state[0], state[1], _summed(events, weights))
         return (u, v), spikes
 
 
@@ -128,13 +133,15 @@ class _ShiftLeak(_Model):
     @classmethod
     def of(cls, codes: NeuronCodes) -> _ShiftLeak:
         own = {name: integers(array) for name, array in codes.arrays.items()}
-        return cls(XyloNeurons(own["synapse_dash"][None], own["membrane_dash"], own["threshold"], own["bias"]))
+        neurons = XyloNeurons(own["synapse_dash"][None], own["membrane_dash"], own["threshold"], own["bias"])
+        most = codes.registers.get("spikes_per_step", neurons.most_spikes)
+        return cls(replace(neurons, most_spikes=most, **_stated(codes, "state_bits")))
 
     def start(self, shape: tuple[int, int]) -> State:
         return np.zeros((shape[0], 1, shape[1]), dtype=np.int64), np.zeros(shape, dtype=np.int64)
 
     def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        i, v, spikes = self.neurons.step(state[0], state[1], (events @ weights.T)[None, :, None])
+        i, v, spikes = self.neurons.step(state[0], state[1], _summed(events, weights)[None, :, None])
         return (i, v), spikes
 
 
@@ -145,13 +152,14 @@ class _FractionLeak(_Model):
     @classmethod
     def of(cls, codes: NeuronCodes) -> _FractionLeak:
         own = {name: integers(array) for name, array in codes.arrays.items()}
-        return cls(ReckonNeurons(own["leak"], own["threshold"], returns_to_zero=codes.reset == "zero"))
+        widths = _stated(codes, "fraction_bits", "state_bits")
+        return cls(ReckonNeurons(own["leak"], own["threshold"], returns_to_zero=codes.reset == "zero", **widths))
 
     def start(self, shape: tuple[int, int]) -> State:
         return (np.zeros(shape, dtype=np.int64),)
 
     def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        u, spikes = self.neurons.tick(self.neurons.add(state[0], events @ weights.T, integers(0)))
+        u, spikes = self.neurons.tick(self.neurons.add(state[0], _summed(events, weights), integers(0)))
         return (u,), spikes
 
 
@@ -162,7 +170,7 @@ class _LinearLeak(_Model):
     @classmethod
     def of(cls, codes: NeuronCodes) -> _LinearLeak:
         own = {name: integers(array) for name, array in codes.arrays.items()}
-        lowest = integers(1 << 19)
+        lowest = integers(1 << (codes.registers.get("state_bits", 20) - 1))
         reset_kind = 0 if codes.reset == "zero" else 1
         return cls(TrueNorthNeurons(own["leak"], own["threshold"], lowest, integers(0), reset_kind, saturates=True))
 
@@ -170,7 +178,7 @@ class _LinearLeak(_Model):
         return (np.zeros(shape, dtype=np.int64),)
 
     def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        v, spikes = self.neurons.tick(state[0], events @ weights.T)
+        v, spikes = self.neurons.tick(state[0], _summed(events, weights))
         return (v,), spikes
 
 
@@ -181,8 +189,10 @@ class _Events(_Model):
     @classmethod
     def of(cls, codes: NeuronCodes) -> _Events:
         own = {name: integers(array) for name, array in codes.arrays.items()}
-        lowest = integers(-(1 << 15))
-        return cls(SpeckNeurons(own["threshold"], lowest, own["bias"], returns_to_zero=codes.reset == "zero"))
+        widths = _stated(codes, "state_bits")
+        lowest = integers(-(1 << (widths.get("state_bits", 16) - 1)))
+        to_zero = codes.reset == "zero"
+        return cls(SpeckNeurons(own["threshold"], lowest, own["bias"], returns_to_zero=to_zero, **widths))
 
     def start(self, shape: tuple[int, int]) -> State:
         return (np.zeros(shape, dtype=np.int64),)
@@ -196,6 +206,11 @@ class _Events(_Model):
                 v, spikes = np.where(waiting > 0, moved, v), spikes + np.where(waiting > 0, fired, 0)
                 waiting = waiting - 1
         return (v,), spikes
+
+
+def _stated(codes: NeuronCodes, *names: str) -> dict[str, Any]:
+    """Return the chip's own widths of these registers, as far as it states them."""
+    return {name: codes.registers[name] for name in names if name in codes.registers}
 
 
 _MODELS: dict[str, type[_Model]] = {

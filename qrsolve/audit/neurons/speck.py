@@ -8,8 +8,6 @@ import numpy as np
 
 from qrsolve.audit.neurons.integers import Integers
 
-_LARGEST = 32767
-
 
 @dataclass(frozen=True)
 class SpeckNeurons:
@@ -25,6 +23,8 @@ class SpeckNeurons:
         Added at each tick of the slow clock.
     returns_to_zero : bool
         Whether a spike makes the state 0, or subtracts the threshold.
+    state_bits : int
+        Width of the state.
 
     References
     ----------
@@ -35,6 +35,7 @@ class SpeckNeurons:
     lowest: Integers
     bias: Integers
     returns_to_zero: bool = False
+    state_bits: int = 16
 
     def event(self, v: Integers, weights: Integers) -> tuple[Integers, Integers]:
         """Return states and spikes after one event, which reaches each neuron with a weight.
@@ -44,7 +45,7 @@ class SpeckNeurons:
         v, weights : array
             Shape (..., n_neurons).
         """
-        v = np.maximum(self.lowest, np.minimum(_LARGEST, v + weights))
+        v = np.maximum(self.lowest, np.minimum((1 << (self.state_bits - 1)) - 1, v + weights))
         fires = v >= self.threshold
         v = np.where(fires, 0 if self.returns_to_zero else v - self.threshold, v)
         return v, fires.astype(np.int64)

@@ -10,7 +10,6 @@ from qrsolve.audit.neurons.integers import Integers, integers, saturated
 
 HIDDEN_SPIKES, READOUT_SPIKES, INPUT_EVENTS = 31, 1, 15
 """The most spikes of a neuron, and events of an input channel, in one step."""
-_BITS = 16
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class XyloNeurons:
         Weights are shifted left by so many bits.
     most_spikes : int
         In one step: 31 for hidden neurons, 1 for readouts.
+    state_bits : int
+        Width of currents and voltage.
 
     References
     ----------
@@ -41,6 +42,7 @@ class XyloNeurons:
     bias: Integers | None = None
     shift: int = 0
     most_spikes: int = HIDDEN_SPIKES
+    state_bits: int = 16
 
     def step(self, i: Integers, v: Integers, events: Integers) -> tuple[Integers, Integers, Integers]:
         """Return synaptic currents, voltage and numbers of spikes after one step.
@@ -54,12 +56,12 @@ class XyloNeurons:
             sum saturates. Zero where a spike does not reach a neuron.
         """
         for weights in events:
-            i = saturated(i + (weights << self.shift), _BITS)
+            i = saturated(i + (weights << self.shift), self.state_bits)
         i = i - _lost(i, self.synapse_dash)
-        change = saturated(-_lost(v, self.membrane_dash) + i.sum(axis=-2), _BITS)
+        change = saturated(-_lost(v, self.membrane_dash) + i.sum(axis=-2), self.state_bits)
         if self.bias is not None:
-            change = saturated(change + self.bias, _BITS)
-        v = saturated(v + change, _BITS)
+            change = saturated(change + self.bias, self.state_bits)
+        v = saturated(v + change, self.state_bits)
         n = integers(np.clip(np.where(v >= self.threshold, v // self.threshold, 0), 0, self.most_spikes))
         return i, v - n * self.threshold, n
 

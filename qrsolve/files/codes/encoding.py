@@ -73,12 +73,6 @@ def encode(population: Population, chip: HardwareSpec, w: Tensor, claimed: Tenso
     return Encoded(_table(population, family, usage), usage.parameters)
 
 
-def _with(population: Population, family: AlphabetFamily) -> Population:
-    from dataclasses import replace
-
-    return replace(population, family=family)
-
-
 def _integers(population: Population, family: AlphabetFamily, usage: Usage, cells: tuple[str, ...]) -> Encoded:
     """Code weights as integers times one scale of each scope."""
     w, scale = usage.matrix, usage.parameters

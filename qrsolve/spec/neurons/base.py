@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -62,7 +63,7 @@ class NeuronKind(Fact):
         InfeasibleError
             As in `codes`; or two neurons of one layer or pair, by the chip's ``scope``, have different integers.
         """
-        found = self.codes(name, neurons, scale)
+        found = replace(self.codes(name, neurons, scale), registers=self.registers())
         n = neurons.n_neurons
         together = {"layer": n, "core": n, "chip": n, "pair": 2}.get(self.scope, 1)
         for word, integers in found.arrays.items():
@@ -93,6 +94,11 @@ class NeuronKind(Fact):
         InfeasibleError
             A parameter is out of range, or of a kind that the chip does not have; with neuron, value and range.
         """
+
+    def registers(self) -> dict[str, int]:
+        """Return what the chip's file states in whole numbers."""
+        stated = self.model_dump(exclude=set(Fact.model_fields))
+        return {name: value for name, value in stated.items() if isinstance(value, int)}
 
     @abstractmethod
     def ranges(self) -> dict[str, tuple[int, int]]:

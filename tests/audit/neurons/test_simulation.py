@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from qrsolve import InfeasibleError, ShapeError, load_spec
 from qrsolve.audit.neurons.simulation import IntegerLayer, simulate
 from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
-from qrsolve.spec.neurons import NeuronKind
+from qrsolve.spec.neurons import CurrentLeakNeurons, NeuronKind
 
 WEIGHT_SCALE = 0.05
 CHIPS = ("loihi_1", "loihi_2", "xylo_audio_2", "xylo_audio_3", "xylo_imu", "speck", "truenorth", "reckon")
@@ -70,15 +71,17 @@ def test_where_arithmetic_is_exact_spikes_are_those_of_floats(
     events = rng.integers(0, 2, size=(40, 6, 30))
     spikes, layers = events.astype(float), []
     for n, weights in enumerate(codes):
+        # ReckOn has one threshold for each pair.
+        quotients = np.round(rng.uniform(4, 30, size=len(weights)), 0 if reset == "subtract" else 1)
+        thresholds = WEIGHT_SCALE * np.repeat(quotients, 2)[: len(weights)]
         neurons = parameters(
             len(weights),
-            threshold=np.round(rng.uniform(0.2, 1.5, size=len(weights)) / WEIGHT_SCALE, 0 if reset == "subtract" else 1)
-            * WEIGHT_SCALE,
+            threshold=thresholds,
             reset=reset,
             fires_at=fires_at,
         )
         own = feedback if n == 0 else None
-        found = neurons_of(chip).codes("a", neurons, np.full(len(weights), WEIGHT_SCALE))
+        found = neurons_of(chip).held("a", neurons, np.full(len(weights), WEIGHT_SCALE))
         layers.append(IntegerLayer(weights, found, own))
         spikes = in_floats(WEIGHT_SCALE * weights, neurons, spikes, None if own is None else WEIGHT_SCALE * own)
     found_spikes = simulate(layers, events)
@@ -94,12 +97,28 @@ def test_where_states_are_truncated_most_spikes_are_those_of_floats(chip: str) -
     if chip == "loihi_1":
         keeps["current_keeps"] = np.full(50, 0.6)
     neurons = parameters(50, threshold=np.full(50, 15.0), reset="zero", **keeps)
-    found = neurons_of(chip).codes("a", neurons, np.full(50, WEIGHT_SCALE))
+    found = neurons_of(chip).held("a", neurons, np.full(50, WEIGHT_SCALE))
     spikes = simulate([IntegerLayer(weights, found)], events)
     wanted = in_floats(WEIGHT_SCALE * weights, neurons, events)
     assert wanted.mean() > 0.02
     # ReckOn rounds down in each step, by half a unit on average, of 300 at the threshold.
     assert (spikes != wanted).mean() < (0.01 if chip == "loihi_1" else 0.03)
+
+
+def test_a_chip_of_other_widths_is_simulated_with_these() -> None:
+    """Decays of 6 bits, and thresholds that are not shifted: Loihi's own widths would give other spikes."""
+    kind = CurrentLeakNeurons(
+        decay_bits=6, threshold_bits=20, bias_bits=13, bias_exponent_bits=3, state_bits=30, weight_shift=8
+    )
+    rng, n = np.random.default_rng(4), 30
+    weights, events = rng.integers(-20, 30, size=(n, 40)), rng.integers(0, 2, size=(60, 8, 40))
+    keeps = {"voltage_keeps": np.full(n, 0.875), "current_keeps": np.full(n, 0.5)}
+    neurons = parameters(n, threshold=np.full(n, 15.0), reset="zero", **keeps)
+    found = kind.held("a", neurons, np.full(n, WEIGHT_SCALE))
+    wanted = in_floats(WEIGHT_SCALE * weights, neurons, events)
+    assert wanted.mean() > 0.02
+    assert (simulate([IntegerLayer(weights, found)], events) != wanted).mean() < 0.01
+    assert (simulate([IntegerLayer(weights, replace(found, registers={}))], events) != wanted).mean() > 0.01
 
 
 def test_xylo_follows_floats_that_decay_by_shifts() -> None:
@@ -108,7 +127,7 @@ def test_xylo_follows_floats_that_decay_by_shifts() -> None:
     weights, events = rng.integers(-60, 100, size=(50, 60)), rng.integers(0, 2, size=(50, 8, 60))
     keeps = np.full(50, 0.75)
     neurons = parameters(50, threshold=np.full(50, 400.0), current_keeps=keeps, voltage_keeps=np.full(50, 0.875))
-    found = neurons_of("xylo_audio_2").codes("a", neurons, np.full(50, WEIGHT_SCALE))
+    found = neurons_of("xylo_audio_2").held("a", neurons, np.full(50, WEIGHT_SCALE))
     assert found.arrays["synapse_dash"].tolist() == [2] * 50
     assert found.arrays["membrane_dash"].tolist() == [3] * 50
     assert found.arrays["threshold"].tolist() == [6000] * 50
@@ -118,7 +137,7 @@ def test_xylo_follows_floats_that_decay_by_shifts() -> None:
 
 
 def test_speck_fires_at_events_where_sums_of_a_step_would_cancel() -> None:
-    found = neurons_of("speck").codes("a", parameters(1, threshold=np.ones(1), fires_at=True), np.ones(1))
+    found = neurons_of("speck").held("a", parameters(1, threshold=np.ones(1), fires_at=True), np.ones(1))
     layer = IntegerLayer(np.array([[2, -2]]), found)
     assert simulate([layer], np.array([[[1, 1]]])).tolist() == [[[1]]]
 
@@ -129,7 +148,7 @@ def test_chips_that_state_their_neurons_take_some(chip: str) -> None:
     stated: dict[str, Any] = {"reset": kind.resets[0]}
     if kind.kind == "shift_leak":
         stated |= {"current_keeps": np.full(3, 0.5), "voltage_keeps": np.full(3, 0.9)}
-    found = kind.codes("a", parameters(3, threshold=np.full(3, 10.0), **stated), np.full(3, 0.1))
+    found = kind.held("a", parameters(3, threshold=np.full(3, 10.0), **stated), np.full(3, 0.1))
     assert found.kind == kind.kind
     assert all(array.dtype == np.int64 for array in found.arrays.values())
     spikes = simulate([IntegerLayer(np.full((3, 2), 40), found)], np.ones((10, 1, 2), dtype=np.int64))
@@ -161,7 +180,7 @@ def test_chips_that_state_their_neurons_take_some(chip: str) -> None:
 )
 def test_parameters_that_a_chip_cannot_hold_are_named(chip: str, stated: dict[str, Any], said: str) -> None:
     with pytest.raises(InfeasibleError, match=said) as caught:
-        neurons_of(chip).codes("a", parameters(2, **stated), np.full(2, 0.1))
+        neurons_of(chip).held("a", parameters(2, **stated), np.full(2, 0.1))
     assert "\n" not in str(caught.value)
 
 
@@ -192,7 +211,7 @@ def test_decays_and_biases_are_the_nearest() -> None:
     rng = np.random.default_rng(3)
     keeps, bias = rng.uniform(0, 0.999, size=200), rng.normal(size=200) * 10.0 ** rng.integers(-2, 2, size=200)
     neurons = parameters(200, voltage_keeps=keeps, current_keeps=keeps[::-1].copy(), bias=bias, reset="zero")
-    found = neurons_of("loihi_1").codes("a", neurons, np.full(200, 0.1))
+    found = neurons_of("loihi_1").held("a", neurons, np.full(200, 0.1))
     all_codes = np.arange(4096)
     best = np.abs((1 - all_codes / 4096) - keeps[:, None]).min(axis=1)
     assert np.allclose(np.abs(found.errors["voltage_keeps"]), best, atol=1e-12)

@@ -31,7 +31,8 @@ def test_shifts_round_to_zero_and_registers_wrap_or_saturate() -> None:
 def loihi(
     u: int, v: int, a: Sequence[int], neurons: tuple[int, int, int, int, int]
 ) -> tuple[list[int], list[int], list[int]]:
-    model = LoihiNeurons(*(one(value) for value in neurons))
+    du, dv, threshold, mantissa, exponent = (one(value) for value in neurons)
+    model = LoihiNeurons(du, dv, threshold, mantissa, exponent)
     us, vs, spikes = [], [], []
     state = one(u), one(v)
     for amount in a:
