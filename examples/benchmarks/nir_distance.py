@@ -24,6 +24,9 @@ import qrsolve
 from qrsolve.files.formats.nir_file import Annotations
 from qrsolve.files.model_file import read_model, write_weights
 
+TIME_STEP = 1e-4
+"""Seconds of a step in Norse, below the time constants of the files at hand."""
+
 
 def in_sinabs(path: Path) -> Callable[[Tensor], Tensor]:
     """Return one step of a graph; its layers keep their states."""
@@ -54,7 +57,7 @@ def in_norse(path: Path) -> Callable[[Tensor], Tensor]:
     import nir
     import norse
 
-    return _with_state(norse.torch.from_nir(nir.read(path)))
+    return _with_state(norse.torch.from_nir(nir.read(path), dt=TIME_STEP))
 
 
 def in_snntorch(path: Path) -> Callable[[Tensor], Tensor]:
@@ -71,15 +74,20 @@ FRAMEWORKS = {"sinabs": in_sinabs, "norse": in_norse, "snntorch": in_snntorch}
 def outputs(load: Callable[[Path], Callable[[Tensor], Tensor]], path: Path, steps: int) -> Tensor:
     """Return what a graph puts out for random spikes."""
     with h5py.File(path) as file:
-        shapes = [node["shape"][()] for node in file["node/nodes"].values() if node["type"][()] == b"Input"]
+        nodes = list(file["node/nodes"].values())
+        shapes = [node["shape"][()] for node in nodes if node["type"][()] == b"Input"]
+        n_outputs = next(int(node["shape"][()].prod()) for node in nodes if node["type"][()] == b"Output")
     torch.manual_seed(0)
     step = load(path)
     generator = torch.Generator().manual_seed(0)
     shape = (1, *(int(n) for n in shapes[0]))
     with torch.no_grad():
-        return torch.stack(
+        found = torch.stack(
             [step((torch.rand(shape, generator=generator) < 0.3).float()).flatten() for _ in range(steps)]
         )
+    if found.shape[1] != n_outputs:
+        raise ValueError(f"{found.shape[1]} outputs, where the graph has {n_outputs}")
+    return found
 
 
 def measure(path: Path, chip: str, framework: str, steps: int, folder: Path) -> dict[str, Any]:
