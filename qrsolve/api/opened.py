@@ -131,25 +131,36 @@ def _of_file(file: ModelFile, choice: Choice, network: NetworkSpec | None) -> De
 
 
 def _chosen(network: NetworkSpec, weights: Collection[str], left_out: Mapping[str, str], choice: Choice) -> NetworkSpec:
-    """Return a network that a format states with what the user says: which matrices, their populations and roles."""
-    population = {name: "+".join(group) for group in choice.groups for name in group}
+    """Return a network that a format states with what the user says: which matrices, more that share, and roles."""
+    joined = _joined(network, choice.groups)
     layers = []
     for layer in network.layers:
         name = layer.tensor
         if name not in weights:
             layers.append(Layer(tensor=name, left_out=left_out.get(name, "not selected")))
             continue
-        said = {
-            **({"population": population[name]} if name in population else {}),
-            **({"role": choice.roles[name]} if name in choice.roles else {}),
-        }
+        own = layer.population or name
+        said: dict[str, object] = {"population": joined.get(own, own), "role": choice.roles.get(name, layer.role)}
+        if layer.fed_by:
+            said["fed_by"] = tuple(dict.fromkeys(joined.get(each, each) for each in layer.fed_by))
         layers.append(layer.model_copy(update=said))
-    kept = {layer.population or layer.tensor for layer in layers if layer.left_out is None}
-    layers = [
-        layer.model_copy(update={"fed_by": None}) if layer.fed_by and not kept.issuperset(layer.fed_by) else layer
-        for layer in layers
-    ]
-    return NetworkSpec(layers=tuple(layers))
+    kept = {layer.population for layer in layers if layer.left_out is None}
+    return NetworkSpec(
+        layers=tuple(
+            layer.model_copy(update={"fed_by": None}) if layer.fed_by and not kept.issuperset(layer.fed_by) else layer
+            for layer in layers
+        )
+    )
+
+
+def _joined(network: NetworkSpec, groups: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return new names of populations that groups of matrices join; all that were in one of them come along."""
+    sets: list[set[str]] = []
+    for group in groups:
+        own = {layer.population or layer.tensor for layer in network.layers if layer.tensor in group}
+        sets, apart = [each for each in sets if not each & own], [each for each in sets if each & own]
+        sets.append(own.union(*apart))
+    return {name: "+".join(sorted(each)) for each in sets for name in each}
 
 
 def _names(file: ModelFile, option: str, selectors: Sequence[Selector]) -> list[str]:

@@ -256,6 +256,17 @@ def test_other_arguments_choose_among_the_matrices(tmp_path: Path) -> None:
     assert list(qrsolve.check("dynap_se", path, exclude=["w_in.weight"]).layers) == ["w_out.weight", "w_rec.weight"]
 
 
+def test_a_group_of_the_user_joins_all_that_share_with_its_matrices(tmp_path: Path) -> None:
+    """What edges say stays true: w_in drives the neurons of w_rec."""
+    graph = recurrent_graph()
+    graph.nodes["w_out"] = nir.Linear(random(40, 40, seed=2))
+    graph.nodes["readout"] = nir.LI(*(np.ones(40, dtype=np.float32) for _ in range(3)))
+    graph.nodes["output"] = nir.Output(np.array([40]))
+    path = written(graph, tmp_path / "g.nir")
+    (name,) = qrsolve.check("dynap_se", path, groups=[("w_rec.weight", "w_out.weight")]).layers
+    assert name == "w_in.weight+w_out.weight+w_rec.weight"
+
+
 def test_describe_writes_the_network_of_a_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, network = written(recurrent_graph(), tmp_path / "g.nir"), tmp_path / "net.yaml"
     assert main(["describe", str(path), "-o", str(network)]) == 0
