@@ -23,7 +23,7 @@ from qrsolve.solvers.values.k_means import free_values
 from qrsolve.solvers.values.scale import free_scales, n_breakpoints, not_one_scale
 from qrsolve.solvers.values.simple_ways import pruned_fit, pruned_targets, simple_starts
 from qrsolve.solvers.values.sorted_runs import random_starts
-from qrsolve.solvers.values.starts import first_parameters, kept_share, own_values, possible, scales_to_try
+from qrsolve.solvers.values.starts import few_in_each_scope, first_parameters, kept_share, own_values, possible, scales_to_try
 from qrsolve.solvers.values.type_starts import type_starts
 from qrsolve.surface.lazy import torch
 
@@ -34,8 +34,6 @@ _SCREENING_ROWS = 48
 _SCREENING_ROUNDS = 4
 _FINALISTS = 2
 _BEST_SCALES = 3
-_FEW_WEIGHTS = 256
-"""Weights up to which starts are drawn at random as well: there, values make a difference that one can see."""
 _QUICK_BREAKPOINTS = 1 << 22
 """Breakpoints of a free scale up to which all are passed for a bound: about a second."""
 _LEAST_SHARE = 4
@@ -93,11 +91,7 @@ def from_several_starts(problem: ValuesProblem, choose: Choose, max_rounds: int,
     sample = _sample_of_rows(problem)
     parameters, costs = _screened(sample, choose, tolerance)
     if scopes_are_apart(problem):
-        # Each scope goes on from its own best start.
-        best = costs.argmin(dim=0)
-        return alternate(
-            problem, choose, parameters[best, torch.arange(len(best), device=best.device)], max_rounds, tolerance
-        )
+        return _best_of_each_scope(problem, choose, parameters, costs, max_rounds, tolerance)
     finalists = [parameters[i] for i in costs.sum(dim=1).argsort(stable=True)[:_FINALISTS]]
     if sample is not problem and not _rows_are_alike(problem):
         # Rows that compete make each choice on all of them dear: the sample decides between the finalists.
@@ -118,6 +112,16 @@ def from_several_starts(problem: ValuesProblem, choose: Choose, max_rounds: int,
         alternate(problem, choose, pruned.parameters, max_rounds, tolerance),
         key=lambda result: result.objectives[-1],
     )
+
+
+def _best_of_each_scope(
+    problem: ValuesProblem, choose: Choose, parameters: Tensor, costs: Tensor, max_rounds: int, tolerance: float
+) -> LearnedValues:
+    """Follow the best few starts of each scope to their ends; each scope takes the best of its own."""
+    scopes = torch.arange(costs.shape[1], device=costs.device)
+    finalists = costs.argsort(dim=0, stable=True)[:_FINALISTS]
+    ends, costs = _followed(problem, choose, parameters[finalists, scopes], max_rounds, tolerance)
+    return alternate(problem, choose, ends[costs.argmin(dim=0), scopes], max_rounds, tolerance)
 
 
 def _screened(problem: ValuesProblem, choose: Choose, tolerance: float) -> tuple[Tensor, Tensor]:
@@ -215,7 +219,7 @@ def _starts(problem: ValuesProblem, choose: Choose) -> list[Tensor]:
     starts = [*simple_starts(problem), *first_parameters(problem), *own_values(problem)]
     if not not_one_scale(problem) and not problem.family.power_of_two:
         starts += _best_scales(problem, choose)
-    elif problem.w.numel() <= _FEW_WEIGHTS:
+    elif few_in_each_scope(problem):
         starts += [possible(start, problem.family) for start in random_starts(problem, starts)]
     return starts
 

@@ -135,13 +135,14 @@ def _running(numbers: Tensor) -> Tensor:
 
 def _random_starts(starts: Tensor, family: AlphabetFamily, share: float, generator: torch.Generator) -> Tensor:
     """Draw values up to the largest of the built-in starts, some evenly and some by orders of magnitude."""
-    n_scopes, _, n_parameters = starts.shape
+    n_parameters = starts.shape[2]
     most = starts.abs().amax(dim=(1, 2), keepdim=True)
     n_starts = max(8, round(_RANDOM_STARTS * share))
-    drawn = torch.rand(n_scopes, n_starts, n_parameters, dtype=torch.float64, generator=generator)
+    # The same for every scope: what a scope finds does not depend on those beside it.
+    drawn = torch.rand(1, n_starts, n_parameters, dtype=torch.float64, generator=generator)
     drawn[:, ::2] = torch.exp(-5 * drawn[:, ::2])
     drawn = (drawn * most).clamp(min=1e-300)
-    signs = torch.where(torch.rand(drawn.shape, generator=generator) < 0.5, -1.0, 1.0).double()
+    signs = torch.where(torch.rand(1, n_starts, n_parameters, generator=generator) < 0.5, -1.0, 1.0).double()
     drawn = torch.where(family.positive, drawn, drawn * signs)
     return torch.where(torch.isnan(family.given), drawn, family.given)
 
@@ -149,8 +150,9 @@ def _random_starts(starts: Tensor, family: AlphabetFamily, share: float, generat
 def _disturbed(parents: Tensor, family: AlphabetFamily, generator: torch.Generator) -> Tensor:
     """Return parents with some of their values multiplied by factors around 1, or by powers of two."""
     children = parents.repeat(1, 8, 1)
-    noise = torch.exp(0.4 * torch.randn(children.shape, dtype=torch.float64, generator=generator))
-    shift = 2.0 ** torch.randint(-2, 3, children.shape, generator=generator).double()
-    pick = torch.rand(children.shape, dtype=torch.float64, generator=generator)
+    drawn = (1, *children.shape[1:])
+    noise = torch.exp(0.4 * torch.randn(drawn, dtype=torch.float64, generator=generator))
+    shift = 2.0 ** torch.randint(-2, 3, drawn, generator=generator).double()
+    pick = torch.rand(drawn, dtype=torch.float64, generator=generator)
     factor = torch.where(pick < 0.4, noise, torch.where(pick < 0.65, shift, 1.0))
     return torch.where(torch.isnan(family.given), children * factor, children)

@@ -18,8 +18,11 @@ _FEWEST_TRIES, _MOST_TRIES = 8, 96
 _TRIED_ENTRIES = 1 << 22
 """Scales times entries that are tried; where there are more weights, the error is a smoother function of the scale."""
 _NO_SCALE = 2.0**-40
-_OWN_WEIGHTS, _OWN_VALUES, _OWN_SETS = 256, 6, 24
-"""Weights up to which sets of their own values are starts, how many values that takes, and how many sets."""
+_FEW_WEIGHTS, _FEW_ALTOGETHER = 256, 1 << 15
+"""Weights of a scope up to which many starts are tried: there, they make a difference that one can see; and weights of
+all scopes, for the time that it takes."""
+_OWN_VALUES, _OWN_SETS = 6, 24
+"""How many of the weights' own values are starts, and how many sets of them."""
 
 
 def first_parameters(problem: ValuesProblem) -> list[Tensor]:
@@ -53,13 +56,19 @@ def first_parameters(problem: ValuesProblem) -> list[Tensor]:
     return starts
 
 
+def few_in_each_scope(problem: ValuesProblem) -> bool:
+    """Whether weights are so few that many starts are tried; as for a scope alone, unless there are very many scopes."""
+    n = problem.w.numel()
+    return n <= _FEW_ALTOGETHER and n <= _FEW_WEIGHTS * max(problem.n_scopes, 1)
+
+
 def own_values(problem: ValuesProblem) -> list[Tensor]:
     """Return sets of values that a codebook can take from its weights, from the few that save most.
 
     Each float64, shape (n_scopes, n_parameters); none where weights are many.
     """
     family = problem.family
-    if bool(family.positive.any()) or problem.w.numel() > _OWN_WEIGHTS:
+    if bool(family.positive.any()) or not few_in_each_scope(problem):
         return []
     w, h = problem.by_scope()
     order = w.argsort(dim=1)
