@@ -23,7 +23,14 @@ from qrsolve.solvers.values.k_means import free_values
 from qrsolve.solvers.values.scale import free_scales, n_breakpoints, not_one_scale
 from qrsolve.solvers.values.simple_ways import pruned_fit, pruned_targets, simple_starts
 from qrsolve.solvers.values.sorted_runs import random_starts
-from qrsolve.solvers.values.starts import few_in_each_scope, first_parameters, kept_share, own_values, possible, scales_to_try
+from qrsolve.solvers.values.starts import (
+    few_in_each_scope,
+    first_parameters,
+    kept_share,
+    own_values,
+    possible,
+    scales_to_try,
+)
 from qrsolve.solvers.values.type_starts import type_starts
 from qrsolve.surface.lazy import torch
 

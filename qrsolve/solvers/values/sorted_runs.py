@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import ValuesProblem
-from qrsolve.solvers.values.starts import first_parameters
+from qrsolve.solvers.values.starts import few_in_each_scope, first_parameters
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def best_of_many(problem: ValuesProblem) -> Tensor:
     runs, family = _Runs(problem), problem.family
     generator = torch.Generator().manual_seed(0)
     starts = torch.stack(first_parameters(problem), dim=1).cpu()
-    share = 8 / max(8, len(starts))
+    share = 1.0 if few_in_each_scope(problem) else 8 / max(8, len(starts))
     starts = torch.cat([starts, _random_starts(starts, family, share, generator)], dim=1)
     n_survivors = max(2, round(_SURVIVORS * share))
     ends, error = runs.follow(starts, _ROUNDS)

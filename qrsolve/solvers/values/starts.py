@@ -18,7 +18,7 @@ _FEWEST_TRIES, _MOST_TRIES = 8, 96
 _TRIED_ENTRIES = 1 << 22
 """Scales times entries that are tried; where there are more weights, the error is a smoother function of the scale."""
 _NO_SCALE = 2.0**-40
-_FEW_WEIGHTS, _FEW_ALTOGETHER = 256, 1 << 15
+_FEW_WEIGHTS, _FEW_ALTOGETHER = 256, 1 << 13
 """Weights of a scope up to which many starts are tried: there, they make a difference that one can see; and weights of
 all scopes, for the time that it takes."""
 _OWN_VALUES, _OWN_SETS = 6, 24
@@ -57,7 +57,7 @@ def first_parameters(problem: ValuesProblem) -> list[Tensor]:
 
 
 def few_in_each_scope(problem: ValuesProblem) -> bool:
-    """Whether weights are so few that many starts are tried; as for a scope alone, unless there are very many scopes."""
+    """Whether many starts are tried: as for a scope alone, unless there are very many scopes."""
     n = problem.w.numel()
     return n <= _FEW_ALTOGETHER and n <= _FEW_WEIGHTS * max(problem.n_scopes, 1)
 
