@@ -109,7 +109,7 @@ def check(
 
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
-    loaded = source.codes_for(plan.spec)
+    loaded = source.codes_for(plan)
     return check_plan(plan, weights, known, loaded.use, loaded.neurons)
 
 
@@ -260,9 +260,7 @@ def export(
     plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
     others = {name: tensor for name, tensor in source.tensors.items() if name not in weights}
-    return export_plan(
-        plan, weights, others, known, source.codes_for(plan.spec).use, _neurons(neurons, dt, source, weights)
-    )
+    return export_plan(plan, weights, others, known, source.codes_for(plan).use, _neurons(neurons, dt, source, weights))
 
 
 @explicit

@@ -109,7 +109,8 @@ def check(
         if population.family is not None:
             rows.append(_values_row(usage))
         if neurons is not None and population.name in neurons and chip.neurons is not None:
-            rows.append(_neurons_row(population.name, *chip.neurons.outside(neurons[population.name])))
+            outside = chip.neurons.outside(neurons[population.name], len(matrix))
+            rows.append(_neurons_row(population.name, *outside))
         types = None if usage.by_type is None else usage.by_type.found.types
         layers[population.name] = LayerReport(
             tuple(rows),

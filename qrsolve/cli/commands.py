@@ -74,7 +74,7 @@ def check_model(opened: Opened, *, strict: bool, as_json: bool) -> int:
     """
     with progress(f"checking {opened.source.shown}"):
         source = opened.source
-        loaded = source.codes_for(opened.plan.spec)
+        loaded = source.codes_for(opened.plan)
         report = check(opened.plan, opened.weights, source.claimed, loaded.use, loaded.neurons)
     if as_json:
         print_json({"spec": opened.plan.spec.name, "model": opened.source.shown, **report.to_dict()})
@@ -165,7 +165,7 @@ def export_model(opened: Opened, out: ExportFiles, dt: float | None, *, force: b
     """
     plan, source = opened.plan, opened.source
     with progress("coding"):
-        loaded = source.codes_for(plan.spec)
+        loaded = source.codes_for(plan)
         report = check(plan, opened.weights, source.claimed, loaded.use, loaded.neurons)
         if report.is_compliant:
             others = {name: tensor for name, tensor in source.tensors.items() if name not in opened.weights}

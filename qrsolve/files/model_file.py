@@ -293,8 +293,10 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
     require_printable([*content.tensors, *content.outside], shown)
     codes = codes_in(shown, content.tensors, metadata)
     neurons: dict[str, dict[str, Array]] = {}
+    if not codes and (lost := next((n for n in content.tensors if n.endswith(("/codes", "/mask"))), None)) is not None:
+        raise ModelError(f"{shown}: '{lost}' are codes, and the manifest 'qrsolve' is missing or damaged; export again")
     if codes:
-        neurons = neurons_in(content.tensors, metadata)
+        neurons = neurons_in(shown, content.tensors, metadata)
         coded = names_of(codes, neurons)
         plain = {name: tensor for name, tensor in content.tensors.items() if name not in coded}
         content = replace(content, tensors={**{name: weights_of(each) for name, each in codes.items()}, **plain})

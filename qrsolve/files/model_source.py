@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from qrsolve.errors import ModelError
+from qrsolve.files.codes.recount import require_lines_of
 from qrsolve.files.formats.content import Content, quoted, require_printable
 from qrsolve.files.model_file import FLOATS, ModelFile, float_words, read_model
 from qrsolve.files.provenance import claimed_parameters
+from qrsolve.plan.compilation import Plan
 from qrsolve.plan.network.held import has_values, named_tensors
 from qrsolve.spec import HardwareSpec, spec_hash
 
@@ -80,14 +82,20 @@ class ModelSource:
         """The values that a file claims for each population; to be verified."""
         return claimed_parameters(self.metadata)
 
-    def codes_for(self, chip: HardwareSpec) -> Loaded:
+    def codes_for(self, plan: Plan) -> Loaded:
         """Return what a file's codes load a chip with; nothing where it has weights.
+
+        Parameters
+        ----------
+        plan : Plan
+            The chip, compiled for the weights of the codes.
 
         Raises
         ------
         ModelError
-            The codes are another chip's.
+            The codes are another chip's, or a code takes other synapses than they say.
         """
+        chip = plan.spec
         if self.file is None or not self.file.codes:
             return Loaded()
         if self.metadata.get("spec_hash") != spec_hash(chip):
@@ -96,8 +104,26 @@ class ModelSource:
                 f"{self.shown}: codes of the chip {came} as its file was, not of this '{chip.name}'; project the "
                 "weights for it, and export them again"
             )
-        use = {name: torch.from_numpy(codes.use()) for name, codes in self.file.codes.items()}
+        codes = self.file.codes
+        for population in plan.populations:
+            for name in population.names:
+                require_lines_of(f"{self.shown}: {quoted(name)}", codes[name], population.held_to(chip))
+            if population.name in self.file.neuron_codes:
+                self._require_neurons(population.name, population.held_to(chip))
+        use = {name: torch.from_numpy(each.use()) for name, each in codes.items()}
         return Loaded(use, self.file.neuron_codes)
+
+    def _require_neurons(self, name: str, chip: HardwareSpec) -> None:
+        """Refuse neurons of a kind, or with a reset, that the chip does not have."""
+        stated = self.metadata["neurons"][name]
+        stated = stated if isinstance(stated, dict) else {}
+        kind, resets = (None, ()) if chip.neurons is None else (chip.neurons.kind, chip.neurons.resets)
+        for word, had in (("kind", (kind,)), ("reset", resets)):
+            if stated.get(word) not in had:
+                needed = " or ".join(str(one) for one in had if one) or "none, as the chip states no neurons"
+                raise ModelError(
+                    f"{self.shown}: neurons of {quoted(name)}: {word} {quoted(stated.get(word))}; needed {needed}"
+                )
 
 
 def source_of(model: Model, entry: str | None = None) -> ModelSource:

@@ -170,9 +170,11 @@ class _LinearLeak(_Model):
     @classmethod
     def of(cls, codes: NeuronCodes) -> _LinearLeak:
         own = {name: integers(array) for name, array in codes.arrays.items()}
-        lowest = integers(1 << (codes.registers.get("state_bits", 20) - 1))
-        reset_kind = 0 if codes.reset == "zero" else 1
-        return cls(TrueNorthNeurons(own["leak"], own["threshold"], lowest, integers(0), reset_kind, saturates=True))
+        # The threshold below has as many bits as the one above; it is set as low as it goes.
+        lowest = integers((1 << codes.registers["threshold_bits"]) - 1)
+        reset_kind, state_bits = 0 if codes.reset == "zero" else 1, codes.registers["state_bits"]
+        stated = own["leak"], own["threshold"], lowest, integers(0), reset_kind
+        return cls(TrueNorthNeurons(*stated, saturates=True, state_bits=state_bits))
 
     def start(self, shape: tuple[int, int]) -> State:
         return (np.zeros(shape, dtype=np.int64),)

@@ -45,12 +45,15 @@ class SpeckNeurons:
         v, weights : array
             Shape (..., n_neurons).
         """
-        v = np.maximum(self.lowest, np.minimum((1 << (self.state_bits - 1)) - 1, v + weights))
+        v = self._held(v + weights)
         fires = v >= self.threshold
         v = np.where(fires, 0 if self.returns_to_zero else v - self.threshold, v)
         return v, fires.astype(np.int64)
 
     def tick(self, v: Integers) -> Integers:
         """Return states after a tick of the slow clock."""
-        after: Integers = np.maximum(self.lowest, v + self.bias)
-        return after
+        return self._held(v + self.bias)
+
+    def _held(self, v: Integers) -> Integers:
+        held: Integers = np.maximum(self.lowest, np.minimum((1 << (self.state_bits - 1)) - 1, v))
+        return held

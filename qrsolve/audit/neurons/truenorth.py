@@ -27,10 +27,13 @@ class TrueNorthNeurons:
         ``kappa``: whether a potential below ``-beta`` becomes ``-beta``, or is reset by the same kind.
     leak_reverses : bool
         ``epsilon``: whether the leak has the sign of the potential; it then stops at 0.
+    state_bits : int
+        Width of the potential, sign included; what is beyond stays at its ends.
 
     References
     ----------
-    NeMo 5edb82c, ``tn_neuron.c``; RANC 08ae4bd, ``ThresholdResetUnit.v`` (kinds 0 and 1). Widths are not simulated.
+    NeMo 5edb82c, ``tn_neuron.c``; RANC 08ae4bd, ``ThresholdResetUnit.v`` (kinds 0 and 1). That a full
+    register stays full is inferred.
     """
 
     leak: Integers
@@ -40,6 +43,7 @@ class TrueNorthNeurons:
     reset_kind: int = 0
     saturates: bool = False
     leak_reverses: bool = False
+    state_bits: int = 20
 
     def tick(self, v: Integers, a: Integers) -> tuple[Integers, Integers]:
         """Return potentials and spikes after one tick.
@@ -51,11 +55,12 @@ class TrueNorthNeurons:
         a : array
             Sums of the weights of the spikes that arrive.
         """
-        v = v + a
+        most = (1 << (self.state_bits - 1)) - 1
+        v = np.clip(v + a, -most - 1, most)
         leaked = v + (self.leak * np.sign(v) if self.leak_reverses else self.leak)
         if self.leak_reverses:
             leaked = np.where(np.sign(v) != np.sign(leaked), 0, leaked)
-        v = leaked
+        v = np.clip(leaked, -most - 1, most)
         fires = v >= self.threshold
         fired = (self.reset, v - self.threshold, v)[self.reset_kind]
         low = -self.floor if self.saturates else (-self.reset, v + self.floor, v)[self.reset_kind]

@@ -216,7 +216,7 @@ def export_plan(
         if population.name in stated and chip.neurons is not None and found.scale is not None:
             own = stated[population.name]
             scale = _of_each(population, found.scale.numpy(), own.n_neurons)
-            coded[population.name] = chip.neurons.held(population.name, own, scale)
+            coded[population.name] = chip.neurons.held(population.name, own, scale, len(matrix))
     plain = {name: _plain(tensor) for name, tensor in (others or {}).items()}
     return Codes(plan, tensors, plain, parameters, report, coded)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,22 @@ def codes_in(shown: str, arrays: Mapping[str, Tensor], manifest: Mapping[str, An
         raise ModelError(f"{shown}: the manifest of its codes has no 'tensors'")
     found = {}
     for name, facts in tensors.items():
-        if not isinstance(facts, dict) or facts.get("coding") not in _NEEDED:
+        if not isinstance(facts, dict) or not is_one_of(facts.get("coding"), _NEEDED):
             raise ModelError(f"{shown}: the manifest of its codes does not say how {quoted(name)} is coded")
         own = {field: arrays[f"{name}/{field}"].numpy() for field in FIELDS if f"{name}/{field}" in arrays}
         place = f"{shown}: {quoted(name)}"
         missing = [field for field in _NEEDED[facts["coding"]] if field not in own]
         if missing:
-            raise ModelError(f"{place}: the array '{name}/{missing[0]}' is missing")
+            raise ModelError(f"{place}: needed the array '{name}/{missing[0]}', of numbers; export the model again")
         types = facts.get("types", [])
+        if not isinstance(types, list):
+            raise ModelError(f"{place}: the manifest's types are {quoted(types)}; needed a list of names")
         codes = TensorCodes(facts["coding"], str(facts.get("dtype")), tuple(map(str, types)), own)
         if not hasattr(torch, codes.dtype) or not isinstance(getattr(torch, codes.dtype), torch.dtype):
-            raise ModelError(f"{place}: the manifest's dtype is {quoted(codes.dtype)}")
+            raise ModelError(f"{place}: the manifest's dtype is {quoted(codes.dtype)}; needed one as 'float32'")
+        if facts.get("shape") != list(codes.shape):
+            came, needed = f"shape {list(codes.shape)}", f"{quoted(facts.get('shape'))}, as the manifest says"
+            raise ModelError(f"{place}: codes of {came}; needed {needed}")
         _require_fitting(place, codes)
         found[name] = codes
     return found
@@ -69,25 +74,39 @@ def weights_of(codes: TensorCodes) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(codes.decoded())).to(dtype)
 
 
-def neurons_in(arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
-    """Return the neurons' integers that a file has, by population and name; only what the manifest names.
+def neurons_in(shown: str, arrays: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+    """Return the neurons' integers that a file has, by population and name.
 
     Parameters
     ----------
+    shown : str
+        The file, for errors.
     arrays : mapping of str to Tensor
         All of the file.
     manifest : mapping
         Its metadata.
+
+    Raises
+    ------
+    ModelError
+        Neurons that the manifest does not name, or that are no integers.
     """
     named = manifest.get("neurons")
-    if not isinstance(named, dict):
-        return {}
-    return {
-        name: {
-            key.rpartition("/")[2]: array.numpy() for key, array in arrays.items() if key.startswith(f"{name}/neurons/")
-        }
-        for name in named
-    }
+    named = named if isinstance(named, dict) else {}
+    found: dict[str, dict[str, Array]] = {name: {} for name in named}
+    for key, array in arrays.items():
+        name, is_own, field = key.rpartition("/neurons/")
+        if not is_own:
+            continue
+        if name not in named:
+            raise ModelError(f"{shown}: '{key}' are neurons that the manifest does not name; export the model again")
+        found[name][field] = array.numpy()
+    for name, own in found.items():
+        for field, integers in own.items():
+            if integers.dtype.kind not in "iu" or integers.ndim != 1:
+                came = f"{integers.dtype} of shape {integers.shape}"
+                raise ModelError(f"{shown}: '{name}/neurons/{field}' is {came}; needed an integer for each neuron")
+    return found
 
 
 def names_of(codes: Mapping[str, TensorCodes], neurons: Mapping[str, Mapping[str, Array]]) -> set[str]:
@@ -97,30 +116,67 @@ def names_of(codes: Mapping[str, TensorCodes], neurons: Mapping[str, Mapping[str
     }
 
 
+def is_one_of(value: object, texts: Collection[str]) -> bool:
+    """Whether a JSON value is one of some texts, whatever else it may be."""
+    return isinstance(value, str) and value in texts
+
+
 def _require_fitting(place: str, codes: TensorCodes) -> None:
     own = codes.arrays
     if codes.coding == "values":
-        if own["mask"].shape != own["values"].shape:
-            raise ModelError(f"{place}: mask has shape {own['mask'].shape}, values {own['values'].shape}")
+        _require_mask(place, own["mask"], own["values"])
         return
     values = "table" if codes.coding == "table" else "scale"
-    for field in ("codes", "options", "synapses", "scope", "types"):
+    for field in ("codes", "options", "synapses", "counts", "scope", "types", "exponent"):
         if field in own and own[field].dtype.kind not in "iu":
             raise ModelError(f"{place}: {field} are {own[field].dtype}; needed integers")
     _require_scopes(place, codes, values)
     n_lines = own["table"].shape[1] if values == "table" else len(own["options"])
-    for field in ("synapses", "counts"):
-        if field in own and len(own[field]) != n_lines:
-            raise ModelError(f"{place}: {field} has {len(own[field]):,} lines; needed {n_lines:,}, one for each code")
+    shapes: dict[str, tuple[int, ...]] = {"synapses": (n_lines,), "counts": (n_lines, len(codes.type_names))}
+    for field, shape in shapes.items():
+        if field in own and own[field].shape != shape:
+            raise ModelError(f"{place}: {field} has shape {own[field].shape}; needed {shape}, a line for each code")
     if values == "table":
         _require_below(place, "code", own["codes"], n_lines)
+        if "types" in own:
+            _require_types(place, codes)
         return
     options = own["options"]
     if bool((np.diff(options) <= 0).any()):
         raise ModelError(f"{place}: options do not ascend")
     strange = ~np.isin(own["codes"], options)
     if bool(strange.any()):
-        raise ModelError(f"{place}: code {own['codes'][strange][0]} at {_first(strange)} is none of its options")
+        came = f"code {own['codes'][strange][0]} at {_first(strange)}"
+        raise ModelError(f"{place}: {came} is none of its options, {least_to_most(options)}")
+
+
+def least_to_most(integers: Array) -> str:
+    """Return the range of some integers in words."""
+    return f"{integers.min()} to {integers.max()}" if integers.size else "of which there are none"
+
+
+def _require_mask(place: str, mask: Array, values: Array) -> None:
+    if mask.shape != values.shape or values.dtype.kind != "f":
+        came = f"mask has shape {mask.shape}, values are {values.dtype} of shape {values.shape}"
+        raise ModelError(f"{place}: {came}; needed floats of the mask's shape")
+    wrong = (mask != 0) & (mask != 1)
+    if bool(wrong.any()):
+        raise ModelError(f"{place}: mask is {mask[wrong][0]} at {_first(wrong)}; needed 0 or 1")
+    hidden = (mask == 0) & (values != 0)
+    if bool(hidden.any()):
+        raise ModelError(f"{place}: a value of {values[hidden][0]:.6g} at {_first(hidden)}, where mask is 0; needed 0")
+
+
+def _require_types(place: str, codes: TensorCodes) -> None:
+    """Refuse types of sources that are not those which their codes say."""
+    types, entries = codes.arrays["types"], codes.arrays["codes"].astype(np.int64)
+    _require_broadcast(place, "types", types, codes.shape)
+    _require_below(place, "type", types, len(codes.type_names))
+    wrong = (entries != 0) & (entries != types + 1)
+    if bool(wrong.any()):
+        of_source = np.broadcast_to(types, codes.shape)[wrong][0]
+        came = f"code {entries[wrong][0]} at {_first(wrong)}, from a source of type {of_source}"
+        raise ModelError(f"{place}: {came}; needed {of_source + 1}, or 0")
 
 
 def _require_scopes(place: str, codes: TensorCodes, values: str) -> None:
@@ -132,12 +188,30 @@ def _require_scopes(place: str, codes: TensorCodes, values: str) -> None:
         )
     if not np.isfinite(own[values]).all():
         raise ModelError(f"{place}: {values} has numbers that are not finite")
+    if values == "scale":
+        _require_scales(place, own["scale"], own.get("exponent"))
     scope = own.get("scope")
     if scope is not None:
         _require_broadcast(place, "scope", scope, codes.shape)
         _require_below(place, "scope", scope, len(own[values]))
     elif len(own[values]) != 1:
-        raise ModelError(f"{place}: {values} has {len(own[values]):,} scopes, and 'scope' is missing")
+        raise ModelError(
+            f"{place}: {values} has {len(own[values]):,} scopes; needed the array 'scope', which is missing"
+        )
+
+
+def _require_scales(place: str, scale: Array, exponent: Array | None) -> None:
+    if bool((scale <= 0).any()):
+        raise ModelError(f"{place}: scale {scale[scale <= 0][0]:.6g}; needed numbers above 0")
+    if exponent is None:
+        return
+    if exponent.shape != scale.shape:
+        raise ModelError(f"{place}: exponent has shape {exponent.shape}; needed {scale.shape}, one for each scale")
+    mantissa, right = np.frexp(scale)
+    wrong = (mantissa != 0.5) | (right - 1 != exponent)
+    if bool(wrong.any()):
+        at = int(np.flatnonzero(wrong)[0])
+        raise ModelError(f"{place}: exponent {exponent[at]} beside a scale of {scale[at]:.9g}; needed 2 to this power")
 
 
 def _require_broadcast(place: str, field: str, array: Array, shape: tuple[int, ...]) -> None:

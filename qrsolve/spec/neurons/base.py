@@ -28,8 +28,8 @@ Scope = Literal["neuron", "pair", "channel", "layer", "core", "chip"]
 """Which neurons share a parameter."""
 
 
-_OWN = ("bias", "bias_mantissa", "bias_exponent")
-"""What each neuron has of its own, whatever the scope is."""
+_BIASES = ("bias", "bias_mantissa", "bias_exponent")
+"""Which integers are held by ``bias_scope``; a leak that is a bias is held by the scope of all others."""
 
 
 class NeuronKind(Fact):
@@ -39,6 +39,8 @@ class NeuronKind(Fact):
     """Which neurons."""
     scope: Scope = "neuron"
     """Which neurons share threshold and decays."""
+    bias_scope: Scope = "neuron"
+    """Which neurons share a bias."""
     threshold_bits: RegisterBits
     """Width of the threshold, sign included where it has one."""
     bias_bits: RegisterBits | None = None
@@ -50,31 +52,43 @@ class NeuronKind(Fact):
     fires_at: ClassVar[bool] = True
     """Whether a voltage that equals the threshold fires."""
 
-    def held(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
+    def held(
+        self, name: str, neurons: NeuronParameters, scale: FloatArray, n_channels: int | None = None
+    ) -> NeuronCodes:
         """Return `codes`, where neurons that share a parameter on the chip share its integer.
 
         Parameters
         ----------
         name, neurons, scale
             As in `codes`.
+        n_channels : int or None
+            Of how many channels the neurons are maps, one after the other; ``None`` where each neuron is its own.
 
         Raises
         ------
         InfeasibleError
-            As in `codes`; or two neurons of one layer or pair, by the chip's ``scope``, have different integers.
+            As in `codes`; or two neurons that share a parameter, by the chip's scopes, have different integers.
         """
         found = replace(self.codes(name, neurons, scale), registers=self.registers())
-        n = neurons.n_neurons
-        together = {"layer": n, "core": n, "chip": n, "pair": 2}.get(self.scope, 1)
         for word, integers in found.arrays.items():
-            first = integers[np.arange(n) // together * together] if together > 1 and word not in _OWN else integers
-            if bool((first != integers).any()):
-                at = int(np.flatnonzero(first != integers)[0])
-                raise InfeasibleError(
-                    f"'{name}', neuron {at}: {word} {integers[at]}, where neuron {at // together * together} has "
-                    f"{first[at]}; the chip has one for each {self.scope}"
-                )
+            if text := self._not_shared(word, integers, n_channels)[1]:
+                raise InfeasibleError(f"'{name}', {text}")
         return found
+
+    def _not_shared(self, word: str, integers: IntArray, n_channels: int | None) -> tuple[int, str]:
+        """Return how many neurons have another integer than the one that they share it with, and the first in words."""
+        scope, n = self.bias_scope if word in _BIASES else self.scope, len(integers)
+        sizes = {"layer": n, "core": n, "chip": n, "pair": 2, "channel": n // n_channels if n_channels else 1}
+        together = sizes.get(scope, 1)
+        if together <= 1:
+            return 0, ""
+        first = np.arange(n) // together * together
+        wrong = np.flatnonzero(integers != integers[first])
+        if not len(wrong):
+            return 0, ""
+        at, other = int(wrong[0]), int(first[wrong[0]])
+        text = f"neuron {at}: {word} {integers[at]}, where neuron {other} has {integers[other]}"
+        return len(wrong), f"{text}; the chip has one for each {scope}"
 
     @abstractmethod
     def codes(self, name: str, neurons: NeuronParameters, scale: FloatArray) -> NeuronCodes:
@@ -104,27 +118,37 @@ class NeuronKind(Fact):
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the least and the largest integer of each array of `codes`."""
 
-    def outside(self, arrays: Mapping[str, IntArray]) -> tuple[int, str]:
-        """Return how many integers are not in their range, and the first of them in words.
+    def outside(self, arrays: Mapping[str, IntArray], n_channels: int) -> tuple[int, str]:
+        """Return how many integers the chip cannot hold, and the first of them in words.
 
         Parameters
         ----------
         arrays : mapping of str to array
-            As in `NeuronCodes`; one that is missing or not of this kind counts as one.
+            As in `NeuronCodes`; one that is missing, not of this kind or of another length counts as one.
+        n_channels : int
+            As in `held`: each channel has as many neurons.
         """
-        ranges, n, first = self.ranges(), 0, ""
-        for name in sorted(ranges.keys() ^ arrays.keys()):
-            n, first = (
-                n + 1,
-                first or f"'{name}' {'is missing' if name in ranges else 'is no parameter of these neurons'}",
-            )
-        for name in ranges.keys() & arrays.keys():
-            least, most = ranges[name]
-            wrong = np.flatnonzero((arrays[name] < least) | (arrays[name] > most))
+        ranges = self.ranges()
+        found = [
+            (1, f"'{word}' {'is missing' if word in ranges else 'is no parameter of these neurons'}")
+            for word in sorted(ranges.keys() ^ arrays.keys())
+        ]
+        lengths = {word: len(arrays[word]) for word in ranges if word in arrays}
+        n = max(lengths.values(), default=0)
+        for word, length in lengths.items():
+            if length != n or not length or length % max(1, n_channels):
+                needed = f"{n:,}, as of the others" if length != n else f"a multiple of {n_channels:,}"
+                found.append((1, f"{length:,} integers of {word}; needed {needed}"))
+        if found:
+            return sum(each for each, _ in found), found[0][1]
+        for word, (least, most) in ranges.items():
+            wrong = np.flatnonzero((arrays[word] < least) | (arrays[word] > most))
             if len(wrong):
-                n, at = n + len(wrong), int(wrong[0])
-                first = first or f"neuron {at}: {name} {arrays[name].flat[at]}; needed {least:,} to {most:,}"
-        return n, first
+                text = f"neuron {wrong[0]}: {word} {arrays[word][wrong[0]]}; needed {least:,} to {most:,}"
+                found.append((len(wrong), text))
+            else:
+                found.append(self._not_shared(word, arrays[word], n_channels))
+        return sum(each for each, _ in found), next((text for _, text in found if text), "")
 
     def require_reset(self, name: str, neurons: NeuronParameters) -> None:
         """Raise `InfeasibleError` for a reset that the chip does not have."""

@@ -10,6 +10,7 @@ import pytest
 
 from qrsolve import InfeasibleError, ShapeError, load_spec
 from qrsolve.audit.neurons.simulation import IntegerLayer, simulate
+from qrsolve.audit.neurons.speck import SpeckNeurons
 from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.neurons import CurrentLeakNeurons, NeuronKind
 
@@ -227,3 +228,32 @@ def test_layers_that_do_not_fit_are_refused() -> None:
     codes = NeuronCodes("linear_leak", {"leak": np.zeros(2, int), "threshold": np.ones(2, int)}, {}, "zero")
     with pytest.raises(ShapeError, match="layer 0 has 3 sources; 4 inputs arrive"):
         simulate([IntegerLayer(np.ones((2, 3), int), codes)], np.ones((1, 1, 4), int))
+
+
+def test_a_full_register_of_truenorth_stays_full() -> None:
+    kind = neurons_of("truenorth")
+    found = kind.held("a", parameters(1, threshold=np.ones(1)), np.ones(1))
+    layer = [IntegerLayer(np.array([[65280]]), found)]
+    up, down = np.full((12, 1, 1), 1), np.full((12, 1, 1), -1)
+    # Subtracting a threshold of 1 leaves 2^19 - 2 at most: eight steps down empty it, and it fires in seven of them.
+    assert simulate(layer, np.concatenate([up, down])).sum() == 12 + (2**19 - 2) // 65280
+    # The threshold below has 18 bits: four steps up and more pass zero.
+    low = [IntegerLayer(np.array([[65280]]), kind.held("a", parameters(1, threshold=np.full(1, 100.0)), np.ones(1)))]
+    assert simulate(low, np.concatenate([down[:8], up[:8]])).sum() == 8 - (2**18 - 1) // 65280 - 1 + 1
+
+
+def test_a_slow_clock_of_speck_does_not_pass_the_width_of_the_state() -> None:
+    neurons = SpeckNeurons(np.array([32767]), np.array([-1]), np.array([30000]))
+    v = np.zeros((1, 1), dtype=np.int64)
+    for _ in range(3):
+        v = neurons.tick(v)
+    assert v.tolist() == [[32767]]
+    assert neurons.event(v, np.array([[-1]]))[1].tolist() == [[0]]
+
+
+def test_maps_share_the_bias_of_their_channel() -> None:
+    kind = neurons_of("speck")
+    own = parameters(6, threshold=np.ones(6), bias=np.array([0.1, 0.1, 0.1, 0.2, 0.2, 0.2]))
+    assert kind.held("a", own, np.full(6, 0.1), 2).arrays["bias"].tolist() == [1, 1, 1, 2, 2, 2]
+    with pytest.raises(InfeasibleError, match="neuron 3: bias 2, where neuron 2 has 1; the chip has one for each chan"):
+        kind.held("a", own, np.full(6, 0.1), 3)
