@@ -15,7 +15,7 @@ from qrsolve.plan.explanation import Explanation, explain_plan
 from qrsolve.plan.explanation import explain as explain_shapes
 from qrsolve.plan.network.user_choice import Choice
 from qrsolve.plan.shapes import are_shapes
-from qrsolve.spec import HardwareSpec, load_spec
+from qrsolve.spec import HardwareSpec, load_spec, spec_hash
 from qrsolve.spec.network import NetworkSpec
 from qrsolve.surface.arguments import explicit
 from qrsolve.surface.words import did_you_mean
@@ -64,9 +64,10 @@ def check(
     chip : Plan, HardwareSpec, str or path
         The chip, a bundled chip's name, or a YAML file; or a chip compiled for a network, which says all that the
         keywords say.
-    model : nn.Module, mapping of str to Tensor or array, str or path
+    model : nn.Module, mapping of str to Tensor or array, str, path or Projections
         A module; a state dict, or any mapping of names to tensors or numpy arrays; or a model's file. Biases, running
         statistics and other tensors that are no afferent matrices are left out; the report names matrices among them.
+        Projections come with their values and their network, where the chip is theirs.
     parameters : mapping of str to Tensor or array, or None
         Values by population, shape (n_scopes, n_parameters) each, such as a projection claims them. They are verified
         against the weights; where they are missing or do not fit, values are recovered from the weights. A model's file
@@ -107,7 +108,7 @@ def check(
     """
     from qrsolve.audit.check import check as check_plan
 
-    plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
+    plan, weights, source, _ = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
     loaded = source.codes_for(plan)
     return check_plan(plan, weights, known, loaded.use, loaded.neurons)
@@ -168,7 +169,7 @@ def project(
     from qrsolve.audit.projections import Projections
     from qrsolve.plan.projection import project_plan
 
-    plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
+    plan, weights, source, _ = _opened(chip, model, select, exclude, groups, roles, network)
     known = None if importance is None else _importance(importance, weights)
     return Projections(plan, project_plan(plan, weights, known, solver, source.claimed), source.arrays)
 
@@ -207,7 +208,7 @@ def compare(
     """
     from qrsolve.plan.comparison import compare_plan
 
-    plan, weights, _ = _opened(chip, model, select, exclude, groups, roles, network)
+    plan, weights, *_ = _opened(chip, model, select, exclude, groups, roles, network)
     return compare_plan(plan, weights)
 
 
@@ -235,7 +236,7 @@ def export(
         Of populations, by the name of one of their matrices: modules of snnTorch, sinabs or Norse
         (`qrsolve.plan.network.neurons.of_module`), or `NeuronParameters`. What the chip's file does not state is left.
     dt : float or None
-        Seconds of one step, with which the neurons of a NIR graph are taken.
+        Seconds of one step, with which the neurons of a NIR graph are taken; for graphs alone.
 
     Returns
     -------
@@ -252,15 +253,16 @@ def export(
 
     Examples
     --------
-    >>> codes = qrsolve.export("dynap_se", model)
+    >>> codes = qrsolve.export("dynap_se", qrsolve.project("dynap_se", model))
     >>> codes.save("codes.npz")
     """
     from qrsolve.files.codes.codes import export_plan
 
-    plan, weights, source = _opened(chip, model, select, exclude, groups, roles, network)
+    plan, weights, source, wiring = _opened(chip, model, select, exclude, groups, roles, network)
     known = source.claimed if parameters is None else _parameters(parameters, plan)
     others = {name: tensor for name, tensor in source.tensors.items() if name not in weights}
-    return export_plan(plan, weights, others, known, source.codes_for(plan).use, _neurons(neurons, dt, source, weights))
+    use, stated = source.codes_for(plan).use, _neurons(neurons, dt, source, weights)
+    return export_plan(plan, weights, others, known, use, stated, wiring)
 
 
 @explicit
@@ -435,24 +437,27 @@ def _opened(
     groups: Sequence[Sequence[str]],
     roles: Mapping[str, str] | None,
     network: Network | None,
-) -> tuple[Plan, dict[str, Tensor], ModelSource]:
-    """Return a chip compiled for a model, and the model's weights."""
+) -> tuple[Plan, dict[str, Tensor], ModelSource, NetworkSpec | None]:
+    """Return a chip compiled for a model, the model's weights, the model, and its wiring where somebody stated it."""
     from qrsolve.api.opened import open_model
+    from qrsolve.audit.projections import Projections
     from qrsolve.files.model_source import require_weights, source_of
     from qrsolve.plan.compilation import Plan
 
-    if not isinstance(chip, Plan):
-        spec = load_spec(chip)
-        opened = open_model(spec, model, _choice(select, exclude, groups, roles, network))
-        return opened.plan, opened.weights, opened.source
     choice = _choice(select, exclude, groups, roles, network)
+    if isinstance(model, Projections) and not isinstance(chip, Plan):
+        spec = load_spec(chip)
+        chip = model.plan if choice.is_open and spec_hash(spec) == spec_hash(model.plan.spec) else spec
+    if not isinstance(chip, Plan):
+        opened = open_model(load_spec(chip), source_of(model), choice)
+        return opened.plan, opened.weights, opened.source, opened.stated
     for option, why in _OF_PLANS.items():
         if getattr(choice, option):
             raise ShapeError(f"'{option}' beside a plan, {why}")
     source = source_of(model)
     weights = {name: source.tensors[name] for name in chip.names if name in source.tensors}
     require_weights(weights)
-    return chip, weights, source
+    return chip, weights, source, None
 
 
 _OF_PLANS = {
@@ -527,7 +532,7 @@ def _neurons(
 
     if dt is not None and (isinstance(dt, bool) or not isinstance(dt, int | float) or not 0 < dt < float("inf")):
         raise ArgumentError(f"'dt' is {dt!r}; needed the seconds of one step, as in 1e-3")
-    found = {} if dt is None or source.file is None else source.file.neurons(dt)
+    found = {} if dt is None else source.neurons(dt)
     if neurons is not None and not isinstance(neurons, Mapping):
         raise ArgumentError(_kind("neurons", neurons, "a mapping of names to modules or NeuronParameters"))
     for name, stated in (neurons or {}).items():

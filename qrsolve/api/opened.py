@@ -34,8 +34,13 @@ class Opened:
     description: Description
     plan: Plan
 
+    @property
+    def stated(self) -> NetworkSpec | None:
+        """The network that somebody stated: the user, or the model's file."""
+        return self.description.network if self.description.is_stated else None
 
-def open_model(chip: HardwareSpec, model: Model, choice: Choice) -> Opened:
+
+def open_model(chip: HardwareSpec, model: Model | ModelSource, choice: Choice) -> Opened:
     """Take a model and compile a chip for it.
 
     The network is the one that the user states; else the one that the model's file records; else the one that classes
@@ -45,12 +50,12 @@ def open_model(chip: HardwareSpec, model: Model, choice: Choice) -> Opened:
     ----------
     chip : HardwareSpec
         Read already.
-    model : nn.Module, mapping, str or path
-        As in `qrsolve.check`.
+    model : nn.Module, mapping, str, path or ModelSource
+        As in `qrsolve.check`; or what was opened of one.
     choice : Choice
         What the user says of its matrices.
     """
-    source = source_of(model, choice.entry)
+    source = model if isinstance(model, ModelSource) else source_of(model, choice.entry)
     description = describe_source(source, choice)
     weights = {name: source.tensors[name] for name in description.shapes}
     require_weights(weights)

@@ -126,7 +126,6 @@ def project_model(
             plan, project_plan(plan, opened.weights, None, chosen, opened.source.claimed, advance)
         )
     report = projections.report()
-    stated = opened.description.network if opened.description.is_stated else None
     guessed = {guess.tensor for guess in opened.description.guesses if guess.rule == "populations"}
     is_graph = out.endswith(".nir") and report.is_compliant
     codes = export_plan(plan, projections.tensors, None, projections.parameters) if is_graph else {}
@@ -134,7 +133,7 @@ def project_model(
     write_weights(
         out,
         projections.tensors,
-        provenance(plan, projections, stated, guessed),
+        provenance(plan, projections, opened.stated, guessed),
         force=force,
         source=opened.source.file,
         annotations=Annotations(arrays, nir_version),
@@ -169,8 +168,8 @@ def export_model(opened: Opened, out: ExportFiles, dt: float | None, *, force: b
         report = check(plan, opened.weights, source.claimed, loaded.use, loaded.neurons)
         if report.is_compliant:
             others = {name: tensor for name, tensor in source.tensors.items() if name not in opened.weights}
-            neurons = {} if dt is None or source.file is None else source.file.neurons(dt)
-            codes = export_plan(plan, opened.weights, others, source.claimed, loaded.use, neurons)
+            neurons = {} if dt is None else source.neurons(dt)
+            codes = export_plan(plan, opened.weights, others, source.claimed, loaded.use, neurons, opened.stated)
     if not report.is_compliant:
         if as_json:
             print_json({"spec": plan.spec.name, "output": None, **report.to_dict()})

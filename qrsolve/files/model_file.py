@@ -304,7 +304,9 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
     tensors = {name: content.tensors[original] for name, original in originals.items()}
     network = None
     if content.format == "nir":
-        network = content.outer[1].network({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        content.outer[1].require_fitting(shown, shapes)
+        network = content.outer[1].network(shapes)
     return ModelFile(shown, tensors, metadata, content, originals, codes, network, neurons)
 
 

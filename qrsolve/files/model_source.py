@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from qrsolve.audit.projections import Projections
 from qrsolve.errors import ModelError
 from qrsolve.files.codes.recount import require_lines_of
 from qrsolve.files.formats.content import Content, quoted, require_printable
@@ -19,6 +20,7 @@ from qrsolve.files.model_file import FLOATS, ModelFile, float_words, read_model
 from qrsolve.files.provenance import claimed_parameters
 from qrsolve.plan.compilation import Plan
 from qrsolve.plan.network.held import has_values, named_tensors
+from qrsolve.problem.neuron import NeuronParameters
 from qrsolve.spec import HardwareSpec, spec_hash
 
 Model: TypeAlias = "nn.Module | Mapping[str, Any] | str | os.PathLike[str]"
@@ -60,12 +62,15 @@ class ModelSource:
         The module, where it is one.
     arrays : frozenset of str
         The names of those that came as numpy arrays.
+    values : mapping of str to Tensor
+        The values of each population, where the model is a projection.
     """
 
     tensors: dict[str, Tensor]
     file: ModelFile | None = None
     module: nn.Module | None = field(default=None, repr=False)
     arrays: frozenset[str] = frozenset()
+    values: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def shown(self) -> str:
@@ -79,8 +84,14 @@ class ModelSource:
 
     @property
     def claimed(self) -> dict[str, Tensor]:
-        """The values that a file claims for each population; to be verified."""
-        return claimed_parameters(self.metadata)
+        """The values that a file or a projection claims for each population; to be verified."""
+        return {**claimed_parameters(self.metadata), **self.values}
+
+    def neurons(self, dt: float) -> dict[str, NeuronParameters]:
+        """Return what a NIR graph states of neurons, see `ModelFile.neurons`; a `ModelError` for all else."""
+        if self.file is None or self.file.content.format != "nir":
+            raise ModelError(f"{self.shown}: no NIR graph; a step ('dt') is for the neurons of graphs")
+        return self.file.neurons(dt)
 
     def codes_for(self, plan: Plan) -> Loaded:
         """Return what a file's codes load a chip with; nothing where it has weights.
@@ -131,8 +142,8 @@ def source_of(model: Model, entry: str | None = None) -> ModelSource:
 
     Parameters
     ----------
-    model : nn.Module, mapping of str to Tensor or array, str or path
-        A module, a state dict or any mapping of names to arrays, or a model's file.
+    model : nn.Module, mapping of str to Tensor or array, str, path or Projections
+        A module, a state dict or any mapping of names to arrays, a model's file, or what `qrsolve.project` returns.
     entry : str or None
         The entry of a checkpoint's file that holds the weights.
 
@@ -147,6 +158,8 @@ def source_of(model: Model, entry: str | None = None) -> ModelSource:
         file = read_model(model, entry)
         require_dense(file.tensors)
         return ModelSource(file.tensors, file)
+    if isinstance(model, Projections):
+        return replace(source_of(model.tensors), values=model.parameters)
     if not isinstance(model, Mapping):
         raise ModelError(_no_model(model))
     for name in model:

@@ -45,8 +45,14 @@ def provenance(
     layers = recorded_populations(populations, parameters, guessed)
     for name, projection in projections.items():
         layers[name] |= {key: value for key, value in projection.to_dict().items() if key in _PROOF}
-    stated = {} if network is None else {"network": network.model_dump(mode="json", by_alias=True, exclude_none=True)}
-    return {"spec": plan.spec.name, "spec_hash": spec_hash(plan.spec), "layers": layers, **stated}
+    return {"spec": plan.spec.name, "spec_hash": spec_hash(plan.spec), "layers": layers, **recorded(network)}
+
+
+def recorded(network: NetworkSpec | None) -> dict[str, Any]:
+    """Return what is recorded of a network that somebody stated; nothing without one."""
+    if network is None:
+        return {}
+    return {"network": network.model_dump(mode="json", by_alias=True, exclude_none=True)}
 
 
 def recorded_populations(

@@ -270,7 +270,6 @@ WRONG_MODELS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "lists": (lambda: {"w": [[1.0, 2.0]]}, "'w' is a list; needed a tensor or an array"),
     "modules": (lambda: {"fc": nn.Linear(3, 4)}, "'fc' is a Linear; needed a tensor or an array"),
-    "projections": (lambda: qrsolve.project(SPEC, network()), r"'0\.weight' is a Projection; .* \.weights"),
     "numbers as names": (lambda: {0: torch.ones(3, 4)}, "the model: a name is 0, an int; needed a text"),
     "sparse": (lambda: {"w": torch.eye(4).to_sparse()}, r"'w' is sparse_coo; needed a dense tensor: \.to_dense\(\)"),
     "meta": (lambda: nn.Linear(3, 4, device="meta"), "on the device 'meta'"),
@@ -591,3 +590,36 @@ class TestRemarks:
     def test_a_report_without_remarks_of_its_own_is_that_of_the_plan(self) -> None:
         report = qrsolve.check(SPEC, {"w": torch.full((3, 3), 10.0)})
         assert report == replace(report, remarks=qrsolve.compile_plan(SPEC, {"w": (3, 3)}).remarks)
+
+
+class TestProjectionsAsModels:
+    """What `project` returns has its values and its network with it."""
+
+    def test_values_that_a_type_blurs_are_known(self) -> None:
+        torch.manual_seed(3)
+        projections = qrsolve.project("dynap_se", nn.Sequential(nn.Linear(32, 16)).bfloat16())
+        assert qrsolve.check("dynap_se", projections).is_compliant
+        codes = qrsolve.export("dynap_se", projections)
+        decoded = torch.from_numpy(codes["0.weight"].decoded()).bfloat16()
+        assert torch.equal(decoded, projections.tensors["0.weight"])
+
+    def test_the_network_is_the_one_that_was_projected(self) -> None:
+        class Recurrent(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rnn, self.head = nn.RNN(24, 16), nn.Linear(16, 8)
+
+        torch.manual_seed(0)
+        projections = qrsolve.project("odin", Recurrent())
+        assert qrsolve.check("odin", projections).is_compliant
+        assert set(qrsolve.export("odin", projections)) == {"rnn.weight_ih_l0", "rnn.weight_hh_l0", "head.weight"}
+
+    def test_projecting_them_again_changes_nothing(self) -> None:
+        first = qrsolve.project("dynap_se", network())
+        again = qrsolve.project("dynap_se", first)
+        assert all(torch.equal(first.tensors[name], again.tensors[name]) for name in first.tensors)
+
+    def test_for_another_chip_they_are_weights(self) -> None:
+        found = qrsolve.project("loihi_2", qrsolve.project("dynap_se", network()))
+        assert found.plan.spec.name == "loihi_2"
+        assert qrsolve.check("loihi_2", found).is_compliant

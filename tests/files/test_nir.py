@@ -333,9 +333,22 @@ def _no_edge(file: Any) -> None:
     file["node/edges"][0] = [b"nowhere", b"w_in"]
 
 
+def _replaced(path: str, value: Any) -> Callable[[Any], object]:
+    def edit(file: Any) -> None:
+        del file[f"node/nodes/{path}"]
+        file[f"node/nodes/{path}"] = value
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
+        (_replaced("w_rec/weight", random(39, 40)), "'w_rec' has 39 rows, and drives the 40 neurons of 'hidden'"),
+        (_replaced("hidden/v_threshold", np.ones(3, dtype=np.float32)), "3 of v_threshold; needed one for each"),
+        (_replaced("hidden/tau", np.full(40, np.nan)), r"'hidden' \(LIF\) has NaN in 'tau'"),
+        (lambda file: file["node/nodes/hidden"].__delitem__("tau"), r"'hidden' \(LIF\) has no 'tau'"),
+        (lambda file: file["node/nodes"].move("w_rec", "w" * 400), "a node's name has 400 characters; needed at most"),
         (_future, "NIR version '2.0.0'; this program knows 0 and 1"),
         (_nan, r"'w_rec.weight' has nan at \[2, 3\]"),
         (_linked, "truncated or damaged|node 'w_rec' is a link"),
@@ -443,3 +456,23 @@ def test_a_convolutional_network_of_others(tmp_path: Path) -> None:
     assert main(["check", "loihi_2", str(out)]) == 0
     with pytest.raises(qrsolve.InfeasibleError, match="has no room for this network"):
         qrsolve.project("dynap_se", path)
+
+
+def test_codes_of_a_graph_have_its_wiring(tmp_path: Path) -> None:
+    path = written(recurrent_graph(), tmp_path / "g.nir")
+    assert main(["project", "xylo_audio_2", str(path), "-o", str(tmp_path / "p.nir")]) == 0
+    assert main(["export", "xylo_audio_2", str(tmp_path / "p.nir"), "-o", str(tmp_path / "codes.npz")]) == 0
+    graph, codes = (qrsolve.check("xylo_audio_2", tmp_path / name) for name in ("p.nir", "codes.npz"))
+    assert [row.to_dict() for row in graph.rows] == [row.to_dict() for row in codes.rows]
+    assert graph.undecided == codes.undecided
+
+
+def test_a_step_is_for_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(recurrent_graph(), tmp_path / "g.nir")
+    assert main(["project", "dynap_se", str(path), "-o", str(tmp_path / "p.nir")]) == 0
+    assert main(["export", "dynap_se", str(tmp_path / "p.nir"), "-o", str(tmp_path / "c.npz"), "--dt", "0.1"]) == 2
+    assert "dynap_se states no neurons" in capsys.readouterr().err
+    assert main(["export", "dynap_se", str(tmp_path / "p.nir"), "-o", str(tmp_path / "c.npz")]) == 0
+    assert main(["export", "dynap_se", str(tmp_path / "c.npz"), "-o", str(tmp_path / "d.npz"), "--dt", "0.1"]) == 2
+    assert "c.npz: no NIR graph; a step" in capsys.readouterr().err
+    assert not (tmp_path / "d.npz").exists()

@@ -16,11 +16,12 @@ from qrsolve.audit.report import Report
 from qrsolve.errors import ModelError
 from qrsolve.files.codes.encoding import encode
 from qrsolve.files.codes.tensor_codes import Array, TensorCodes
-from qrsolve.files.provenance import recorded_populations
+from qrsolve.files.provenance import recorded, recorded_populations
 from qrsolve.plan.compilation import Plan
 from qrsolve.plan.population import Population
 from qrsolve.problem.neuron import NeuronCodes, NeuronParameters
 from qrsolve.spec import spec_hash
+from qrsolve.spec.network import NetworkSpec
 from qrsolve.surface.shown import Shown, n_of
 from qrsolve.surface.words import did_you_mean
 
@@ -50,6 +51,8 @@ class Codes(Shown, Mapping[str, TensorCodes]):
         What the weights use of each limit.
     neurons : mapping of str to NeuronCodes
         By population, of those whose neurons are known and stated by the chip.
+    network : NetworkSpec or None
+        How the tensors are wired, where somebody stated it.
     """
 
     def __init__(
@@ -60,9 +63,10 @@ class Codes(Shown, Mapping[str, TensorCodes]):
         parameters: Mapping[str, Tensor],
         report: Report,
         neurons: Mapping[str, NeuronCodes],
+        network: NetworkSpec | None = None,
     ) -> None:
         self.plan, self.others, self.report, self.neurons = plan, dict(others), report, dict(neurons)
-        self._tensors = dict(tensors)
+        self._tensors, self._network = dict(tensors), network
         self._parameters = dict(parameters)
 
     def __getitem__(self, name: str) -> TensorCodes:
@@ -118,6 +122,7 @@ class Codes(Shown, Mapping[str, TensorCodes]):
             },
             "not_enforced": verdict["not_enforced"],
             "layers": recorded_populations(self.plan.populations, self._parameters),
+            **recorded(self._network),
         }
 
     def arrays(self) -> dict[str, Array]:
@@ -173,6 +178,7 @@ def export_plan(
     claimed: Mapping[str, Tensor] | None = None,
     use: Mapping[str, Tensor] | None = None,
     neurons: Mapping[str, NeuronParameters] | None = None,
+    network: NetworkSpec | None = None,
 ) -> Codes:
     """Return the codes of deployable weights.
 
@@ -188,6 +194,8 @@ def export_plan(
         As in `check`.
     neurons : mapping of str to NeuronParameters or None
         Of populations, by their names or those of one of their matrices.
+    network : NetworkSpec or None
+        How the tensors are wired, where somebody stated it; for the manifest.
 
     Raises
     ------
@@ -205,6 +213,8 @@ def export_plan(
     tensors: dict[str, TensorCodes] = {}
     parameters, coded = {}, {}
     stated = _by_population(plan, neurons or {})
+    if stated and plan.spec.neurons is None:
+        raise ModelError(f"{plan.spec.name} states no neurons, so these cannot be coded; leave them (and 'dt') out")
     for population in plan.populations:
         chip = population.held_to(plan.spec)
         matrix = population.matrix(weights).cpu()
@@ -218,7 +228,7 @@ def export_plan(
             scale = _of_each(population, found.scale.numpy(), own.n_neurons)
             coded[population.name] = chip.neurons.held(population.name, own, scale, len(matrix))
     plain = {name: _plain(tensor) for name, tensor in (others or {}).items()}
-    return Codes(plan, tensors, plain, parameters, report, coded)
+    return Codes(plan, tensors, plain, parameters, report, coded, network)
 
 
 def _by_population(plan: Plan, neurons: Mapping[str, NeuronParameters]) -> dict[str, NeuronParameters]:

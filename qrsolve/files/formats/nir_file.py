@@ -19,7 +19,8 @@ from torch import Tensor
 
 from qrsolve.errors import ModelError
 from qrsolve.files.formats.content import METADATA, Content, quoted
-from qrsolve.files.formats.nir_graph import MOST_NODES, NEURONS, WEIGHTED, Graph, Node
+from qrsolve.files.formats.nir_graph import FIELDS, MOST_NODES, NEURONS, WEIGHTED, Graph, Node
+from qrsolve.spec.network import MAX_NAME
 
 _RESETTING = ("IF", "LIF", "CubaLIF")
 """Nodes that have ``v_reset`` since version 1.0.5, which older readers refuse."""
@@ -165,6 +166,9 @@ def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
                 for field, item in node.items()
                 if kind in NEURONS and isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
             }
+            if len(own) > (most := MAX_NAME - len(".weight")):
+                raise ModelError(f"{shown}: a node's name has {len(own)} characters; needed at most {most}")
+            _require_fields(shown, own, kind, values)
             if own in nodes:
                 raise ModelError(f"{shown}: two nodes are called {quoted(own)}, one of them in a subgraph; rename one")
             nodes[own] = Node(own, kind, place, facts, values)
@@ -177,6 +181,20 @@ def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
     if strange is not None:
         raise ModelError(f"{shown}: an edge of {quoted(strange)}, which is no node")
     return Graph(nodes, tuple(edges))
+
+
+def _require_fields(shown: str, name: str, kind: str, values: Mapping[str, np.ndarray]) -> None:
+    """Refuse neurons of a known type that lack a field, or whose fields are of several sizes, or not finite."""
+    fields = FIELDS.get(kind, ())
+    for word in fields:
+        if word not in values:
+            raise ModelError(f"{shown}: {quoted(name)} ({kind}) has no '{word}'; needed one number for each neuron")
+        if np.isnan(values[word]).any():
+            raise ModelError(f"{shown}: {quoted(name)} ({kind}) has NaN in '{word}'; needed numbers")
+    sizes = {word: values[word].size for word in fields if values[word].size != 1}
+    if len(set(sizes.values())) > 1:
+        came = ", ".join(f"{size:,} of {word}" for word, size in sizes.items())
+        raise ModelError(f"{shown}: {quoted(name)} ({kind}) has {came}; needed one for each neuron")
 
 
 def _own_item(shown: str, group: Any, name: str) -> Any:  # noqa: ANN401

@@ -7,14 +7,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from qrsolve.errors import ModelError
 from qrsolve.spec.network import Layer, NetworkSpec
 
 WEIGHTED = ("Linear", "Affine", "Conv1d", "Conv2d")
 """Types of nodes with a matrix of weights."""
+_MATRICES = ("Linear", "Affine")
 _CONVOLUTIONS = ("Conv1d", "Conv2d")
 _PASSED = ("Flatten", "SumPool2d", "AvgPool2d", "Delay", "Scale")
 """Types of nodes behind which there are the same neurons, or sums of these."""
 NEURONS = ("IF", "LIF", "CubaLIF", "LI", "CubaLI", "I", "Threshold")
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "IF": ("r", "v_threshold"),
+    "LIF": ("tau", "r", "v_leak", "v_threshold"),
+    "CubaLIF": ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "w_in"),
+    "LI": ("tau", "r", "v_leak"),
+    "CubaLI": ("tau_syn", "tau_mem", "r", "v_leak", "w_in"),
+}
+"""What neurons of a type state, a number for each; ``v_reset`` is missing in files of older versions."""
 KNOWN = (*WEIGHTED, *_PASSED, *NEURONS, "Input", "Output", "subgraph")
 _STEPS = ("stride", "padding", "dilation")
 MOST_NODES = 10_000
@@ -88,6 +98,29 @@ class Graph:
                 own["role"] = role
             layers.append(Layer.model_validate({**own, **_kind_of(node, shapes[own["tensor"]])}))
         return NetworkSpec(layers=tuple(layers)) if layers else None
+
+    def require_fitting(self, shown: str, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Refuse a matrix that drives another number of neurons than it has rows.
+
+        Parameters
+        ----------
+        shown : str
+            The file, for errors.
+        shapes : mapping of str to sequence of int
+            Of the tensors that were read.
+
+        Raises
+        ------
+        ModelError
+            With the nodes and both numbers.
+        """
+        for a, b in self.edges:
+            rows, node = shapes.get(f"{a}.weight", (0,))[0], self.nodes[b]
+            if self.nodes[a].type not in _MATRICES:
+                continue
+            n = max((value.size for value in node.values.values()), default=1)
+            if n not in (1, rows):
+                raise ModelError(f"{shown}: '{a}' has {rows:,} rows, and drives the {n:,} neurons of '{b}'")
 
     def _role(self, sources: Collection[str], ends: Collection[str], *, is_own: bool) -> str | None:
         """Return what a matrix is, by the nodes before it and those that it drives."""

@@ -190,6 +190,9 @@ def of_nir_node(name: str, kind: str, values: Mapping[str, FloatArray], dt: floa
 
 
 def _share(name: str, dt: float, tau: FloatArray) -> FloatArray:
+    if not np.isfinite(tau).all():
+        at = int(np.flatnonzero(~np.isfinite(tau))[0])
+        raise ModelError(f"'{name}', neuron {at}: a time constant of {tau[at]:.6g} s; needed a finite one, or an IF")
     if bool(np.any(tau < dt)):
         at = int(np.flatnonzero(tau < dt)[0])
         raise ModelError(f"'{name}', neuron {at}: a time constant of {tau[at]:.6g} s; needed steps of at most that: dt")

@@ -43,8 +43,11 @@ def fold_batch_norms(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> 
     ------
     ModelError
         A norm that cannot be folded: its input is no layer's output, or something else takes that too, or a layer is
-        used several times; or it has no running statistics. Nothing is changed then.
+        used several times; or it has no running statistics. Or the model does not run on the example. Nothing is
+        changed then.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"fold_batch_norms: the model is of type {type(model).__name__}; needed a module")
     folded = _folded(copy.deepcopy(model), example)
     return _folded(model, example) if folded else ()
 
@@ -94,6 +97,10 @@ def _followed(
         model.eval()
         with torch.no_grad():
             returned = model(*(example if isinstance(example, tuple) else (example,)))
+    except (TypeError, RuntimeError, ValueError, AttributeError) as error:
+        text = str(error).strip().splitlines()
+        reason = text[0] if text else type(error).__name__
+        raise ModelError(f"fold_batch_norms: the model does not run on the example: {reason}") from error
     finally:
         model.train(was_training)
         for hook in hooks:

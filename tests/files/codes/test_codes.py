@@ -329,7 +329,7 @@ def test_codes_without_their_manifest_are_no_weights(grid_codes: Path, manifest:
         arrays = {name: archive[name] for name in archive.files if name != "qrsolve"}
     if manifest is not None:
         arrays["qrsolve"] = np.frombuffer(manifest, dtype=np.uint8)
-    np.savez(grid_codes, **arrays)  # type: ignore[arg-type]  # a keyword of savez is a bool
+    np.savez(grid_codes, **arrays)
     with pytest.raises(ModelError, match="are codes, and the manifest 'qrsolve' is missing or damaged; export again"):
         qrsolve.check(CHIPS["grid of copies"], grid_codes)
 

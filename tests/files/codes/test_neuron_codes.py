@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,67 @@ def test_the_command_codes_the_neurons_of_a_graph(tmp_path: Path, capsys: pytest
     assert said["neurons"]["w.weight"]["kind"] == "current_leak"
     with np.load(tmp_path / "c.npz") as archive:
         assert archive["w.weight/neurons/voltage_decay"].tolist() == [410] * 4
+
+
+def edited_neurons(path: Path, change: Any) -> Path:
+    with np.load(path) as archive:
+        arrays = {name: archive[name].copy() for name in archive.files}
+    manifest = json.loads(arrays.pop("qrsolve").tobytes())
+    change(arrays, manifest)
+    arrays["qrsolve"] = np.frombuffer(json.dumps(manifest).encode(), dtype=np.uint8)
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a, m: m["neurons"]["a"].__setitem__("reset", "sideways"), "reset 'sideways'; needed zero or subtract"),
+        (lambda a, m: m["neurons"]["a"].__setitem__("kind", "events"), "kind 'events'; needed fraction_leak"),
+        (lambda a, m: m.pop("neurons"), "'a/neurons/.*' are neurons that the manifest does not name"),
+        (lambda a, m: a.__setitem__("a/neurons/leak", a["a/neurons/leak"] + 0.5), "is float64 .*; needed an integer"),
+    ],
+)
+def test_neurons_that_are_none_are_refused(tmp_path: Path, change: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        qrsolve.check("reckon", edited_neurons(reckon_codes(tmp_path), change))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a["a/neurons/threshold"].__setitem__(1, 9), "neuron 1: threshold 9, where neuron 0 has .*each pair"),
+        (
+            lambda a: a.__setitem__("a/neurons/threshold", a["a/neurons/threshold"][:1]),
+            "1 integers of threshold; needed",
+        ),
+        (
+            lambda a: a.update({n: a[n][:3] for n in a if "neurons" in n}),
+            "3 integers of .*; needed a multiple of 6",
+        ),
+    ],
+)
+def test_neurons_that_the_chip_cannot_hold_are_named(tmp_path: Path, change: Any, said: str) -> None:
+    path = edited_neurons(reckon_codes(tmp_path), lambda arrays, manifest: change(arrays))
+    (row,) = (row for row in qrsolve.check("reckon", path).violations if row.kind == "neurons")
+    assert re.search(said, row.text)
+
+
+def reckon_codes(folder: Path) -> Path:
+    torch.manual_seed(0)
+    one = np.ones(6)
+    neurons = {"a": NeuronParameters(voltage_keeps=0.95 * one, threshold=one, bias=0 * one)}
+    projections = qrsolve.project("reckon", {"a": torch.randn(6, 6)})
+    qrsolve.export("reckon", projections, neurons=neurons).save(folder / "codes.npz")
+    assert qrsolve.check("reckon", folder / "codes.npz").is_compliant
+    return folder / "codes.npz"
+
+
+def test_neurons_of_a_chip_that_states_none_are_refused() -> None:
+    one = np.ones(6)
+    neurons = {"a": NeuronParameters(voltage_keeps=one, threshold=one, bias=0 * one)}
+    projections = qrsolve.project("dynap_se", {"a": torch.randn(6, 6)})
+    with pytest.raises(ModelError, match="dynap_se states no neurons"):
+        qrsolve.export("dynap_se", projections, neurons=neurons)
+    with pytest.raises(ModelError, match="the model: no NIR graph; a step"):
+        qrsolve.export("loihi_2", {"a": torch.zeros(6, 6)}, dt=1e-3)

@@ -141,3 +141,15 @@ def test_norms_that_cannot_be_folded_are_named_and_nothing_changes(model: nn.Mod
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("example", [None, "x", torch.randn(2, 7), (torch.randn(2, 3), torch.randn(2, 3))])
+def test_an_example_on_which_the_model_does_not_run_is_refused(example: Any) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ModelError, match="fold_batch_norms: the model does not run on the example: ") as caught:
+        fold_batch_norms(model, example)
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(ModelError, match="fold_batch_norms: the model is of type dict; needed a module"):
+        fold_batch_norms({}, example)  # type: ignore[arg-type]
