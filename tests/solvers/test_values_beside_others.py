@@ -40,11 +40,11 @@ def _spec(kind: str, most: int) -> HardwareSpec:
 @pytest.mark.parametrize("kind", sorted(WEIGHTS))
 def test_values_of_a_neuron_do_not_depend_on_those_beside_it(kind: str, most: int) -> None:
     generator = torch.Generator().manual_seed(most)
-    w = torch.randn(24, 30, dtype=torch.float64, generator=generator)
-    w = w * torch.rand(24, 30, dtype=torch.float64, generator=generator).reciprocal().sqrt()
+    w = torch.randn(20, 30, dtype=torch.float64, generator=generator)
+    w = w * torch.rand(20, 30, dtype=torch.float64, generator=generator).reciprocal().sqrt()
     spec = _spec(kind, most)
     together = qrsolve.project(spec, {"a": w})["a"].weights["a"]
-    for row in range(0, 24, 5):
+    for row in range(0, 20, 4):
         alone = qrsolve.project(spec, {"a": w[row : row + 1]})["a"].certificate.objective
         beside = float((w[row] - together[row]).square().sum())
         assert beside <= alone * (1 + 1e-6), (kind, most, row)

@@ -20,8 +20,8 @@ from qrsolve.solvers.signs import Signs
 from qrsolve.solvers.top_gains import TopGains
 from qrsolve.solvers.values.k_means import free_values
 from qrsolve.solvers.values.scale import Pattern, best_powers, free_scales, n_breakpoints, not_one_scale
-from qrsolve.solvers.values.sorted_runs import best_of_few, best_of_many
-from qrsolve.solvers.values.starts import few_in_each_scope, least_paid, possible
+from qrsolve.solvers.values.sorted_runs import best_of_few, best_of_many, has_few_options
+from qrsolve.solvers.values.starts import least_paid, possible
 from qrsolve.solvers.values.value_grid import grid_values
 from qrsolve.surface.lazy import torch
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 _REAL: tuple[Solver, ...] = (Nearest(), TopGains(), MinCostFlow(), Signs(), SignPrices(), Lagrangian())
 _MOST_BREAKPOINTS = 1 << 22
 """Of a free scale, up to which it is fitted exactly: about a second."""
-_FEW_OPTIONS = 64
-"""Options of all scopes up to which hundreds of starts take no longer than a choice for each built-in one."""
 _MOST_WEIGHTS = 1 << 17
 """Weights up to which values are fitted to all of them as well."""
 
@@ -148,9 +146,7 @@ def _fitted(problem: ValuesProblem) -> Tensor | None:
     if family.is_codebook:
         values = free_values(problem)[0] if family.value_bits is None else grid_values(problem)[0]
     elif not_one_scale(problem):
-        n_alike = 1 if few_in_each_scope(problem) else max(problem.n_scopes, 1)
-        is_small = n_alike * len(family.use) <= _FEW_OPTIONS
-        values = best_of_many(problem) if is_small else best_of_few(problem)
+        values = best_of_many(problem) if has_few_options(problem) else best_of_few(problem)
     elif family.power_of_two:
         values = torch.from_numpy(2.0 ** best_powers(Pattern.of(problem)).reshape(-1, 1)).to(problem.w.device)
     elif n_breakpoints(problem) <= _MOST_BREAKPOINTS:

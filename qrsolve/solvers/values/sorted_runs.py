@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.choice import ValuesProblem
-from qrsolve.solvers.values.starts import few_in_each_scope, first_parameters
+from qrsolve.solvers.values.starts import first_parameters
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _RANDOM_STARTS = 240
-"""For each scope, while scopes are few; the work is shared by many."""
+"""For each scope, while options are few; the work is shared by many."""
+_FEW_OPTIONS, _FEW_ALTOGETHER = 64, 640
+"""Options of a scope, and of all scopes, up to which hundreds of starts take less than a second or so."""
 _SOME_SHARE = 0.1
 _MUTATIONS = 3
 """Times that the best ends are disturbed and followed again."""
@@ -21,6 +23,12 @@ _SURVIVORS = 12
 _ROUNDS = 30
 _FINAL_ROUNDS = 300
 _CHUNK = 1 << 22
+
+
+def has_few_options(problem: ValuesProblem) -> bool:
+    """Whether hundreds of starts are followed for each scope, as for one alone."""
+    n = len(problem.family.use)
+    return n <= _FEW_OPTIONS and n * max(problem.n_scopes, 1) <= _FEW_ALTOGETHER
 
 
 def best_of_many(problem: ValuesProblem) -> Tensor:
@@ -31,7 +39,7 @@ def best_of_many(problem: ValuesProblem) -> Tensor:
     runs, family = _Runs(problem), problem.family
     generator = torch.Generator().manual_seed(0)
     starts = torch.stack(first_parameters(problem), dim=1).cpu()
-    share = 1.0 if few_in_each_scope(problem) else 8 / max(8, len(starts))
+    share = 1.0 if has_few_options(problem) else 8 / max(8, len(starts))
     starts = torch.cat([starts, _random_starts(starts, family, share, generator)], dim=1)
     n_survivors = max(2, round(_SURVIVORS * share))
     ends, error = runs.follow(starts, _ROUNDS)
