@@ -289,6 +289,11 @@ def test_an_older_version_on_request(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "x.nir").exists()
     assert main(["project", "dynap_se", str(path), "-o", str(tmp_path / "x.nir"), "--nir-version", "0.1"]) == 2
     assert "needed 1.0.4" in capsys.readouterr().err
+    newer = recurrent_graph()
+    newer.nodes["readout"] = nir.CubaLI(*(np.ones(7, dtype=np.float32) for _ in range(5)))
+    written(newer, path)
+    assert main(["project", "dynap_se", str(path), "-o", str(tmp_path / "x.nir"), "--nir-version", "1.0.4"]) == 2
+    assert "'readout' is of type 'CubaLI', which 1.0.4 does not have" in capsys.readouterr().err
     np.savez(tmp_path / "m.npz", w=random(3, 3))
     command = ["project", "dynap_se", str(tmp_path / "m.npz"), "-o", str(tmp_path / "x.npz"), "--nir-version", "1.0.4"]
     assert main(command) == 2

@@ -19,11 +19,13 @@ from torch import Tensor
 
 from qrsolve.errors import ModelError
 from qrsolve.files.formats.content import METADATA, Content, quoted
-from qrsolve.files.formats.nir_graph import FIELDS, MOST_NODES, NEURONS, WEIGHTED, Graph, Node
+from qrsolve.files.formats.nir_graph import FIELDS, KNOWN, MOST_NODES, NEURONS, WEIGHTED, Graph, Node
 from qrsolve.spec.network import MAX_NAME
 
 _RESETTING = ("IF", "LIF", "CubaLIF")
 """Nodes that have ``v_reset`` since version 1.0.5, which older readers refuse."""
+_NEWER = ("CubaLI",)
+"""Types of nodes that readers of version 1.0.4 refuse, as they do all that nobody knows."""
 _OLD = "1.0.4"
 VERSIONS = (_OLD,)
 """Versions of the format that can be asked for instead of the file's own."""
@@ -242,6 +244,10 @@ def _make_old(shown: str, file: Any, graph: Graph, version: str) -> None:  # noq
     if version not in VERSIONS:
         raise ModelError(f"{shown}: --nir-version {quoted(version)}; needed {' or '.join(VERSIONS)}")
     for node in graph.nodes.values():
+        if node.type in _NEWER or node.type not in KNOWN:
+            raise ModelError(
+                f"{shown}: {quoted(node.name)} is of type {quoted(node.type)}, which {version} does not have"
+            )
         group = file[node.path]
         if node.type in _RESETTING and "v_reset" in group:
             if bool(np.any(group["v_reset"][()] != 0)):
