@@ -159,8 +159,6 @@ def test_subgraphs_are_joined(tmp_path: Path) -> None:
 
 def test_what_two_populations_send_to_one_neuron_is_one_budget(tmp_path: Path) -> None:
     path = written(recurrent_graph(), tmp_path / "g.nir")
-    (row, *_) = qrsolve.check("dynap_se", path).layers["w_in.weight+w_rec.weight"].rows
-    assert (row.kind, row.value) == ("fan_in", 52)
     chip = qrsolve.HardwareSpec.model_validate(
         {
             "schema": 1,
@@ -170,6 +168,8 @@ def test_what_two_populations_send_to_one_neuron_is_one_budget(tmp_path: Path) -
             "limits": [{"kind": "fan_in", "max": 20}],
         }
     )
+    (row, *_) = qrsolve.check(chip, path).layers["w_in.weight+w_rec.weight"].rows
+    assert (row.kind, row.value) == ("fan_in", 52)
     weights = qrsolve.project(chip, path).tensors
     both = torch.cat([weights["w_in.weight"], weights["w_rec.weight"]], dim=1)
     assert int((both != 0).sum(dim=1).max()) == 20
@@ -252,8 +252,8 @@ def test_an_unknown_node_is_kept_and_named(tmp_path: Path, capsys: pytest.Captur
 
 def test_other_arguments_choose_among_the_matrices(tmp_path: Path) -> None:
     path = written(recurrent_graph(), tmp_path / "g.nir")
-    assert list(qrsolve.check("dynap_se", path, select=["w_rec.weight"]).layers) == ["w_rec.weight"]
-    assert list(qrsolve.check("dynap_se", path, exclude=["w_in.weight"]).layers) == ["w_out.weight", "w_rec.weight"]
+    assert list(qrsolve.check("loihi_2", path, select=["w_rec.weight"]).layers) == ["w_rec.weight"]
+    assert list(qrsolve.check("loihi_2", path, exclude=["w_in.weight"]).layers) == ["w_out.weight", "w_rec.weight"]
 
 
 def test_a_group_of_the_user_joins_all_that_share_with_its_matrices(tmp_path: Path) -> None:
