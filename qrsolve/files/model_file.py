@@ -159,9 +159,13 @@ class ModelFile:
         return found
 
     @property
+    def _unknown(self) -> tuple[str, ...]:
+        return self.content.outer[1].unknown if self.content.format == "nir" else ()
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What of a graph is not known, and kept as it is."""
-        unknown = self.content.outer[1].unknown if self.content.format == "nir" else ()
+        unknown = self._unknown
         return (f"nodes of unknown types are kept as they are: {listed(unknown)}",) if unknown else ()
 
     def _matrices(self, dropped: Collection[str]) -> list[str]:
@@ -177,6 +181,7 @@ class ModelFile:
             raise ModelError(f"{self.path}: {listed(foreign)}; needed one of {float_words()}")
         if not found:
             others = [quoted(name) for name in self.content.rest] if self.content.format == "npz" else []
+            others += [f"a node of unknown type, {node}" for node in self._unknown]
             there = listed([self._described(name) for name in self.tensors] + others) or "nothing"
             raise ModelError(
                 f"{self.path}: no weights: needed a float array of two or more dimensions; there is {there}"

@@ -307,6 +307,14 @@ def test_a_graph_is_not_made_from_nothing(tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "x.nir").exists()
 
 
+def _replaced(path: str, value: Any) -> Callable[[Any], object]:
+    def edit(file: Any) -> None:
+        del file[f"node/nodes/{path}"]
+        file[f"node/nodes/{path}"] = value
+
+    return edit
+
+
 def _future(file: Any) -> None:
     del file["version"]
     file["version"] = "2.0.0"
@@ -334,22 +342,26 @@ def _two_of_one_name(file: Any) -> None:
     file.copy("node/nodes/w_rec", file["node/nodes"], "block.w")
 
 
+def _all_of_unknown_types(file: Any) -> None:
+    for name in ("w_in", "w_rec", "w_out"):
+        _replaced(f"{name}/type", "Strange")(file)
+
+
+def _three_ends(file: Any) -> None:
+    del file["node/edges"]
+    file["node/edges"] = np.zeros((1, 3), dtype="S3")
+
+
 def _no_edge(file: Any) -> None:
     file["node/edges"][0] = [b"nowhere", b"w_in"]
-
-
-def _replaced(path: str, value: Any) -> Callable[[Any], object]:
-    def edit(file: Any) -> None:
-        del file[f"node/nodes/{path}"]
-        file[f"node/nodes/{path}"] = value
-
-    return edit
 
 
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
         (_replaced("w_rec/weight", random(39, 40)), "'w_rec' has 39 rows, and drives the 40 neurons of 'hidden'"),
+        (lambda file: file["node/nodes"].move("w_rec", "w/rec"), "'w' has no type"),
+        (_three_ends, r"edges of shape \(1, 3\); needed two names each"),
         (_replaced("hidden/v_threshold", np.ones(3, dtype=np.float32)), "3 of v_threshold; needed one for each"),
         (_replaced("hidden/tau", np.full(40, np.nan)), r"'hidden' \(LIF\) has NaN in 'tau'"),
         (lambda file: file["node/nodes/hidden"].__delitem__("tau"), r"'hidden' \(LIF\) has no 'tau'"),
@@ -361,7 +373,8 @@ def _replaced(path: str, value: Any) -> Callable[[Any], object]:
         (_two_of_one_name, "two nodes are called 'block.w'"),
         (_no_edge, "an edge of 'nowhere', which is no node"),
         (lambda file: file.__delitem__("node"), "an HDF5 file without a graph"),
-        (lambda file: file["node/nodes/w_rec"].__delitem__("type"), "truncated or damaged"),
+        (lambda file: file["node/nodes/w_rec"].__delitem__("type"), "node 'w_rec' has no type; needed one"),
+        (_all_of_unknown_types, r"no weights: .*a node of unknown type, 'w_in' \(Strange\)"),
     ],
 )
 def test_damaged_graphs_are_refused_in_one_line(edit: Any, said: str, tmp_path: Path) -> None:

@@ -209,7 +209,9 @@ def export_plan(
     if not report.is_compliant:
         n = len(report.violations)
         more = f" (and {n_of(n - 1, 'more violation')})" if n > 1 else ""
-        raise ModelError(f"not deployable: {report.violations[0].text}{more}; project the model, and export the result")
+        raise ModelError(
+            f"not deployable: {report.violations[0].text}{more}; project the model, and export the projections"
+        )
     tensors: dict[str, TensorCodes] = {}
     parameters, coded = {}, {}
     stated = _by_population(plan, neurons or {})

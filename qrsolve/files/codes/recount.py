@@ -39,7 +39,9 @@ def require_lines_of(place: str, codes: TensorCodes, chip: HardwareSpec) -> None
         return
     if codes.coding == "integers":
         _require_integers(place, codes, family, len(chip.weights.cells))
-    elif "types" in codes.arrays:
+    elif (group := chip.weights.group()) is not None and group.kind == "type":
+        if "types" not in codes.arrays:
+            raise ModelError(f"{place}: needed the array 'types', which is missing; export the model again")
         _require(place, codes.arrays["synapses"], family.use.numpy(), "synapses")
     elif family.is_codebook:
         _require_values(place, codes, family)

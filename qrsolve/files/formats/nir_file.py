@@ -176,7 +176,10 @@ def _graph(shown: str, file: Any) -> Graph:  # noqa: ANN401
             nodes[own] = Node(own, kind, place, facts, values)
             if len(nodes) > MOST_NODES:
                 raise ModelError(f"{shown}: more than {MOST_NODES:,} nodes")
-        edges.extend((f"{prefix}{_str(a)}", f"{prefix}{_str(b)}") for a, b in group["edges"][()])
+        pairs = group["edges"][()]
+        if len(pairs) and np.shape(pairs)[1:] != (2,):
+            raise ModelError(f"{shown}: edges of shape {np.shape(pairs)}; needed two names each, (n, 2)")
+        edges.extend((f"{prefix}{_str(a)}", f"{prefix}{_str(b)}") for a, b in pairs)
 
     walk("node", "")
     strange = next((end for edge in edges for end in edge if end not in nodes), None)
@@ -203,6 +206,8 @@ def _own_item(shown: str, group: Any, name: str) -> Any:  # noqa: ANN401
     """Return a node whose contents are in this file: links could lead to others, or in circles."""
     h5py = _h5py(shown)
     node = group[name]
+    if isinstance(node, h5py.Group) and "type" not in node:
+        raise ModelError(f"{shown}: node {quoted(name)} has no type; needed one, and names of nodes without '/'")
     inside = [(group, name)] + ([(node, own) for own in node] if isinstance(node, h5py.Group) else [])
     for parent, own in inside:
         if not isinstance(parent.get(own, getlink=True), h5py.HardLink) or getattr(parent[own], "external", None):

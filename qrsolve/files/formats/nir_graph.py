@@ -115,9 +115,10 @@ class Graph:
             With the nodes and both numbers.
         """
         for a, b in self.edges:
-            rows, node = shapes.get(f"{a}.weight", (0,))[0], self.nodes[b]
-            if self.nodes[a].type not in _MATRICES:
+            shape, node = shapes.get(f"{a}.weight"), self.nodes[b]
+            if self.nodes[a].type not in _MATRICES or not shape:
                 continue
+            rows = shape[0]
             n = max((value.size for value in node.values.values()), default=1)
             if n not in (1, rows):
                 raise ModelError(f"{shown}: '{a}' has {rows:,} rows, and drives the {n:,} neurons of '{b}'")

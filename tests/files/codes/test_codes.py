@@ -313,6 +313,7 @@ def test_masks_are_zero_or_one(tmp_path: Path, change: Any, said: str) -> None:
     ("change", "said"),
     [
         (lambda a: a["a/types"].__iadd__(4), "type .*; needed 0 to"),
+        (lambda a: a.pop("a/types"), "needed the array 'types', which is missing"),
         (lambda a: a.__setitem__("a/types", (a["a/types"] + 1) % 2), "from a source of type"),
     ],
 )
@@ -380,7 +381,7 @@ def test_a_truncated_archive_is_damaged(grid_codes: Path) -> None:
 
 
 def test_weights_that_are_not_deployable_have_no_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ModelError, match=r"not deployable: .*; project the model, and export the result"):
+    with pytest.raises(ModelError, match=r"not deployable: .*; project the model, and export the projections"):
         qrsolve.export("dynap_se", random_weights({"a": (7, 200)}))
     np.savez(tmp_path / "m.npz", a=random_weights({"a": (7, 200)})["a"].numpy())
     assert main(["export", "dynap_se", str(tmp_path / "m.npz"), "-o", str(tmp_path / "c.npz")]) == 1
