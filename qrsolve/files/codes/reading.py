@@ -47,7 +47,7 @@ def codes_in(shown: str, arrays: Mapping[str, Tensor], manifest: Mapping[str, An
         raise ModelError(f"{shown}: the manifest of its codes has no 'tensors'")
     found = {}
     for name, facts in tensors.items():
-        if not isinstance(facts, dict) or not is_one_of(facts.get("coding"), _NEEDED):
+        if not isinstance(facts, dict) or not _is_one_of(facts.get("coding"), _NEEDED):
             raise ModelError(f"{shown}: the manifest of its codes does not say how {quoted(name)} is coded")
         own = {field: arrays[f"{name}/{field}"].numpy() for field in FIELDS if f"{name}/{field}" in arrays}
         place = f"{shown}: {quoted(name)}"
@@ -116,7 +116,7 @@ def names_of(codes: Mapping[str, TensorCodes], neurons: Mapping[str, Mapping[str
     }
 
 
-def is_one_of(value: object, texts: Collection[str]) -> bool:
+def _is_one_of(value: object, texts: Collection[str]) -> bool:
     """Whether a JSON value is one of some texts, whatever else it may be."""
     return isinstance(value, str) and value in texts
 
@@ -147,10 +147,10 @@ def _require_fitting(place: str, codes: TensorCodes) -> None:
     strange = ~np.isin(own["codes"], options)
     if bool(strange.any()):
         came = f"code {own['codes'][strange][0]} at {_first(strange)}"
-        raise ModelError(f"{place}: {came} is none of its options, {least_to_most(options)}")
+        raise ModelError(f"{place}: {came} is none of its options, {_least_to_most(options)}")
 
 
-def least_to_most(integers: Array) -> str:
+def _least_to_most(integers: Array) -> str:
     """Return the range of some integers in words."""
     return f"{integers.min()} to {integers.max()}" if integers.size else "of which there are none"
 
