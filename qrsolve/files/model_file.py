@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qrsolve.errors import ModelError
-from qrsolve.files.codes.reading import codes_in, names_of, neurons_in, weights_of
+from qrsolve.files.codes.reading import codes_in, lost_codes, names_of, neurons_in, weights_of
 from qrsolve.files.codes.tensor_codes import Array, TensorCodes
 from qrsolve.files.formats.any_file import read_content, serialise
 from qrsolve.files.formats.content import METADATA, Content, listed, quoted, require_printable
@@ -298,7 +298,7 @@ def read_model(path: str | os.PathLike[str], entry: str | None = None) -> ModelF
     require_printable([*content.tensors, *content.outside], shown)
     codes = codes_in(shown, content.tensors, metadata)
     neurons: dict[str, dict[str, Array]] = {}
-    if not codes and (lost := next((n for n in content.tensors if n.endswith(("/codes", "/mask"))), None)) is not None:
+    if not codes and (lost := lost_codes(content.tensors)):
         raise ModelError(f"{shown}: '{lost}' are codes, and the manifest 'qrsolve' is missing or damaged; export again")
     if codes:
         neurons = neurons_in(shown, content.tensors, metadata)

@@ -68,6 +68,14 @@ def codes_in(shown: str, arrays: Mapping[str, Tensor], manifest: Mapping[str, An
     return found
 
 
+def lost_codes(names: Collection[str]) -> str:
+    """Return the first array that belongs to codes by its name and those beside it; "" where none does."""
+    pairs = (("codes", "synapses"), ("mask", "values"))
+    own = (f"{n.rpartition('/')[0]}/{field}" for n in names for field, _ in pairs if n.endswith(f"/{field}"))
+    beside = dict(pairs)
+    return next((n for n in own if f"{n.rpartition('/')[0]}/{beside[n.rpartition('/')[2]]}" in names), "")
+
+
 def weights_of(codes: TensorCodes) -> Tensor:
     """Return the weights that codes stand for, in their own type."""
     dtype: torch.dtype = getattr(torch, codes.dtype)

@@ -410,3 +410,18 @@ def test_the_command_writes_and_says_what(tmp_path: Path, capsys: pytest.Capture
     assert "needed '.npz'" in capsys.readouterr().err
     assert main([*command[:-1], str(tmp_path / "d.csv"), "--synapses", str(tmp_path / "d.csv")]) == 2
     assert "needed two files" in capsys.readouterr().err
+
+
+def test_a_matrix_beside_codes_that_has_none_is_named(tmp_path: Path) -> None:
+    weights = random_weights({"a": (7, 20), "b": (5, 7)})
+    projected = {**weights, **qrsolve.project(CHIPS["grid"], weights, select=["a"]).tensors}
+    qrsolve.export(CHIPS["grid"], projected, select=["a"]).save(tmp_path / "codes.npz")
+    with pytest.raises(ModelError, match="'b' has no codes; exclude it"):
+        qrsolve.check(CHIPS["grid"], tmp_path / "codes.npz")
+    assert qrsolve.check(CHIPS["grid"], tmp_path / "codes.npz", exclude=["b"]).is_compliant
+
+
+def test_masks_of_others_are_no_codes(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {"layer/kernel": np.eye(4), "layer/mask": np.eye(4)}
+    np.savez(tmp_path / "m.npz", **arrays)
+    assert "layer/kernel" in qrsolve.check(CHIPS["grid"], tmp_path / "m.npz").layers
