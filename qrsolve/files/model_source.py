@@ -119,9 +119,7 @@ class ModelSource:
         for population in plan.populations:
             for name in population.names:
                 if name not in codes:
-                    raise ModelError(
-                        f"{self.shown}: {quoted(name)} has no codes; leave it out (exclude), or export it too"
-                    )
+                    raise ModelError(f"{self.shown}: {quoted(name)} has no codes; exclude it, or export it too")
                 require_lines_of(f"{self.shown}: {quoted(name)}", codes[name], population.held_to(chip))
             if population.name in self.file.neuron_codes:
                 self._require_neurons(population.name, population.held_to(chip))
