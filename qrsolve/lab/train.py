@@ -119,7 +119,7 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
     QRSolveError
         Bad options or data, or a chip that cannot hold the network.
     """
-    network, method, device = _network(options), _method(options.method), _device(options.device)
+    network, method, device = _network(options).under(spec), _method(options.method), _device(options.device)
     data = _data(options)
 
     def make_model() -> nn.Module:

@@ -14,6 +14,25 @@ Reset = Literal["zero", "subtract"]
 
 
 @dataclass(frozen=True)
+class Leak:
+    """What neurons keep per step, and what a spike does.
+
+    Parameters
+    ----------
+    voltage_keeps : float
+        0 to 1; 1 does not leak.
+    current_keeps : float or None
+        0 to 1; ``None`` where inputs reach the voltage at once.
+    reset : {"zero", "subtract"}
+        What a spike does to the voltage.
+    """
+
+    voltage_keeps: float
+    current_keeps: float | None = None
+    reset: Reset = "zero"
+
+
+@dataclass(frozen=True)
 class NeuronParameters:
     """Leaky or plain integrate-and-fire neurons of one population, per time step and in weight units.
 
@@ -72,3 +91,8 @@ class NeuronCodes:
     errors: Mapping[str, FloatArray] = field(repr=False)
     reset: Reset
     registers: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def n_neurons(self) -> int:
+        """How many there are."""
+        return len(next(iter(self.arrays.values())))

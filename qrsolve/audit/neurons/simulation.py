@@ -1,13 +1,14 @@
-"""A network in the integers that a chip is loaded with: which neurons fire, step by step."""
+"""A network in the integers that a chip is loaded with, or in floats: which neurons fire, step by step."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qrsolve.audit.neurons.integers import Integers, integers
 from qrsolve.audit.neurons.loihi import LoihiNeurons
@@ -16,36 +17,40 @@ from qrsolve.audit.neurons.speck import SpeckNeurons
 from qrsolve.audit.neurons.truenorth import TrueNorthNeurons
 from qrsolve.audit.neurons.xylo import XyloNeurons
 from qrsolve.errors import ShapeError
-from qrsolve.problem.neuron import NeuronCodes
+from qrsolve.problem.neuron import NeuronCodes, NeuronParameters
+from qrsolve.problem.options import FloatArray
 
-State = tuple[Integers, ...]
+Numbers = NDArray[Any]
+State = tuple[Any, ...]
+"""Integers of a chip's registers, or floats."""
 
 
 @dataclass(frozen=True)
-class IntegerLayer:
-    """One population as a chip has it.
+class SimulatedLayer:
+    """One population as a chip has it, or as a network states it.
 
     Parameters
     ----------
     weights : array or None
-        Integers, shape (n_neurons, n_inputs); ``None`` where the sums that arrive at the neurons come in themselves.
-    neurons : NeuronCodes
-        Of the same chip.
+        Integers, or floats beside `NeuronParameters`, shape (n_neurons, n_inputs); ``None`` where the sums that arrive
+        at the neurons come in themselves.
+    neurons : NeuronCodes or NeuronParameters
+        Of the chip, or of the network.
     recurrent : array or None
-        Integers, shape (n_neurons, n_neurons): what the neurons send each other, one step later.
+        As ``weights``, shape (n_neurons, n_neurons): what the neurons send each other, one step later.
     """
 
-    weights: Integers | None
-    neurons: NeuronCodes
-    recurrent: Integers | None = None
+    weights: Numbers | None
+    neurons: NeuronCodes | NeuronParameters
+    recurrent: Numbers | None = None
 
 
-def simulate(layers: Sequence[IntegerLayer], inputs: Integers) -> Integers:
+def simulate(layers: Sequence[SimulatedLayer], inputs: Numbers) -> Integers:
     """Return how often each neuron of the last layer fires in each step.
 
     Parameters
     ----------
-    layers : sequence of IntegerLayer
+    layers : sequence of SimulatedLayer
         Each is driven by the one before it, in the same step.
     inputs : array
         Events of each input in each step, or the sums that a first layer without weights takes; shape
@@ -64,47 +69,71 @@ def simulate(layers: Sequence[IntegerLayer], inputs: Integers) -> Integers:
     Notes
     -----
     Sums of weights are exact until they reach a register; the events of a step reach Xylo's and ReckOn's neurons as one
-    sum, and Speck's one after the other, in the order of the sources. Time O(steps * batch * weights); Speck's neurons
-    take a Python step for each source.
+    sum, and Speck's one after the other, in the order of the sources, after a sum that comes in itself, which is one
+    event. Time O(steps * batch * weights); Speck's neurons take a Python step for each source.
     """
-    signals = integers(inputs)
+    signals: Numbers = np.asarray(inputs)
     for n, layer in enumerate(layers):
-        matrix = np.eye(signals.shape[-1], dtype=np.int64) if layer.weights is None else integers(layer.weights)
-        if matrix.shape[1] != signals.shape[-1]:
-            raise ShapeError(f"layer {n} has {matrix.shape[1]:,} sources; {signals.shape[-1]:,} inputs arrive")
+        n_neurons = layer.neurons.n_neurons
+        comes_in = layer.weights is None
+        matrix = np.zeros((n_neurons, 0), dtype=np.int64) if layer.weights is None else np.asarray(layer.weights)
+        n_needed = n_neurons if comes_in else matrix.shape[1]
+        if n_needed != signals.shape[-1]:
+            raise ShapeError(f"layer {n} has {n_needed:,} sources; {signals.shape[-1]:,} inputs arrive")
         if layer.recurrent is not None:
-            matrix = np.concatenate([matrix, integers(layer.recurrent)], axis=1)
-        model = _MODELS[layer.neurons.kind].of(layer.neurons)
-        fired, spikes = [], np.zeros((signals.shape[1], len(matrix)), dtype=np.int64)
-        state = model.start((signals.shape[1], len(matrix)))
+            matrix = np.concatenate([matrix, np.asarray(layer.recurrent)], axis=1)
+        model = _model_of(layer.neurons)
+        shape = (signals.shape[1], n_neurons)
+        fired, spikes, state = [], np.zeros(shape, dtype=np.int64), model.start(shape)
         for arriving in signals:
-            events = arriving if layer.recurrent is None else np.concatenate([arriving, spikes], axis=1)
-            state, spikes = model.step(state, matrix, events)
+            events, current = (arriving[:, :0], arriving) if comes_in else (arriving, None)
+            events = events if layer.recurrent is None else np.concatenate([events, spikes], axis=1)
+            state, spikes = model.step(state, matrix, events, current)
             fired.append(spikes)
         signals = np.stack(fired)
-    return signals
+    return integers(signals)
 
 
-def _summed(events: Integers, weights: Integers) -> Integers:
+def _summed(events: Numbers, weights: Numbers, current: Numbers | None) -> Integers:
     """Return the sums of weights that arrive, exact: no sum of chips' integers comes near 2^53."""
-    return np.rint(events.astype(np.float64) @ weights.T.astype(np.float64)).astype(np.int64)
+    return np.rint(_sum(events, weights, current)).astype(np.int64)
+
+
+def _sum(events: Numbers, weights: Numbers, current: Numbers | None) -> FloatArray:
+    found: FloatArray = events.astype(np.float64) @ weights.T.astype(np.float64)
+    return found if current is None else found + current
 
 
 class _Model(ABC):
     """Neurons of one kind, driven by events through a matrix of weights."""
-
-    @classmethod
-    @abstractmethod
-    def of(cls, codes: NeuronCodes) -> _Model:
-        """Return the neurons of some codes."""
 
     @abstractmethod
     def start(self, shape: tuple[int, int]) -> State:
         """Return the state at rest of (batch, n_neurons) neurons."""
 
     @abstractmethod
-    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        """Return the state and the spikes after one step; weights (n_neurons, n_sources), events (batch, n_sources)."""
+    def step(self, state: State, weights: Numbers, events: Numbers, current: Numbers | None) -> tuple[State, Integers]:
+        """Return the state and the spikes after one step.
+
+        Weights (n_neurons, n_sources), events (batch, n_sources), sums that come in themselves (batch, n_neurons).
+        """
+
+
+@dataclass(frozen=True)
+class _Floats(_Model):
+    neurons: NeuronParameters
+
+    def start(self, shape: tuple[int, int]) -> State:
+        return np.zeros(shape), np.zeros(shape)
+
+    def step(self, state: State, weights: Numbers, events: Numbers, current: Numbers | None) -> tuple[State, Integers]:
+        own = self.neurons
+        i, v = state
+        i = _sum(events, weights, current) + (0.0 if own.current_keeps is None else own.current_keeps * i)
+        v = own.voltage_keeps * v + i + own.bias
+        spikes = v >= own.threshold if own.fires_at else v > own.threshold
+        v = np.where(spikes, 0.0 if own.reset == "zero" else v - own.threshold, v)
+        return (i, v), spikes.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -121,8 +150,8 @@ class _CurrentLeak(_Model):
     def start(self, shape: tuple[int, int]) -> State:
         return np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
 
-    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        u, v, spikes = self.neurons.step(state[0], state[1], _summed(events, weights))
+    def step(self, state: State, weights: Numbers, events: Numbers, current: Numbers | None) -> tuple[State, Integers]:
+        u, v, spikes = self.neurons.step(state[0], state[1], _summed(events, weights, current))
         return (u, v), spikes
 
 
@@ -140,8 +169,8 @@ class _ShiftLeak(_Model):
     def start(self, shape: tuple[int, int]) -> State:
         return np.zeros((shape[0], 1, shape[1]), dtype=np.int64), np.zeros(shape, dtype=np.int64)
 
-    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        i, v, spikes = self.neurons.step(state[0], state[1], _summed(events, weights)[None, :, None])
+    def step(self, state: State, weights: Numbers, events: Numbers, current: Numbers | None) -> tuple[State, Integers]:
+        i, v, spikes = self.neurons.step(state[0], state[1], _summed(events, weights, current)[None, :, None])
         return (i, v), spikes
 
 
@@ -158,8 +187,8 @@ class _FractionLeak(_Model):
     def start(self, shape: tuple[int, int]) -> State:
         return (np.zeros(shape, dtype=np.int64),)
 
-    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        u, spikes = self.neurons.tick(self.neurons.add(state[0], _summed(events, weights), integers(0)))
+    def step(self, state: State, weights: Numbers, events: Numbers, current: Numbers | None) -> tuple[State, Integers]:
+        u, spikes = self.neurons.tick(self.neurons.add(state[0], _summed(events, weights, current), integers(0)))
         return (u,), spikes
 
 
@@ -179,8 +208,8 @@ class _LinearLeak(_Model):
     def start(self, shape: tuple[int, int]) -> State:
         return (np.zeros(shape, dtype=np.int64),)
 
-    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
-        v, spikes = self.neurons.tick(state[0], _summed(events, weights))
+    def step(self, state: State, weights: Numbers, events: Numbers, current: Numbers | None) -> tuple[State, Integers]:
+        v, spikes = self.neurons.tick(state[0], _summed(events, weights, current))
         return (v,), spikes
 
 
@@ -199,12 +228,14 @@ class _Events(_Model):
     def start(self, shape: tuple[int, int]) -> State:
         return (np.zeros(shape, dtype=np.int64),)
 
-    def step(self, state: State, weights: Integers, events: Integers) -> tuple[State, Integers]:
+    def step(self, state: State, weights: Numbers, events: Numbers, current: Numbers | None) -> tuple[State, Integers]:
         v, spikes = self.neurons.tick(state[0]), np.zeros_like(state[0])
+        if current is not None:
+            v, spikes = self.neurons.event(v, integers(current))
         for source in range(weights.shape[1]):
-            waiting = events[:, source : source + 1]
+            waiting = integers(events[:, source : source + 1])
             while bool((waiting > 0).any()):
-                moved, fired = self.neurons.event(v, weights[:, source])
+                moved, fired = self.neurons.event(v, integers(weights[:, source]))
                 v, spikes = np.where(waiting > 0, moved, v), spikes + np.where(waiting > 0, fired, 0)
                 waiting = waiting - 1
         return (v,), spikes
@@ -215,11 +246,15 @@ def _stated(codes: NeuronCodes, *names: str) -> dict[str, Any]:
     return {name: codes.registers[name] for name in names if name in codes.registers}
 
 
-_MODELS: dict[str, type[_Model]] = {
-    "current_leak": _CurrentLeak,
-    "shift_leak": _ShiftLeak,
-    "fraction_leak": _FractionLeak,
-    "linear_leak": _LinearLeak,
-    "events": _Events,
+def _model_of(neurons: NeuronCodes | NeuronParameters) -> _Model:
+    return _Floats(neurons) if isinstance(neurons, NeuronParameters) else _MODELS[neurons.kind](neurons)
+
+
+_MODELS: dict[str, Callable[[NeuronCodes], _Model]] = {
+    "current_leak": _CurrentLeak.of,
+    "shift_leak": _ShiftLeak.of,
+    "fraction_leak": _FractionLeak.of,
+    "linear_leak": _LinearLeak.of,
+    "events": _Events.of,
 }
 """By the word of the chip's file."""

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from qrsolve import __version__
 from qrsolve.audit.check import check
+from qrsolve.audit.neurons.chain import chain_of
+from qrsolve.audit.neurons.simulation import SimulatedLayer, simulate
 from qrsolve.audit.report import Report
 from qrsolve.errors import ModelError
 from qrsolve.files.codes.encoding import encode
@@ -53,6 +55,8 @@ class Codes(Shown, Mapping[str, TensorCodes]):
         By population, of those whose neurons are known and stated by the chip.
     network : NetworkSpec or None
         How the tensors are wired, where somebody stated it.
+    scales : mapping of str to array or None
+        By population, shape (n_neurons,): of which number the weights of each neuron are whole multiples.
     """
 
     def __init__(
@@ -64,10 +68,11 @@ class Codes(Shown, Mapping[str, TensorCodes]):
         report: Report,
         neurons: Mapping[str, NeuronCodes],
         network: NetworkSpec | None = None,
+        scales: Mapping[str, Array] | None = None,
     ) -> None:
         self.plan, self.others, self.report, self.neurons = plan, dict(others), report, dict(neurons)
         self._tensors, self._network = dict(tensors), network
-        self._parameters = dict(parameters)
+        self._parameters, self._scales = dict(parameters), dict(scales or {})
 
     def __getitem__(self, name: str) -> TensorCodes:
         return self._tensors[name]
@@ -145,6 +150,40 @@ class Codes(Shown, Mapping[str, TensorCodes]):
             reason = f"those of {', '.join(open_ones)} are not known; give neurons, or a NIR graph and dt"
         return [{"rule": "neurons", "reason": reason}]
 
+    def layers(self) -> list[SimulatedLayer]:
+        """Return the network in integers, as `simulate` takes it; errors as there."""
+        matrices = {}
+        for population in self.plan.populations:
+            name, decoded = population.name, {n: torch.from_numpy(self[n].decoded()) for n in population.names}
+            if name not in self._scales:
+                raise ModelError(f"weights of '{name}' are no whole multiples of a scale; simulated are integers")
+            scaled = population.matrix(decoded).double().numpy() / self._scales[name][:, None]
+            matrices[name] = np.rint(scaled).astype(np.int64)
+        return chain_of(self.plan.populations, matrices, self.neurons)
+
+    def simulate(self, events: Array) -> Array:
+        """Run the network in the integers of the chip: linear layers, each of which drives the next.
+
+        Parameters
+        ----------
+        events : array
+            Whole numbers, shape (n_steps, batch, n_sources): events of each source in each step.
+
+        Returns
+        -------
+        array
+            int64, shape (n_steps, batch, n_neurons): how often each neuron of the last population fires in each step.
+
+        Raises
+        ------
+        ModelError
+            Neurons that are not coded (see ``neurons`` of `qrsolve.export`), weights that are no integers, or a network
+            that is no chain of linear layers.
+        ShapeError
+            The events are of other sources.
+        """
+        return simulate(self.layers(), events)
+
     def save(self, path: str | PathLike[str], format: str | None = None, *, force: bool = False) -> None:  # noqa: A002
         """Write a file, whole or not at all; see `qrsolve.files.codes.formats.write_codes`.
 
@@ -213,7 +252,7 @@ def export_plan(
             f"not deployable: {report.violations[0].text}{more}; project the model, and export the projections"
         )
     tensors: dict[str, TensorCodes] = {}
-    parameters, coded = {}, {}
+    parameters, coded, scales = {}, {}, {}
     stated = _by_population(plan, neurons or {})
     if stated and plan.spec.neurons is None:
         raise ModelError(f"{plan.spec.name} states no neurons, so these cannot be coded; leave them (and 'dt') out")
@@ -225,12 +264,14 @@ def export_plan(
         tensors |= found.tensors
         if found.parameters is not None:
             parameters[population.name] = found.parameters
+        if found.scale is not None:
+            scales[population.name] = found.scale.numpy()
         if population.name in stated and chip.neurons is not None and found.scale is not None:
             own = stated[population.name]
-            scale = _of_each(population, found.scale.numpy(), own.n_neurons)
+            scale = _of_each(population, scales[population.name], own.n_neurons)
             coded[population.name] = chip.neurons.held(population.name, own, scale, len(matrix))
     plain = {name: _plain(tensor) for name, tensor in (others or {}).items()}
-    return Codes(plan, tensors, plain, parameters, report, coded, network)
+    return Codes(plan, tensors, plain, parameters, report, coded, network, scales)
 
 
 def _by_population(plan: Plan, neurons: Mapping[str, NeuronParameters]) -> dict[str, NeuronParameters]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from qrsolve.errors import ModelError, QRSolveError
 from qrsolve.lab.data import DataSet
+from qrsolve.spec import HardwareSpec
 
 
 class Network(ABC):
@@ -39,6 +40,17 @@ class Network(ABC):
         if n_steps is not None and n_steps < 1:
             raise QRSolveError(f"--steps is {n_steps}; needed at least 1")
         self.n_steps = n_steps
+
+    def under(self, spec: HardwareSpec) -> Network:
+        """Return the network with the neurons of a chip, where they matter to it and the chip states some.
+
+        Parameters
+        ----------
+        spec : HardwareSpec
+            The chip.
+        """
+        del spec
+        return self
 
     @abstractmethod
     def build(self, data: DataSet) -> nn.Module:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from qrsolve.errors import InfeasibleError
-from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
+from qrsolve.problem.neuron import Leak, NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.facts import Fact
 from qrsolve.surface.lazy import np
 
@@ -107,6 +107,16 @@ class NeuronKind(Fact):
         ------
         InfeasibleError
             A parameter is out of range, or of a kind that the chip does not have; with neuron, value and range.
+        """
+
+    @abstractmethod
+    def nearest_leak(self, keeps: float) -> Leak:
+        """Return the leak that a chip holds exactly and that is nearest to a voltage that keeps so much per step.
+
+        Parameters
+        ----------
+        keeps : float
+            0 to 1.
         """
 
     def registers(self) -> dict[str, int]:

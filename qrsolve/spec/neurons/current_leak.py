@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
+from qrsolve.problem.neuron import Leak, NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.neurons.base import NeuronKind, RegisterBits, within
 from qrsolve.surface.lazy import np
 
@@ -27,6 +27,17 @@ class CurrentLeakNeurons(NeuronKind):
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("zero",)
     """What a spike can do."""
     fires_at: ClassVar[bool] = False
+
+    def nearest_leak(self, keeps: float) -> Leak:
+        """Return a leak of a whole decay, without a current.
+
+        Parameters
+        ----------
+        keeps : float
+            As in `NeuronKind.nearest_leak`.
+        """
+        unit = 1 << self.decay_bits
+        return Leak(1 - min(round(unit * (1 - keeps)), unit - 1) / unit, None, self.resets[0])
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the ranges of the registers."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
+from qrsolve.problem.neuron import Leak, NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.neurons.base import NeuronKind
 from qrsolve.spec.neurons.fraction_leak import require_no_current
 from qrsolve.spec.neurons.linear_leak import require_no_decay
@@ -21,6 +21,17 @@ class EventNeurons(NeuronKind):
     kind: Literal["events"] = "events"
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("zero", "subtract")
     """What a spike can do."""
+
+    def nearest_leak(self, keeps: float) -> Leak:
+        """Return no leak: these neurons have none.
+
+        Parameters
+        ----------
+        keeps : float
+            As in `NeuronKind.nearest_leak`.
+        """
+        del keeps
+        return Leak(1.0, None, self.resets[0])
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the ranges of the registers."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from qrsolve.errors import InfeasibleError
-from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
+from qrsolve.problem.neuron import Leak, NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.neurons.base import NeuronKind, RegisterBits, within
 from qrsolve.surface.lazy import np
 
@@ -27,6 +27,17 @@ class FractionLeakNeurons(NeuronKind):
     """The largest."""
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("zero", "subtract")
     """What a spike can do."""
+
+    def nearest_leak(self, keeps: float) -> Leak:
+        """Return a leak of a whole fraction.
+
+        Parameters
+        ----------
+        keeps : float
+            As in `NeuronKind.nearest_leak`.
+        """
+        unit = 1 << self.fraction_bits
+        return Leak(min(max(round(unit * keeps), self.least_keep), self.most_keep, unit) / unit, None, self.resets[0])
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the ranges of the registers."""

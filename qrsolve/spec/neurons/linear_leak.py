@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
+from qrsolve.problem.neuron import Leak, NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.neurons.base import NeuronKind, RegisterBits, within
 from qrsolve.spec.neurons.fraction_leak import require_no_current
 from qrsolve.surface.lazy import np
@@ -23,6 +23,17 @@ class LinearLeakNeurons(NeuronKind):
     """Width of the leak, sign included."""
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("zero", "subtract")
     """What a spike can do."""
+
+    def nearest_leak(self, keeps: float) -> Leak:
+        """Return no leak: these neurons have none in proportion to the voltage.
+
+        Parameters
+        ----------
+        keeps : float
+            As in `NeuronKind.nearest_leak`.
+        """
+        del keeps
+        return Leak(1.0, None, self.resets[0])
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the ranges of the registers."""

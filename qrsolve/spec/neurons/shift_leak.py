@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
+from qrsolve.problem.neuron import Leak, NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.neurons.base import NeuronKind, RegisterBits, within
 from qrsolve.surface.lazy import np
 
@@ -26,6 +26,17 @@ class ShiftLeakNeurons(NeuronKind):
     """The most spikes of one neuron in a step."""
     resets: Annotated[tuple[Reset, ...], Field(min_length=1, strict=False)] = ("subtract",)
     """What a spike can do."""
+
+    def nearest_leak(self, keeps: float) -> Leak:
+        """Return a leak of whole shifts, with the current that keeps least.
+
+        Parameters
+        ----------
+        keeps : float
+            As in `NeuronKind.nearest_leak`.
+        """
+        dash = min(max(int(_dash(np.asarray(keeps))), 0), (1 << self.dash_bits) - 1)
+        return Leak(1 - 0.5**dash, 0.5, self.resets[0])
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Return the ranges of the registers."""

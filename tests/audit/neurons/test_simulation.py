@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qrsolve import InfeasibleError, ShapeError, load_spec
-from qrsolve.audit.neurons.simulation import IntegerLayer, simulate
+from qrsolve.audit.neurons.simulation import SimulatedLayer, simulate
 from qrsolve.audit.neurons.speck import SpeckNeurons
 from qrsolve.problem.neuron import NeuronCodes, NeuronParameters, Reset
 from qrsolve.spec.neurons import CurrentLeakNeurons, NeuronKind
@@ -83,7 +83,7 @@ def test_where_arithmetic_is_exact_spikes_are_those_of_floats(
         )
         own = feedback if n == 0 else None
         found = neurons_of(chip).held("a", neurons, np.full(len(weights), WEIGHT_SCALE))
-        layers.append(IntegerLayer(weights, found, own))
+        layers.append(SimulatedLayer(weights, found, own))
         spikes = in_floats(WEIGHT_SCALE * weights, neurons, spikes, None if own is None else WEIGHT_SCALE * own)
     found_spikes = simulate(layers, events)
     assert spikes.sum() > 0
@@ -99,7 +99,7 @@ def test_where_states_are_truncated_most_spikes_are_those_of_floats(chip: str) -
         keeps["current_keeps"] = np.full(50, 0.6)
     neurons = parameters(50, threshold=np.full(50, 15.0), reset="zero", **keeps)
     found = neurons_of(chip).held("a", neurons, np.full(50, WEIGHT_SCALE))
-    spikes = simulate([IntegerLayer(weights, found)], events)
+    spikes = simulate([SimulatedLayer(weights, found)], events)
     wanted = in_floats(WEIGHT_SCALE * weights, neurons, events)
     assert wanted.mean() > 0.02
     # ReckOn rounds down in each step, by half a unit on average, of 300 at the threshold.
@@ -118,8 +118,8 @@ def test_a_chip_of_other_widths_is_simulated_with_these() -> None:
     found = kind.held("a", neurons, np.full(n, WEIGHT_SCALE))
     wanted = in_floats(WEIGHT_SCALE * weights, neurons, events)
     assert wanted.mean() > 0.02
-    assert (simulate([IntegerLayer(weights, found)], events) != wanted).mean() < 0.01
-    assert (simulate([IntegerLayer(weights, replace(found, registers={}))], events) != wanted).mean() > 0.01
+    assert (simulate([SimulatedLayer(weights, found)], events) != wanted).mean() < 0.01
+    assert (simulate([SimulatedLayer(weights, replace(found, registers={}))], events) != wanted).mean() > 0.01
 
 
 def test_xylo_follows_floats_that_decay_by_shifts() -> None:
@@ -132,14 +132,14 @@ def test_xylo_follows_floats_that_decay_by_shifts() -> None:
     assert found.arrays["synapse_dash"].tolist() == [2] * 50
     assert found.arrays["membrane_dash"].tolist() == [3] * 50
     assert found.arrays["threshold"].tolist() == [6000] * 50
-    rates = simulate([IntegerLayer(weights, found)], events).mean(axis=(0, 1))
+    rates = simulate([SimulatedLayer(weights, found)], events).mean(axis=(0, 1))
     wanted = in_floats(WEIGHT_SCALE * weights, neurons, events).mean(axis=(0, 1))
     assert np.abs(rates - wanted).max() < 0.05
 
 
 def test_speck_fires_at_events_where_sums_of_a_step_would_cancel() -> None:
     found = neurons_of("speck").held("a", parameters(1, threshold=np.ones(1), fires_at=True), np.ones(1))
-    layer = IntegerLayer(np.array([[2, -2]]), found)
+    layer = SimulatedLayer(np.array([[2, -2]]), found)
     assert simulate([layer], np.array([[[1, 1]]])).tolist() == [[[1]]]
 
 
@@ -152,7 +152,7 @@ def test_chips_that_state_their_neurons_take_some(chip: str) -> None:
     found = kind.held("a", parameters(3, threshold=np.full(3, 10.0), **stated), np.full(3, 0.1))
     assert found.kind == kind.kind
     assert all(array.dtype == np.int64 for array in found.arrays.values())
-    spikes = simulate([IntegerLayer(np.full((3, 2), 40), found)], np.ones((10, 1, 2), dtype=np.int64))
+    spikes = simulate([SimulatedLayer(np.full((3, 2), 40), found)], np.ones((10, 1, 2), dtype=np.int64))
     assert spikes.sum() > 0
 
 
@@ -227,18 +227,18 @@ def test_decays_and_biases_are_the_nearest() -> None:
 def test_layers_that_do_not_fit_are_refused() -> None:
     codes = NeuronCodes("linear_leak", {"leak": np.zeros(2, int), "threshold": np.ones(2, int)}, {}, "zero")
     with pytest.raises(ShapeError, match="layer 0 has 3 sources; 4 inputs arrive"):
-        simulate([IntegerLayer(np.ones((2, 3), int), codes)], np.ones((1, 1, 4), int))
+        simulate([SimulatedLayer(np.ones((2, 3), int), codes)], np.ones((1, 1, 4), int))
 
 
 def test_a_full_register_of_truenorth_stays_full() -> None:
     kind = neurons_of("truenorth")
     found = kind.held("a", parameters(1, threshold=np.ones(1)), np.ones(1))
-    layer = [IntegerLayer(np.array([[65280]]), found)]
+    layer = [SimulatedLayer(np.array([[65280]]), found)]
     up, down = np.full((12, 1, 1), 1), np.full((12, 1, 1), -1)
     # Subtracting a threshold of 1 leaves 2^19 - 2 at most: eight steps down empty it, and it fires in seven of them.
     assert simulate(layer, np.concatenate([up, down])).sum() == 12 + (2**19 - 2) // 65280
     # The threshold below has 18 bits: four steps up and more pass zero.
-    low = [IntegerLayer(np.array([[65280]]), kind.held("a", parameters(1, threshold=np.full(1, 100.0)), np.ones(1)))]
+    low = [SimulatedLayer(np.array([[65280]]), kind.held("a", parameters(1, threshold=np.full(1, 100.0)), np.ones(1)))]
     assert simulate(low, np.concatenate([down[:8], up[:8]])).sum() == 8 - (2**18 - 1) // 65280 - 1 + 1
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import qrsolve
 from qrsolve import ArgumentError, HardwareSpec, InfeasibleError, ModelError
-from qrsolve.audit.neurons.simulation import IntegerLayer, simulate
+from qrsolve.audit.neurons.simulation import SimulatedLayer, simulate
 from qrsolve.cli.app import main
 from qrsolve.files.codes.codes import Codes
 from qrsolve.plan.network.neurons import from_decays, of_module, of_nir_node
@@ -46,8 +46,8 @@ def spikes_of(model: Any, events: torch.Tensor) -> torch.Tensor:
     return torch.stack(found)
 
 
-def integer_layers(codes: Codes) -> list[IntegerLayer]:
-    return [IntegerLayer(each.arrays["codes"].astype(np.int64), codes.neurons[name]) for name, each in codes.items()]
+def integer_layers(codes: Codes) -> list[SimulatedLayer]:
+    return [SimulatedLayer(each.arrays["codes"].astype(np.int64), codes.neurons[name]) for name, each in codes.items()]
 
 
 def exported(chip: str | HardwareSpec, model: Any) -> Codes:
