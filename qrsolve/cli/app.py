@@ -20,6 +20,7 @@ from qrsolve.cli.options import (
     CompliantOption,
     DataDirOption,
     DataOption,
+    DtOption,
     EntryOption,
     EpochsOption,
     ExcludeOption,
@@ -198,6 +199,13 @@ def project(
         str | None, typer.Option("--nir-version", metavar="1.0.4", help="Write a .nir that these readers take, too.")
     ] = None,
     solver: SolverOption = "auto",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="NAME", help="Also run a NIR graph in the chip's integers on these images."),
+    ] = None,
+    data_dir: DataDirOption = None,
+    dt: DtOption = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="Steps of one image, with --data.")] = 8,
     layer: LayerOption = None,
     exclude: ExcludeOption = None,
     group: GroupOption = None,
@@ -218,7 +226,10 @@ def project(
         choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
         advance(f"reading {model}", 0, 0)
         opened = open_model(chip, model, choice)
-    return commands.project_model(opened, out, solver, nir_version, force=force, strict=strict, as_json=as_json)
+        simulation = commands.simulation_of(opened, data, data_dir, dt, steps)
+    return commands.project_model(
+        opened, out, solver, nir_version, simulation, force=force, strict=strict, as_json=as_json
+    )
 
 
 @app.command(cls=Command)
@@ -230,10 +241,7 @@ def export(
     format_: Annotated[
         str | None, typer.Option("--format", metavar="npz|json|csv", help="What it holds, where the ending is another.")
     ] = None,
-    dt: Annotated[
-        float | None,
-        typer.Option("--dt", min=1e-9, metavar="SECONDS", help="One step: code the neurons of a NIR graph."),
-    ] = None,
+    dt: DtOption = None,
     synapses: Annotated[
         str | None, typer.Option("--synapses", metavar="FILE", help="Also a table with a line for each synapse.")
     ] = None,

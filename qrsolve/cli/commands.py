@@ -6,7 +6,7 @@ from qrsolve.api.opened import Choice, Opened, describe_source
 from qrsolve.audit.check import check
 from qrsolve.audit.projections import Projections
 from qrsolve.audit.report import Report
-from qrsolve.cli.pages import training_page
+from qrsolve.cli.pages import integers_page, training_page
 from qrsolve.errors import ModelError
 from qrsolve.files.codes.codes import export_plan
 from qrsolve.files.codes.formats import ExportFiles, write_codes, write_synapses
@@ -15,7 +15,8 @@ from qrsolve.files.model_file import require_ending, write_weights
 from qrsolve.files.model_source import source_of
 from qrsolve.files.output_file import require_writable, write_file
 from qrsolve.files.provenance import provenance
-from qrsolve.lab.train import TrainOptions, run_training
+from qrsolve.lab.in_integers import Simulation
+from qrsolve.lab.train import TrainOptions, load_data, run_training
 from qrsolve.plan.comparison import compare_plan
 from qrsolve.plan.projection import project_plan
 from qrsolve.report.console import print_json, print_page
@@ -101,8 +102,44 @@ def require_output(out: str, nir_version: str | None, *, force: bool) -> None:
     require_writable(out, force=force)
 
 
+def simulation_of(
+    opened: Opened, data: str | None, data_dir: str | None, dt: float | None, n_steps: int
+) -> Simulation | None:
+    """Return what ``--data`` asks to be simulated; ``None`` without it.
+
+    Parameters
+    ----------
+    opened : Opened
+        A NIR graph.
+    data, data_dir : str or None
+        The data set, and the folder with its files.
+    dt : float or None
+        Seconds of one step.
+    n_steps : int
+        Steps of one image.
+
+    Raises
+    ------
+    QRSolveError
+        One of ``--data`` and ``--dt`` without the other, no graph, or no such data.
+    """
+    if data is None and dt is None:
+        return None
+    if data is None or dt is None:
+        raise ModelError("--data and --dt go together: images, and the seconds of one step of the graph's neurons")
+    return Simulation(load_data(data, data_dir), opened.source.neurons(dt), n_steps)
+
+
 def project_model(
-    opened: Opened, out: str, solver: str, nir_version: str | None, *, force: bool, strict: bool, as_json: bool
+    opened: Opened,
+    out: str,
+    solver: str,
+    nir_version: str | None,
+    simulation: Simulation | None = None,
+    *,
+    force: bool,
+    strict: bool,
+    as_json: bool,
 ) -> int:
     """Write the nearest weights that a chip can hold, and print their certificates.
 
@@ -116,6 +153,8 @@ def project_model(
         A solver's name, or ``auto``.
     nir_version : str or None
         For readers of which version a graph is written; that of the file where it is ``None``.
+    simulation : Simulation or None
+        What to run the network on in the chip's integers, beside floats.
     force, strict, as_json : bool
         Whether to replace a file, whether an undecided rule fails, and to print JSON.
     """
@@ -138,13 +177,17 @@ def project_model(
         source=opened.source.file,
         annotations=Annotations(arrays, nir_version),
     )
+    with progress("simulating"):
+        found = None if simulation is None or not report.is_compliant else simulation.run(projections)
     if as_json:
         layers = {n: {**p.to_dict(), "compliant": report.layers[n].is_compliant} for n, p in projections.items()}
         verdict = {key: report.to_dict()[key] for key in ("compliant", "not_decided")}
         said = {key: report.to_dict()[key] for key in ("network", "left_out", "not_enforced", "remarks")}
-        print_json({"spec": plan.spec.name, "output": out, **verdict, "layers": layers, **said})
+        tested = {} if found is None else {"in_integers": found.to_dict()}
+        print_json({"spec": plan.spec.name, "output": out, **verdict, "layers": layers, **tested, **said})
     else:
-        print_page(projections_page(projections), report_page(report))
+        tables = [] if found is None else [integers_page(found)]
+        print_page(projections_page(projections), *tables, report_page(report))
     return _verdict(report, strict=strict)
 
 

@@ -78,6 +78,12 @@ DataOption = Annotated[
     typer.Option("--data", metavar=_words(DATA_SETS), help="What to learn.", autocompletion=_completion(DATA_SETS)),
 ]
 DataDirOption = Annotated[str | None, typer.Option("--data-dir", metavar="DIR", help="Where the data set's files are.")]
+DtOption = Annotated[
+    float | None,
+    typer.Option(
+        "--dt", min=1e-9, metavar="SECONDS", help="One step, with which the neurons of a NIR graph are coded."
+    ),
+]
 NetworkKindOption = Annotated[
     str,
     typer.Option(

@@ -12,6 +12,7 @@ from qrsolve.report.rows import Rows
 from qrsolve.report.tables import projections_page
 
 if TYPE_CHECKING:
+    from qrsolve.lab.in_integers import InIntegers
     from qrsolve.lab.run import Training
 
 
@@ -20,13 +21,26 @@ def training_page(training: Training, folder: str) -> Group:
     table = Rows(("network", "test accuracy"))
     table.add("dense", f"{100 * training.dense_accuracy:.2f} %")
     table.add("on the chip", f"{100 * training.accuracy:.2f} %")
-    integers = training.integers
-    if integers.accuracy is not None and integers.agreement is not None:
-        alike = f"the same answer for {100 * integers.agreement:.2f} %"
-        table.add("in the chip's integers", f"{100 * integers.accuracy:.2f} %, {alike}")
+    _add_integers(table, training.integers)
     written = Text(f"{training.seconds:.0f} seconds of training; model, metrics and picture are in {folder}")
     energy = (Text(f"dense: {training.dense_energy.text()}"), Text(f"on the chip: {training.energy.text()}"))
     return Group(table, *energy, projections_page(training.projections), written)
+
+
+def integers_page(found: InIntegers) -> Group:
+    """Set the accuracy in the chip's integers beside that in floats, or say why nothing was simulated."""
+    if found.in_floats is None:
+        return Group(Text(f"not simulated in integers: {found.reason}"))
+    table = Rows(("network", "test accuracy"))
+    table.add("projected, in floats", f"{100 * found.in_floats:.2f} %")
+    _add_integers(table, found)
+    return Group(table)
+
+
+def _add_integers(table: Rows, found: InIntegers) -> None:
+    if found.accuracy is not None and found.agreement is not None:
+        alike = f"the same answer for {100 * found.agreement:.2f} %"
+        table.add("in the chip's integers", f"{100 * found.accuracy:.2f} %, {alike}")
 
 
 def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:

@@ -56,6 +56,29 @@ class InIntegers:
         }
 
 
+@dataclass(frozen=True)
+class Simulation:
+    """What a network in integers is tested on.
+
+    Parameters
+    ----------
+    data : DataSet
+        With test images.
+    neurons : mapping of str to NeuronParameters
+        Of each population, as the network states them.
+    n_steps : int
+        Steps of one image.
+    """
+
+    data: DataSet
+    neurons: Mapping[str, NeuronParameters]
+    n_steps: int
+
+    def run(self, projections: Projections) -> InIntegers:
+        """Simulate the network with projected weights, in integers and in floats; see `simulated`."""
+        return simulated(projections, self.neurons, self.data, self.n_steps)
+
+
 @torch.no_grad()
 def in_integers(model: nn.Module, projections: Projections, data: DataSet) -> InIntegers:
     """Simulate `SpikingClassifier` with decoded codes and the chip's neurons, beside the module itself.

@@ -120,7 +120,7 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
         Bad options or data, or a chip that cannot hold the network.
     """
     network, method, device = _network(options).under(spec), _method(options.method), _device(options.device)
-    data = _data(options)
+    data = load_data(options.data, options.data_dir)
 
     def make_model() -> nn.Module:
         return network.build(data)
@@ -167,15 +167,29 @@ def _network(options: TrainOptions) -> Network:
     raise QRSolveError(f"--model is '{options.model}'; this version has {', '.join(n.name for n in NETWORKS)}")
 
 
-def _data(options: TrainOptions) -> DataSet:
-    folder = None if options.data_dir is None else Path(options.data_dir)
-    if options.data == "digits":
+def load_data(name: str, data_dir: str | None) -> DataSet:
+    """Return a data set by its name on the command line.
+
+    Parameters
+    ----------
+    name : str
+        As in ``--data``.
+    data_dir : str or None
+        The folder with its files, where it has some.
+
+    Raises
+    ------
+    QRSolveError
+        There is none of that name; or its files are missing or damaged.
+    """
+    folder = None if data_dir is None else Path(data_dir)
+    if name == "digits":
         return load_digits()
-    if options.data == "mnist":
+    if name == "mnist":
         return load_mnist(folder)
-    if options.data == "cifar10":
+    if name == "cifar10":
         return load_cifar10(folder)
-    raise QRSolveError(f"--data is '{options.data}'; this version has {', '.join(_EPOCHS)}")
+    raise QRSolveError(f"--data is '{name}'; this version has {', '.join(_EPOCHS)}")
 
 
 def _device(name: str) -> torch.device:
