@@ -19,11 +19,14 @@ from qrsolve.lab.in_integers import InIntegers, in_integers
 from qrsolve.plan.compilation import Plan
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.methods import Method
+from qrsolve.training.modules.folding import fold_batch_norms
 from qrsolve.training.projector import Projector
 from qrsolve.training.schedule import Compliant, Schedule
 
 Advance = Callable[[str, int, int], None]
 """Called with what is being trained, the steps done, and all steps."""
+AFTER_FOLDING = 0.25
+"""Of the learning rate: what a network without its batch norms takes."""
 N_ENERGY_IMAGES = 1000
 """Test images over which synaptic operations are averaged."""
 
@@ -36,7 +39,9 @@ class Recipe:
     ``temperature``). ``keeps_norm``, ``is_centred`` and ``weighs_inputs`` are ``keep_norm``, ``centre`` and
     ``weigh_inputs`` of `Projector`, and have its defaults. ``is_mixed``: forward passes in half precision by
     autocast (float16 with scaled losses on CUDA, else bfloat16); the parameters, and so their projections, stay as they
-    are.
+    are. ``folds_norms``: the first half of the epochs trains a network with batch norms freely; they are folded then,
+    with their statistics frozen, and the second half trains what was folded under the chip: what is exported is what
+    was trained.
     """
 
     epochs: int = 8
@@ -49,6 +54,7 @@ class Recipe:
     compliant: Compliant = "at_end"
     exploration: float = 0.5
     is_mixed: bool = False
+    folds_norms: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,10 @@ def train(
 
     torch.manual_seed(recipe.seed)
     model = make_model().to(device)
-    total = recipe.epochs * math.ceil(len(data.x_train) / recipe.batch_size)
+    own = recipe
+    if recipe.folds_norms:
+        own = _folded(model, data, recipe, advance)
+    total = own.epochs * math.ceil(len(data.x_train) / own.batch_size)
     projector = Projector(
         spec,
         model,
@@ -121,7 +130,7 @@ def train(
         weigh_inputs=recipe.weighs_inputs,
         seed=recipe.seed,
     )
-    run_epochs(model, data, recipe, projector.attach, f"training under {spec.name}", advance)
+    run_epochs(model, data, own, projector.attach, f"training under {spec.name}", advance)
     if advance is not None:
         advance("projecting for the last time and checking", 0, 0)
     projections = projector.finalize()
@@ -141,6 +150,15 @@ def train(
         with_activity(dense_energy(projector.plan, dense_weights), dense, data.test_inputs(N_ENERGY_IMAGES)),
         in_integers(model, projections, data),
     )
+
+
+def _folded(model: nn.Module, data: DataSet, recipe: Recipe, advance: Advance | None) -> Recipe:
+    """Train a network freely for half of the epochs, fold its batch norms in place, and return what is left to do."""
+    free = replace(recipe, epochs=recipe.epochs // 2)
+    if free.epochs:
+        run_epochs(model, data, free, lambda optimizer: None, "training before batch norms are folded", advance)
+    fold_batch_norms(model, next(data.test_inputs(2)))
+    return replace(recipe, epochs=recipe.epochs - free.epochs, learning_rate=recipe.learning_rate * AFTER_FOLDING)
 
 
 def train_dense(

@@ -494,3 +494,57 @@ def test_a_step_is_for_graphs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main(["export", "dynap_se", str(tmp_path / "c.npz"), "-o", str(tmp_path / "d.npz"), "--dt", "0.1"]) == 2
     assert "c.npz: no NIR graph; a step" in capsys.readouterr().err
     assert not (tmp_path / "d.npz").exists()
+
+
+def spiking_chain(n_inputs: int = 64, n_outputs: int = 10) -> Any:
+    share = np.full(20, 2e-3, dtype=np.float32)
+    nodes = {
+        "input": nir.Input(np.array([n_inputs])),
+        "w1": nir.Linear(random(20, n_inputs)),
+        "n1": lif(20, tau=share),
+        "w2": nir.Linear(2 * random(n_outputs, 20, seed=1)),
+        "n2": lif(n_outputs, tau=share[:n_outputs]),
+        "output": nir.Output(np.array([n_outputs])),
+    }
+    return nir.NIRGraph(nodes, list(pairwise(nodes)))
+
+
+def test_project_reports_the_accuracy_in_integers_beside_floats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'qrsolve[train]'")
+    path, out = written(spiking_chain(), tmp_path / "a.nir"), str(tmp_path / "b.nir")
+    on_digits = ["--data", "digits", "--dt", "1e-3", "--force"]
+    assert main(["project", "loihi_2", str(path), "-o", out, "--json", *on_digits]) == 0
+    found = json.loads(capsys.readouterr().out)["in_integers"]
+    assert found["agreement"] > 0.9
+    assert abs(found["accuracy"] - found["in_floats"]) < 0.05
+    assert found["reason"] == ""
+    assert main(["project", "loihi_2", str(path), "-o", out, *on_digits]) == 0
+    assert "in the chip's integers" in capsys.readouterr().out
+    assert main(["project", "dynap_se", str(path), "-o", out, *on_digits]) == 0
+    assert "not simulated in integers: dynap_se states no neurons" in capsys.readouterr().out
+    other = written(spiking_chain(n_inputs=60), tmp_path / "c.nir")
+    assert main(["project", "loihi_2", str(other), "-o", out, *on_digits]) == 0
+    said = "not simulated in integers: the network has 60 sources and 10 outputs; digits needs 64 and 10"
+    assert said in capsys.readouterr().out
+    again = written(recurrent_graph(), tmp_path / "d.nir")
+    assert main(["project", "loihi_2", str(again), "-o", out, *on_digits]) == 0
+    assert "not simulated in integers: the neurons of 'w_out.weight' are not known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data", "digits"], "--data and --dt go together"),
+        (["--dt", "1e-3"], "--data and --dt go together"),
+        (["--data", "faces", "--dt", "1e-3"], "--data is 'faces'; this version has digits, mnist, cifar10"),
+    ],
+)
+def test_what_a_simulation_needs_is_said(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = written(spiking_chain(), tmp_path / "a.nir"), tmp_path / "b.nir"
+    assert main(["project", "loihi_2", str(path), "-o", str(out), *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()

@@ -35,7 +35,7 @@ class ShiftLeakNeurons(NeuronKind):
         keeps : float
             As in `NeuronKind.nearest_leak`.
         """
-        dash = min(max(int(_dash(np.asarray(keeps))), 0), (1 << self.dash_bits) - 1)
+        dash = int(np.clip(_dash(np.asarray(keeps)), 0, (1 << self.dash_bits) - 1))
         return Leak(1 - 0.5**dash, 0.5, self.resets[0])
 
     def ranges(self) -> dict[str, tuple[int, int]]:

@@ -13,14 +13,16 @@ import torch
 from torch import nn
 
 import qrsolve
-from qrsolve import ArgumentError, HardwareSpec, InfeasibleError, ModelError
-from qrsolve.audit.neurons.simulation import SimulatedLayer, simulate
+from qrsolve import ArgumentError, HardwareSpec, InfeasibleError, ModelError, ShapeError
+from qrsolve.audit.neurons.chain import chain_of
+from qrsolve.audit.neurons.simulation import simulate
 from qrsolve.cli.app import main
 from qrsolve.files.codes.codes import Codes
 from qrsolve.plan.network.neurons import from_decays, of_module, of_nir_node
 from qrsolve.problem.neuron import NeuronParameters
 
 snntorch = pytest.importorskip("snntorch", reason="needs snntorch: pip install 'qrsolve[snn]'")
+SIZES = ((20, 30), (5, 20))
 FAST = {"beta": 0.75, "threshold": 1.0}
 
 
@@ -46,10 +48,6 @@ def spikes_of(model: Any, events: torch.Tensor) -> torch.Tensor:
     return torch.stack(found)
 
 
-def integer_layers(codes: Codes) -> list[SimulatedLayer]:
-    return [SimulatedLayer(each.arrays["codes"].astype(np.int64), codes.neurons[name]) for name, each in codes.items()]
-
-
 def exported(chip: str | HardwareSpec, model: Any) -> Codes:
     qrsolve.project(chip, model).load_into(model)
     return qrsolve.export(chip, model, neurons={"fc1.weight": model["lif1"], "fc2.weight": model["lif2"]})
@@ -61,10 +59,48 @@ def test_a_model_of_snntorch_runs_in_the_integers_of_loihi() -> None:
     codes = exported("loihi_2", model)
     events = (torch.rand(40, 16, 30, generator=torch.Generator().manual_seed(1)) < 0.3).float()
     floats = spikes_of(model, events).sum(dim=0)
-    found = simulate(integer_layers(codes), events.numpy().astype(np.int64)).sum(axis=0)
+    found = codes.simulate(events.numpy().astype(np.int64)).sum(axis=0)
     assert floats.sum() > 100
     assert float(np.abs(found - floats.numpy()).mean()) < 0.1 * float(floats.mean())
     assert (found.argmax(axis=1) == floats.numpy().argmax(axis=1)).mean() > 0.8
+
+
+@pytest.mark.parametrize("chip", ["truenorth", "loihi_2", "loihi_1"])
+def test_where_the_arithmetic_is_exact_integers_fire_as_floats(chip: str) -> None:
+    """No leak, a reset to zero, and thresholds that no sum of weights meets: sums in floats are rounded."""
+    generator = torch.Generator().manual_seed(3)
+    weights = {f"fc{i}.weight": torch.randint(-2, 5, shape, generator=generator) / 4 for i, shape in enumerate(SIZES)}
+    projections = qrsolve.project(chip, weights)
+    neurons = {name: from_decays(len(own), 1.0, 1.99999, reset="zero") for name, own in weights.items()}
+    codes = qrsolve.export(chip, projections, neurons=neurons)
+    own = {name: tensor.double().numpy() for name, tensor in projections.tensors.items()}
+    events = torch.randint(0, 2, (12, 9, 30), generator=generator).numpy()
+    floats = simulate(chain_of(projections.plan.populations, own, neurons), events)
+    assert floats.sum() > 100
+    assert (codes.simulate(events) == floats).all()
+
+
+def test_what_is_no_chain_of_spiking_layers_is_not_simulated() -> None:
+    model = spiking_model()
+    projections = qrsolve.project("loihi_2", model)
+    events = np.zeros((2, 1, 30), dtype=np.int64)
+    with pytest.raises(ModelError, match=r"the neurons of 'fc2.weight' are not known"):
+        qrsolve.export("loihi_2", projections, neurons={"fc1.weight": model["lif1"]}).simulate(events)
+    both = {"fc1.weight": model["lif1"], "fc2.weight": model["lif2"]}
+    codes = qrsolve.export("loihi_2", projections, neurons=both)
+    with pytest.raises(ShapeError, match="layer 0 has 30 sources; 7 inputs arrive"):
+        codes.simulate(events[..., :7])
+    conv = {"conv.weight": torch.zeros(4, 1, 3, 3)}
+    with pytest.raises(ModelError, match=r"'conv.weight' is no linear layer; simulated are chains of those"):
+        qrsolve.export("loihi_2", conv, neurons={"conv.weight": from_decays(4, 0.5, 1.0, reset="zero")}).simulate(
+            events
+        )
+    apart = {"a": torch.zeros(4, 6), "b": torch.zeros(4, 6)}
+    known = {name: from_decays(4, 0.5, 1.0, reset="zero") for name in apart}
+    with pytest.raises(ModelError, match="'b' is not driven by the population before it alone; simulated are chains"):
+        qrsolve.export("loihi_2", apart, neurons=known).simulate(events)
+    with pytest.raises(ModelError, match="weights of 'a' are no whole multiples of a scale; simulated are integers"):
+        qrsolve.export("dynap_se", apart).simulate(events)
 
 
 def test_codes_have_the_neurons_and_the_manifest_says_what_was_rounded(tmp_path: Path) -> None:
