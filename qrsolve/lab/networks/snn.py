@@ -1,4 +1,4 @@
-"""`--model snn`: two layers of integrate-and-fire neurons, from snnTorch."""
+"""`--model snn`: two layers of leaky integrate-and-fire neurons, from snnTorch."""
 
 from __future__ import annotations
 
