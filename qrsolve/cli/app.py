@@ -24,6 +24,7 @@ from qrsolve.cli.options import (
     EntryOption,
     EpochsOption,
     ExcludeOption,
+    FoldNormsOption,
     ForceOption,
     GroupOption,
     JsonOption,
@@ -316,6 +317,7 @@ def train(
     keep_norm: KeepNormOption = True,
     centre: CentreOption = True,
     weigh_inputs: WeighInputsOption = True,
+    fold_norms: FoldNormsOption = True,
     out: Annotated[
         str | None,
         typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; named after the chip and the training."),
@@ -329,7 +331,7 @@ def train(
         from qrsolve.cli import commands
         from qrsolve.lab.train import TrainOptions
 
-    recipe = (keep_norm, centre, weigh_inputs)
+    recipe = (keep_norm, centre, weigh_inputs, fold_norms)
     options = TrainOptions(
         spec, data, data_dir, model, method, epochs, seed, fan_in, compliant, out, force, steps, device, amp, *recipe
     )

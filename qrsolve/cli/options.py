@@ -84,6 +84,13 @@ DtOption = Annotated[
         "--dt", min=1e-9, metavar="SECONDS", help="One step, with which the neurons of a NIR graph are coded."
     ),
 ]
+FoldNormsOption = Annotated[
+    bool,
+    typer.Option(
+        "--fold-norms/--no-fold-norms",
+        help="Fold batch norms halfway, where the chip has no scale for each neuron; else they stay beside the chip.",
+    ),
+]
 NetworkKindOption = Annotated[
     str,
     typer.Option(

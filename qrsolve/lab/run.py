@@ -19,7 +19,7 @@ from qrsolve.lab.in_integers import InIntegers, in_integers
 from qrsolve.plan.compilation import Plan
 from qrsolve.spec import HardwareSpec
 from qrsolve.training.methods import Method
-from qrsolve.training.modules.folding import fold_batch_norms
+from qrsolve.training.modules.folding import NORMS, fold_batch_norms
 from qrsolve.training.projector import Projector
 from qrsolve.training.schedule import Compliant, Schedule
 
@@ -39,9 +39,9 @@ class Recipe:
     ``temperature``). ``keeps_norm``, ``is_centred`` and ``weighs_inputs`` are ``keep_norm``, ``centre`` and
     ``weigh_inputs`` of `Projector`, and have its defaults. ``is_mixed``: forward passes in half precision by
     autocast (float16 with scaled losses on CUDA, else bfloat16); the parameters, and so their projections, stay as they
-    are. ``folds_norms``: the first half of the epochs trains a network with batch norms freely; they are folded then,
-    with their statistics frozen, and the second half trains what was folded under the chip: what is exported is what
-    was trained.
+    are. ``folds_norms``: a network with batch norms is trained freely for the first half of the epochs; they are folded
+    then, with their statistics frozen, and the second half trains what was folded under the chip: what is exported is
+    what was trained.
     """
 
     epochs: int = 8
@@ -117,7 +117,7 @@ def train(
     torch.manual_seed(recipe.seed)
     model = make_model().to(device)
     own = recipe
-    if recipe.folds_norms:
+    if recipe.folds_norms and any(isinstance(module, NORMS) for module in model.modules()):
         own = _folded(model, data, recipe, advance)
     total = own.epochs * math.ceil(len(data.x_train) / own.batch_size)
     projector = Projector(

@@ -51,6 +51,7 @@ class TrainOptions:
     keep_norm: bool = True
     centre: bool = True
     weigh_inputs: bool = True
+    fold_norms: bool = True
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
         seed=options.seed,
         compliant=cast("Compliant", options.compliant),
         is_mixed=options.amp,
+        folds_norms=options.fold_norms and not spec.weights.takes_up_scales,
     )
     return lambda advance: train(spec, data, make_model, recipe, method, device, advance)
 

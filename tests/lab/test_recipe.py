@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from chips import fan_in_chip
 from torch import nn
 
+import qrsolve
 from qrsolve.lab.data import DataSet
 from qrsolve.lab.networks.mlp import make_mlp
 from qrsolve.lab.run import Recipe, train, train_dense
+from qrsolve.spec import load_spec
 
 
 def tiny_data() -> DataSet:
@@ -61,3 +64,25 @@ def test_the_noise_of_a_recipe_reaches_the_projections() -> None:
     # One batch of all images: its order, which the seed decides too, moves sums by rounding only.
     assert torch.allclose(trained(0.0, 0), trained(0.0, 1), atol=1e-4)
     assert not torch.allclose(trained(2.0, 0), trained(2.0, 1), atol=1e-4)
+
+
+def make_normed(data: DataSet) -> nn.Module:
+    return nn.Sequential(nn.Linear(data.n_inputs, 12, bias=False), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 4))
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_what_is_exported_is_what_was_trained_where_norms_are_folded(epochs: int) -> None:
+    data = tiny_data()
+    training = train(load_spec("loihi_1"), data, lambda: make_normed(data), Recipe(epochs=epochs, folds_norms=True))
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in training.model.modules())
+    assert training.report.is_compliant
+    decoded = {name: torch.from_numpy(c.decoded()) for name, c in qrsolve.export("loihi_1", training.model).items()}
+    assert set(decoded) == {"0.weight", "3.weight"}
+    for name, weight in decoded.items():
+        assert torch.equal(weight, training.model.get_parameter(name))
+
+
+@pytest.mark.parametrize(("chip", "takes_up"), [("fpga_lut", True), ("loihi_1", False), ("dynap_se", False)])
+def test_norms_are_folded_where_a_chip_has_no_scale_for_each_neuron(chip: str, takes_up: bool) -> None:
+    spec = load_spec(chip)
+    assert spec.weights.takes_up_scales == takes_up

@@ -93,8 +93,7 @@ class Description(Shown):
         by_source = spec.weights.group() is not None or any(
             (group := limit.group()) is not None and group.kind == "column" for limit in spec.limits
         )
-        is_folded = spec.weights.family() is None or spec.weights.value_scope() == "neuron"
-        remarks = [text for text in self.remarks if not (is_folded and FOLDING in text)]
+        remarks = [text for text in self.remarks if not (spec.weights.takes_up_scales and FOLDING in text)]
         guesses = [guess for guess in self.guesses if guess.rule != "feeds" or by_source]
         return replace(
             plan,

@@ -76,6 +76,11 @@ class WeightKind(Fact):
         """Return how a chip without a weight 0 is given one, as the end of an error; "" where it cannot have one."""
         return ""
 
+    @property
+    def takes_up_scales(self) -> bool:
+        """Whether a chip holds a neuron's weights times any factor too: then batch norms can be folded at the end."""
+        return self.family() is None or self.value_scope() == "neuron"
+
     def value_scope(self) -> Scope | None:
         """Return which weights share values, or ``None`` where none do."""
         return None

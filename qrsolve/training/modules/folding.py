@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from qrsolve.errors import ModelError
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _LINEAR = (nn.Linear,)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ROUNDING = 1e-3
@@ -75,13 +75,13 @@ def _followed(
     taken: dict[int, int] = {}
     calls: dict[str, int] = {}
     found: dict[str, tuple[Any, str, Any]] = {}
-    norms = [name for module, name in names.items() if isinstance(module, _NORMS)]
+    norms = [name for module, name in names.items() if isinstance(module, NORMS)]
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         for x in inputs:
             if isinstance(x, Tensor) and id(x) in made and not list(module.children()):
                 taken[id(x)] = taken.get(id(x), 0) + 1
-        if isinstance(module, _NORMS) and id(inputs[0]) in made:
+        if isinstance(module, NORMS) and id(inputs[0]) in made:
             layer_name, layer, _ = made[id(inputs[0])]
             found[names[module]] = module, layer_name, layer
 
