@@ -1,0 +1,220 @@
+"""Project weights by what the outputs of their neurons lose, for given second moments of the inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qrsolve.certificate.certification import status_of
+from qrsolve.certificate.family import claim_violations
+from qrsolve.certificate.quadratic_bound import certify_quadratic, certify_quadratic_values, relaxed_to_real
+from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
+from qrsolve.plan.population import Population
+from qrsolve.plan.projection import Projection, project_population
+from qrsolve.problem.alphabet import Alphabet
+from qrsolve.problem.choice import ChoiceProblem
+from qrsolve.problem.quadratic import QuadraticProblem, QuadraticValuesProblem
+from qrsolve.problem.solution import Solution, Status
+from qrsolve.solvers import quick_solver, solve
+from qrsolve.solvers.quadratic.bounding import find_evidence
+from qrsolve.solvers.quadratic.learning import solve_quadratic_values
+from qrsolve.solvers.quadratic.majorisation import all_columns
+from qrsolve.solvers.quadratic.solving import NAME, importance, solve_quadratic, solve_real_quadratic
+
+KeepOn = Callable[[float], bool]
+"""Called with the share that is done; False ends a search with the best so far."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of what reaches the neurons of a population, or covariances where a bias absorbs the mean.
+
+    Parameters
+    ----------
+    moments : Tensor
+        float64, shape (n_moments, n_sources, n_sources).
+    moment_of : Tensor or None
+        int64, shape (n_neurons,): which of them is each neuron's; ``None`` where all have the first.
+    """
+
+    moments: Tensor
+    moment_of: Tensor | None = None
+
+
+def project_quadratic(
+    population: Population,
+    weights: Mapping[str, Tensor],
+    moments: Moments,
+    targets: Tensor | None = None,
+    *,
+    effort: int = 0,
+    proves: bool = True,
+    keep_on: KeepOn | None = None,
+) -> Projection:
+    """Project one population so that its neurons' sums of inputs lose as little as is found.
+
+    Parameters
+    ----------
+    population : Population
+        Of a compiled chip.
+    weights : mapping of str to Tensor
+        By name, in the shapes of the parameters.
+    moments : Moments
+        Of its inputs.
+    targets : Tensor or None
+        float64, shape (neurons, sources): what comes nearest to the outputs that are wanted; the weights by default.
+    effort : int
+        How often each neuron loses some connections and is searched again.
+    proves : bool
+        Whether to look for a bound above 0, which takes seconds at a thousand sources.
+    keep_on : callable or None
+        Called with the share that is done; where it returns False, the best so far is taken.
+
+    Returns
+    -------
+    Projection
+        With ``objective``, ``bound`` and ``gap`` in the square of the outputs' units. Never worse than the ordinary
+        projection of the targets with the diagonal of the moments as importance.
+
+    Raises
+    ------
+    ModelError, ShapeError, InfeasibleError, NoSolverError
+        As `project_population`.
+    """
+    began = time.perf_counter()
+    w = population.matrix(weights)
+    wanted = (w.double() if targets is None else targets).cpu()
+    diagonal = importance(QuadraticProblem(wanted, moments.moments, None, (), moments.moment_of))
+    # The ordinary projection knows every limit, memories and signs among them.
+    first = project_population(population, population.split(wanted), population.split(diagonal))
+    own = first.population.matrix(first.weights).cpu()
+    search = _Search(population, wanted, moments, effort, keep_on)
+    try:
+        found = search.run()
+        known = search.of_weights(first, own)
+    except QRSolveError as error:
+        raise type(error)(f"'{population.name}': {error}") from error
+    best = known if found is None or found.objective > known.objective or not _fits(population, found) else found
+    return best.projection(w, began, proves=proves)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A choice within the limits, or real weights, and what it loses."""
+
+    population: Population
+    problem: QuadraticProblem
+    parameters: Tensor | None
+    solution: Solution
+    v: Tensor
+    values: QuadraticValuesProblem | None
+
+    @property
+    def objective(self) -> float:
+        return float(self.problem.objective_by_row(self.v).sum())
+
+    def projection(self, w: Tensor, began: float, *, proves: bool) -> Projection:
+        """Certify, and hand out the weights in the type and on the device of ``w``."""
+        population, claimed = self.population, self.solution if self.problem.alphabet is not None else self.v
+        evidence = find_evidence(self.problem, self.v, _choose) if proves else None
+        choice = certify_quadratic(self.problem, claimed, evidence)
+        overall = choice
+        if self.values is not None and population.family is not None and population.family.is_learned:
+            real = find_evidence(relaxed_to_real(self.values), self.v, _choose) if proves else None
+            overall = certify_quadratic_values(self.values, choice, real)
+        if population.family is not None:
+            wrong = claim_violations(
+                population.family, self.parameters, self.problem.alphabet, population.scope(), w.dtype
+            )
+            is_given = overall is choice
+            choice = choice.refused(wrong)
+            overall = choice if is_given else overall.refused(wrong)
+        return Projection(
+            population,
+            population.split(self.v.to(w)),
+            self.solution,
+            self.parameters,
+            overall,
+            choice,
+            status_of(overall),
+            time.perf_counter() - began,
+        )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One population's problem, and ways to solve it."""
+
+    population: Population
+    wanted: Tensor
+    moments: Moments
+    effort: int
+    keep_on: KeepOn | None
+
+    def run(self) -> _Found | None:
+        """Return the best that the solver finds within the population's own limits; ``None`` where it finds nothing."""
+        population = self.population
+        if population.family is None:
+            problem = self._problem(population, None)
+            v = solve_real_quadratic(problem, None, _choose, effort=self.effort, keep_on=self.keep_on)
+            return _Found(population, problem, None, Solution(Status.FEASIBLE, NAME, (v != 0).long()), v, None)
+        values = self._values(population)
+        try:
+            if population.family.is_learned:
+                learned = solve_quadratic_values(values, _choose, effort=self.effort, keep_on=self.keep_on)
+                parameters, solution = learned.parameters, learned.solution
+            else:
+                parameters = population.family.given.expand(values.n_scopes, -1).clone()
+                problem = values.choice(parameters)
+                solution = solve_quadratic(problem, None, _choose, effort=self.effort, keep_on=self.keep_on)
+        except (InfeasibleError, NoSolverError):
+            return None
+        problem = values.choice(parameters)
+        v = solution.values(problem.diagonal(), torch.float64)
+        return _Found(population, problem, parameters, solution, v, values)
+
+    def of_weights(self, first: Projection, v: Tensor) -> _Found:
+        """Return the ordinary projection as one of this problem; its limits are those that it was held to."""
+        population, parameters = first.population, first.parameters
+        if population.family is None or parameters is None:
+            return _Found(population, self._problem(population, None), None, first.solution, v.double(), None)
+        values = self._values(population)
+        problem = values.choice(parameters)
+        choice = all_columns(problem.diagonal(), first.solution)
+        solution = Solution(Status.FEASIBLE, first.solution.solver, choice)
+        return _Found(population, problem, parameters, solution, solution.values(problem.diagonal()), values)
+
+    def _problem(self, population: Population, alphabet: Alphabet | None) -> QuadraticProblem:
+        own = population.empty, population.signs
+        return QuadraticProblem(
+            self.wanted, self.moments.moments, alphabet, population.groups, self.moments.moment_of, *own
+        )
+
+    def _values(self, population: Population) -> QuadraticValuesProblem:
+        assert population.family is not None
+        return QuadraticValuesProblem(
+            self.wanted,
+            self.moments.moments,
+            population.family,
+            population.groups,
+            self.moments.moment_of,
+            population.scope(),
+            population.empty,
+            population.signs,
+        )
+
+
+def _choose(problem: ChoiceProblem, start: Solution | None) -> Solution:
+    return solve(problem, quick_solver(problem), start)
+
+
+def _fits(population: Population, found: _Found) -> bool:
+    """Return whether the memories hold what was found: totals stand for lists that are rounded up."""
+    if not population.memory:
+        return True
+    synapses = population.parts(found.solution.synapses(found.problem.diagonal()))
+    return all(memory.fits(synapses) for memory in population.memory)
