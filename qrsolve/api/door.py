@@ -126,8 +126,15 @@ def project(
     network: Network | None = None,
     importance: Mapping[str, Any] | None = None,
     solver: Solver | str | None = None,
+    calibration: Iterable[Any] | None = None,
+    statistics: str | PathLike[str] | None = None,
+    weigh_outputs: bool = True,
+    tune_biases: bool = True,
+    effort: int = 0,
 ) -> Projections:
     """Find the nearest deployable weights of every population, with certificates; the model is not written.
+
+    Nearest is what loses the least of the weights; with ``calibration`` or ``statistics``, of the outputs of each layer.
 
     Parameters
     ----------
@@ -142,12 +149,25 @@ def project(
         Positive weight of each squared error, in the shapes of the weights; 1 where missing.
     solver : Solver, str or None
         Use this one, or the one of that name, for every choice problem; its refusal is an error.
+    calibration : iterable or None
+        Inputs of the module, without labels: tensors, tuples of the arguments of forward, or mappings of its keywords.
+        Then layers are projected in the order of the forward pass for what reaches them, and biases make up for what is
+        lost on average; objectives and bounds are mean squares of what the layers' sums lose.
+    statistics : str, path or None
+        A file of `qrsolve calibrate` with the second moments of every population's inputs, for the same, where there is
+        no forward pass: all layers by the dense network's inputs, and without biases.
+    weigh_outputs : bool
+        With ``calibration``: weigh samples of a linear output layer by how open their answer is.
+    tune_biases : bool
+        With ``calibration``: let biases learn the dense network's answers in the end.
+    effort : int
+        With either: how often each neuron loses some connections and is searched again.
 
     Returns
     -------
     Projections
-        A mapping of populations to `Projection`, in the order of the network. ``load_into(model)`` writes the weights
-        into a module, ``weights`` has them by name, ``report()`` checks them; ``print`` shows a table.
+        A mapping of populations to `Projection`, in the order of the network. ``load_into(model)`` writes the weights,
+        and the biases of a calibration, into a module, ``weights`` has them by name, ``report()`` checks them; ``print`` shows a table.
 
     Raises
     ------
@@ -170,6 +190,20 @@ def project(
     from qrsolve.plan.projection import project_plan
 
     plan, weights, source, _ = _opened(chip, model, select, exclude, groups, roles, network)
+    if calibration is not None or statistics is not None:
+        _require_alone(calibration, statistics, importance, solver, effort)
+    if calibration is not None:
+        from qrsolve.training.calibration.calibrated import project_calibrated
+
+        options = {"weighs_outputs": weigh_outputs, "tunes_biases": tune_biases, "effort": effort}
+        found = project_calibrated(plan, _require_module(source), calibration, **options)
+        return Projections(plan, found.projections, (), found.biases, found.remarks)
+    if statistics is not None:
+        from qrsolve.files.statistics_file import read_statistics
+        from qrsolve.plan.quadratic_projection import project_plan_quadratic
+
+        moments = read_statistics(statistics)
+        return Projections(plan, project_plan_quadratic(plan, weights, moments, effort=effort), source.arrays)
     known = None if importance is None else _importance(importance, weights)
     return Projections(plan, project_plan(plan, weights, known, solver, source.claimed), source.arrays)
 
@@ -486,6 +520,24 @@ def _choice(
     if network is not None and not choice.is_open:
         raise ArgumentError("'network' beside select, exclude, groups or roles; the network says all of these")
     return choice
+
+
+def _require_alone(calibration: object, statistics: object, importance: object, solver: object, effort: object) -> None:
+    """Refuse arguments that contradict a projection for what reaches the layers."""
+    if calibration is not None and statistics is not None:
+        raise ArgumentError("'calibration' beside 'statistics'; both say what reaches the layers")
+    word = "calibration" if statistics is None else "statistics"
+    for name, value in (("importance", importance), ("solver", solver)):
+        if value is not None:
+            raise ArgumentError(f"'{name}' beside '{word}', which weighs errors and has a solver of its own")
+    if isinstance(effort, bool) or not isinstance(effort, int) or effort < 0:
+        raise ArgumentError(f"'effort' is {effort!r}; needed a whole number from 0 on")
+
+
+def _require_module(source: ModelSource) -> nn.Module:
+    if source.module is None:
+        raise ModelError(f"calibration: {source.shown} has no forward pass; needed a module (for files: 'statistics')")
+    return source.module
 
 
 def _parameters(parameters: object, plan: Plan) -> dict[str, Tensor]:
