@@ -26,6 +26,8 @@ _SMALL = 1 << 14
 """Entries up to which every start is followed to its end."""
 _SETTLED = 1e-4
 """Of the objective: a round that lowers it by less is the last."""
+_ROUNDS_ON_ALL = 8
+"""Of the ordinary projection, from values that were learned on the entries that matter."""
 
 
 class Start(NamedTuple):
@@ -110,9 +112,35 @@ def _placeholder(problem: QuadraticValuesProblem) -> QuadraticProblem:
 
 
 def _projected(problem: QuadraticValuesProblem, w: Tensor, h: Tensor | None, choose: Choose) -> Start:
+    """Return values and options of the ordinary projection of some weights."""
     ordinary = ValuesProblem(w, problem.family, problem.groups, h, problem.scope)
-    learned = solve_values(ordinary, choose)
+    narrow = _narrowed(ordinary)
+    if narrow is ordinary:
+        learned = solve_values(ordinary, choose)
+    else:
+        start = solve_values(narrow, choose).parameters
+        learned = solve_values(ordinary, choose, start, _ROUNDS_ON_ALL, _SETTLED)
     return Start(learned.parameters, all_columns(ordinary.choice(learned.parameters), learned.solution))
+
+
+def _narrowed(problem: ValuesProblem) -> ValuesProblem:
+    """Return the problem of the entries of each row that cost most at 0, as many as can be there.
+
+    The same problem where it is small, or where a limit asks in which column an entry is. To look for values takes most
+    of the time, and what is at 0 says nothing about them.
+    """
+    rows, columns = problem.w.shape
+    if problem.n_entries <= _SMALL or not problem.family.is_learned or not problem.family.has_zero:
+        return problem
+    if not problem.groups or any(group.kind != "row" for group in problem.groups):
+        return problem
+    n = max(1, min(int(group.capacities(rows, columns).max()) for group in problem.groups))
+    if 2 * n > columns:
+        return problem
+    cost = problem.w.square() if problem.h is None else problem.w.square() * problem.h
+    index = cost.topk(n, dim=1).indices.sort(dim=1).values
+    h = None if problem.h is None else problem.h.gather(1, index)
+    return ValuesProblem(problem.w.gather(1, index), problem.family, problem.groups, h, problem.scope)
 
 
 def _prepared_starts(problem: QuadraticValuesProblem, first: Start, choose: Choose) -> list[Start]:
