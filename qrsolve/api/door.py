@@ -134,7 +134,7 @@ def project(
 ) -> Projections:
     """Find the nearest deployable weights of every population, with certificates; the model is not written.
 
-    Nearest is what loses the least of the weights; with ``calibration`` or ``statistics``, of the outputs of each layer.
+    Nearest is what loses the least of the weights; with ``calibration`` or ``statistics``, of the layers' outputs.
 
     Parameters
     ----------
@@ -167,7 +167,8 @@ def project(
     -------
     Projections
         A mapping of populations to `Projection`, in the order of the network. ``load_into(model)`` writes the weights,
-        and the biases of a calibration, into a module, ``weights`` has them by name, ``report()`` checks them; ``print`` shows a table.
+        and the biases of a calibration, into a module, ``weights`` has them by name, ``report()`` checks them;
+        ``print`` shows a table.
 
     Raises
     ------
@@ -195,8 +196,8 @@ def project(
     if calibration is not None:
         from qrsolve.training.calibration.calibrated import project_calibrated
 
-        options = {"weighs_outputs": weigh_outputs, "tunes_biases": tune_biases, "effort": effort}
-        found = project_calibrated(plan, _require_module(source), calibration, **options)
+        module, how = _require_module(source), (weigh_outputs, tune_biases, effort)
+        found = project_calibrated(plan, module, calibration, *how)
         return Projections(plan, found.projections, (), found.biases, found.remarks)
     if statistics is not None:
         from qrsolve.files.statistics_file import read_statistics

@@ -12,9 +12,12 @@ from torch import Tensor
 from qrsolve.certificate.certification import status_of
 from qrsolve.certificate.family import claim_violations
 from qrsolve.certificate.quadratic_bound import certify_quadratic, certify_quadratic_values, relaxed_to_real
-from qrsolve.errors import InfeasibleError, NoSolverError, QRSolveError
+from qrsolve.errors import InfeasibleError, ModelError, NoSolverError, QRSolveError
+from qrsolve.plan.compilation import Plan
 from qrsolve.plan.population import Population
-from qrsolve.plan.projection import Projection, project_population
+from qrsolve.plan.projection import Advance, Projection, project_population
+from qrsolve.plan.room.network import require_room
+from qrsolve.plan.shares import allotted
 from qrsolve.problem.alphabet import Alphabet
 from qrsolve.problem.choice import ChoiceProblem
 from qrsolve.problem.quadratic import QuadraticProblem, QuadraticValuesProblem
@@ -24,7 +27,11 @@ from qrsolve.solvers.quadratic.bounding import find_evidence
 from qrsolve.solvers.quadratic.learning import solve_quadratic_values
 from qrsolve.solvers.quadratic.majorisation import all_columns
 from qrsolve.solvers.quadratic.solving import NAME, importance, solve_quadratic, solve_real_quadratic
+from qrsolve.surface.shown import some
+from qrsolve.surface.words import did_you_mean
 
+DAMPING = 1e-3
+"""Of the mean variance: what is added to that of every source."""
 KeepOn = Callable[[float], bool]
 """Called with the share that is done; False ends a search with the best so far."""
 
@@ -100,6 +107,88 @@ def project_quadratic(
         raise type(error)(f"'{population.name}': {error}") from error
     best = known if found is None or found.objective > known.objective or not _fits(population, found) else found
     return best.projection(w, began, proves=proves)
+
+
+def project_plan_quadratic(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    second_moments: Mapping[str, Tensor],
+    *,
+    effort: int = 0,
+    advance: Advance | None = None,
+) -> dict[str, Projection]:
+    """Project every population for what reaches it in the dense network, without biases to make up for anything.
+
+    Parameters
+    ----------
+    plan : Plan
+        A chip compiled for these weights.
+    weights : mapping of str to Tensor
+        By the names of the plan.
+    second_moments : mapping of str to Tensor
+        By population, float64, shape (n_moments, n_sources, n_sources).
+    effort : int
+        As in `project_quadratic`.
+    advance : callable or None
+        For a progress bar.
+
+    Raises
+    ------
+    ModelError
+        A population has no moments, or moments of other sources: of another network.
+    ShapeError, InfeasibleError, NoSolverError
+        As `project_plan`.
+    """
+    require_room(plan)
+    moments = {each.name: moments_of(each, second_moments) for each in plan.populations}
+    populations = allotted(plan, weights).populations
+    found = {}
+    for i, population in enumerate(populations):
+        if advance is not None:
+            advance(f"projecting {population.name}", i, len(populations))
+        found[population.name] = project_quadratic(population, weights, moments[population.name], effort=effort)
+    return found
+
+
+def moments_of(population: Population, second_moments: Mapping[str, Tensor]) -> Moments:
+    """Return the damped moments of a population; errors as `project_plan_quadratic`.
+
+    Parameters
+    ----------
+    population : Population
+        Of the plan.
+    second_moments : mapping of str to Tensor
+        By population.
+    """
+    name = population.name
+    if name not in second_moments:
+        hint = did_you_mean(name, second_moments) or f"; there is {some(list(second_moments))}"
+        raise ModelError(f"statistics: none of '{name}'{hint}; they are of another network")
+    own = second_moments[name]
+    if len(population.layouts) == 1 and population.layouts[0].apart and len(own) == population.layouts[0].groups:
+        own = torch.block_diag(*own)[None]  # no weights lie between groups
+    if own.shape[1] != population.n_columns or population.n_rows % len(own):
+        came = " x ".join(f"{n:,}" for n in own.shape)
+        raise ModelError(
+            f"statistics: those of '{name}' are {came}; it has {population.n_columns:,} sources: they are of another "
+            "network"
+        )
+    of_row = torch.arange(population.n_rows) // (population.n_rows // len(own))
+    return Moments(damped(own, own), None if len(own) == 1 else of_row)
+
+
+def damped(matrix: Tensor, by: Tensor) -> Tensor:
+    """Add `DAMPING` times the mean diagonal of another matrix to a diagonal.
+
+    Parameters
+    ----------
+    matrix, by : Tensor
+        float64, shape (n_moments, n_sources, n_sources).
+    """
+    typical = by.diagonal(dim1=1, dim2=2).clamp(min=0).mean(dim=1)
+    # Where nothing ever comes, all weights are as good: the nearest ones then.
+    delta = torch.where(typical > 0, DAMPING * typical, 1.0)
+    return matrix + torch.diag_embed(delta[:, None].expand(-1, matrix.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ _MARGIN = 1e-7
 """Of the variances: how far the diagonal stays from where ``G - D`` is singular."""
 _MOST_COLUMNS = 2048
 """Beyond these a sweep takes minutes: the diagonal is then one share of all variances."""
-_TURNS, _STEPS = 2, 60
-"""How often a diagonal is made, and steps of the shift with each."""
+_TURNS = 2
+"""How often a diagonal is made."""
 _LEAST_WORTH = 0.1
 """Of the mean worth: that of every source."""
 
 
 def find_evidence(
-    problem: QuadraticProblem, v: Tensor, choose: Choose, *, keep_on: KeepOn | None = None
+    problem: QuadraticProblem, v: Tensor, choose: Choose, *, steps: int = 60, keep_on: KeepOn | None = None
 ) -> DiagonalEvidence | None:
     """Look for a diagonal and a shift whose choice problem bounds the objective from below as high as possible.
 
@@ -51,6 +51,8 @@ def find_evidence(
         float64, shape (n_neurons, n_sources): good values within the limits.
     choose : callable
         Exact solver for choice problems, with prices.
+    steps : int
+        Of the shift, for each of two diagonals; the bound rises slowly beyond the first dozens.
     keep_on : callable or None
         Called with the share that is done; where it returns False, the best so far is returned.
 
@@ -61,7 +63,7 @@ def find_evidence(
 
     Notes
     -----
-    One inverse of each moment and O(n_sources^3) per sweep, eight sweeps; 60 choice problems; all twice.
+    One inverse of each moment and O(n_sources^3) per sweep, eight sweeps; a choice problem per step; all twice.
     """
     if problem.w.numel() == 0:
         return None
@@ -72,8 +74,8 @@ def find_evidence(
         if diagonal is None:
             return best
         ascent = _Ascent(problem, diagonal, error)
-        for step in range(_STEPS):
-            if keep_on is not None and not keep_on((turn + step / _STEPS) / _TURNS):
+        for step in range(steps):
+            if keep_on is not None and not keep_on((turn + step / steps) / _TURNS):
                 break
             try:
                 ascent.step(choose)

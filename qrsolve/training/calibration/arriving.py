@@ -58,8 +58,12 @@ class Watching(TorchFunctionMode):
         self._take = take
 
     def __torch_function__(
-        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 (whatever torch returns)
+        self,
+        func: Any,  # noqa: ANN401 (any function of torch)
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 (whatever that returns)
         """Call, and look at the arguments of products."""
         del types
         given = kwargs or {}
@@ -142,9 +146,9 @@ class Watching(TorchFunctionMode):
                 steps = x.flip(0) if direction else x
                 start = tuple(each[at : at + 1] for each in states)
                 run = getattr(torch, word)
-                found = run(
-                    steps, start if word == "lstm" else start[0], own, has_biases, 1, 0.0, False, False, False
-                )[0]
+                found = run(steps, start if word == "lstm" else start[0], own, has_biases, 1, 0.0, False, False, False)[
+                    0
+                ]
                 before = torch.cat([start[0], found[:-1]])
                 self._linear(steps, own[0], own[2] if has_biases else None)
                 self._linear(before, own[1])

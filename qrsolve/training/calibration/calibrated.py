@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qrsolve.errors import ModelError
 from qrsolve.plan.compilation import Plan
 from qrsolve.plan.network.held import named_tensors
 from qrsolve.plan.population import Population
@@ -49,7 +48,6 @@ def project_calibrated(
     plan: Plan,
     model: nn.Module,
     calibration: Iterable[Any],
-    *,
     weighs_outputs: bool = True,
     tunes_biases: bool = True,
     effort: int = 0,
@@ -92,7 +90,9 @@ def project_calibrated(
     calls = order_of(dense, plan.populations, batches)
     weights = tensors_of_model(dense, plan.names)
     populations = {each.name: each for each in allotted(plan, weights).populations}
-    own, biases, remarks = tensors_of_model(current, plan.names), {}, []
+    own = tensors_of_model(current, plan.names)
+    biases: dict[str, Tensor] = {}
+    remarks: list[str] = []
     found: dict[str, Projection] = {}
     weigh = _weighing(dense, populations[list(calls)[-1]], batches) if weighs_outputs else None
     for position, (name, n_calls) in enumerate(calls.items()):
@@ -132,7 +132,7 @@ def project_calibrated(
     return Calibrated(in_order, {n: b.detach().clone() for n, b in biases.items()}, tuple(remarks))
 
 
-def _weighing(dense: nn.Module, last: Population, batches: Batches) -> Any:  # noqa: ANN401 (a function or None)
+def _weighing(dense: nn.Module, last: Population, batches: Batches) -> Callable[[int], Tensor] | None:
     """Return what each sample counts for each output, where the last population makes the outputs of a classifier."""
     with torch.no_grad():
         outputs = batches.output(dense, 0)
@@ -143,18 +143,7 @@ def _weighing(dense: nn.Module, last: Population, batches: Batches) -> Any:  # n
 
     def weigh(i: int) -> Tensor:
         with torch.no_grad():
-            p = (batches.output(dense, i).float() / _TEMPERATURE).softmax(dim=1)
+            p: Tensor = (batches.output(dense, i).float() / _TEMPERATURE).softmax(dim=1)
         return p * (1 - p) + _FLOOR
 
     return weigh
-
-
-def require_module(model: object) -> nn.Module:
-    """Return a module; `ModelError` for anything else, since only a module has a forward pass."""
-    if not isinstance(model, nn.Module):
-        word = type(model).__name__
-        raise ModelError(f"calibration needs a module with a forward pass; a value of type {word} came (files: --statistics)")
-    return model
-
-
-__all__ = ["Calibrated", "Mapping", "project_calibrated", "require_module"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +13,11 @@ from qrsolve.errors import ModelError
 from qrsolve.plan.network.held import named_tensors
 from qrsolve.plan.network.wrappers import unwrapped
 from qrsolve.plan.population import Population
+from qrsolve.plan.quadratic_projection import damped
 from qrsolve.surface.shown import n_of
 from qrsolve.training.calibration.arriving import Arrived, Watching
 from qrsolve.training.calibration.batches import Batches
 
-DAMPING = 1e-3
-"""Of the mean variance: what is added to that of every source."""
 MOST_BYTES = 8 << 30
 """Of all moments of one population together."""
 _KINDS = ("linear", "conv")
@@ -57,8 +57,8 @@ class InputMoments:
 
     @property
     def damped(self) -> Tensor:
-        """The second moments with `DAMPING` on their diagonals."""
-        return _damped(self.second, self.second)
+        """The second moments damped as `project_quadratic` needs them."""
+        return damped(self.second, self.second)
 
     def targets(self, w: Tensor) -> Tensor:
         """Return the real weights whose sums come nearest to those of dense ones, float64, shape (neurons, sources).
@@ -70,7 +70,7 @@ class InputMoments:
         w : Tensor
             The dense weights, shape (neurons, sources).
         """
-        wanted = _damped(self.cross, self.second) @ self._by_moment(w).transpose(1, 2)
+        wanted = damped(self.cross, self.second) @ self._by_moment(w).transpose(1, 2)
         factor = torch.linalg.cholesky(self.damped)
         return self._by_row(torch.cholesky_solve(wanted, factor).transpose(1, 2), w)
 
@@ -154,6 +154,8 @@ def collect(
     batches: Batches,
     weigh: Callable[[int], Tensor] | None = None,
     is_reached_once: bool = False,
+    *,
+    is_centred: bool = True,
 ) -> InputMoments:
     """Run a network on all batches, and add up the moments of what reaches one population.
 
@@ -172,6 +174,8 @@ def collect(
         has a moment of its own.
     is_reached_once : bool
         Whether nothing more of a pass is needed once the population was reached.
+    is_centred : bool
+        Whether a bias, where there is one, absorbs the means.
 
     Raises
     ------
@@ -185,8 +189,8 @@ def collect(
     width = population.n_columns
     if (n_bytes := 3 * 8 * n_groups * width**2) > MOST_BYTES:
         raise ModelError(
-            f"calibration: '{population.name}' has {n_of(n_groups, 'moment')} of {width:,} x {width:,}; three arrays of "
-            f"8 bytes take {n_bytes / 2**30:.1f} GiB, at most {MOST_BYTES / 2**30:.0f}"
+            f"calibration: '{population.name}' has {n_of(n_groups, 'moment')} of {width:,} x {width:,} numbers of 8 "
+            f"bytes; three such arrays take {n_bytes / 2**30:.1f} GiB, at most {MOST_BYTES / 2**30:.0f}"
         )
     sums = _Sums(n_groups, width)
     bias: Tensor | None = None
@@ -197,7 +201,7 @@ def collect(
             raise ModelError(f"calibration: '{population.name}' is reached by other shapes once layers are projected")
         sums.add(rows, others, None if weigh is None else weigh(i))
     owned = {id(tensor): name for name, tensor in named_tensors(model).items()}
-    return sums.moments(population, owned.get(id(bias)))
+    return sums.moments(population, owned.get(id(bias)) if is_centred else None)
 
 
 def _rows(
@@ -211,11 +215,8 @@ def _rows(
         if is_reached_once and all(calls.values()):
             raise _EnoughError
 
-    with torch.no_grad(), Watching(tensors_of_model(model, population.names), take):
-        try:
-            batches.output(model, i)
-        except _EnoughError:
-            pass
+    with torch.no_grad(), Watching(tensors_of_model(model, population.names), take), suppress(_EnoughError):
+        batches.output(model, i)
     bias = next((each.bias for own in calls.values() for each in own if each.bias is not None), None)
     parts = [_in_columns(population, n, each) for n, each in enumerate(_paired(population.name, calls))]
     if len({part.shape[0] for part in parts}) > 1:
@@ -336,11 +337,3 @@ class _Sums:
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
     return a[:, :, None] * b[:, None, :]
-
-
-def _damped(matrix: Tensor, by: Tensor) -> Tensor:
-    """Add `DAMPING` times the mean diagonal of another matrix to a diagonal."""
-    typical = by.diagonal(dim1=1, dim2=2).clamp(min=0).mean(dim=1)
-    # Where nothing ever comes, all weights are as good: the nearest ones then.
-    delta = torch.where(typical > 0, DAMPING * typical, 1.0)
-    return matrix + torch.diag_embed(delta[:, None].expand(-1, matrix.shape[1]))
