@@ -219,8 +219,12 @@ def compare(
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
     network: Network | None = None,
+    statistics: str | PathLike[str] | None = None,
 ) -> Comparisons:
     """Solve each population with every solver and heuristic, for the same values, and measure all from the best bound.
+
+    With ``statistics`` instead: the ways to deploy a network without training, each with values of its own, by what the
+    outputs of each layer lose.
 
     Parameters
     ----------
@@ -230,6 +234,8 @@ def compare(
         As in `check`.
     select, exclude, groups, roles, network
         As in `check`.
+    statistics : str, path or None
+        As in `project`.
 
     Returns
     -------
@@ -244,6 +250,11 @@ def compare(
     from qrsolve.plan.comparison import compare_plan
 
     plan, weights, *_ = _opened(chip, model, select, exclude, groups, roles, network)
+    if statistics is not None:
+        from qrsolve.files.statistics_file import read_statistics
+        from qrsolve.plan.quadratic_comparison import compare_plan_quadratic
+
+        return compare_plan_quadratic(plan, weights, read_statistics(statistics))
     return compare_plan(plan, weights)
 
 

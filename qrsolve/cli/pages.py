@@ -43,6 +43,14 @@ def _add_integers(table: Rows, found: InIntegers) -> None:
         table.add("in the chip's integers", f"{100 * found.accuracy:.2f} %, {alike}")
 
 
+def statistics_page(found: Mapping[str, Any]) -> Group:
+    """List what statistics are of."""
+    table = Rows(("population", "samples", "sources", "moments"))
+    for name, facts in found["populations"].items():
+        table.add(name, *(f"{facts[key]:,}" for key in ("samples", "sources", "moments")))
+    return Group(table, *(Text(f"remark: {text}") for text in found["remarks"]), Text(f"written: {found['output']}"))
+
+
 def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:
     """List accuracies over the seeds, one row per combination of settings and method."""
     names = list(summary[0]["settings"])
