@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from qrsolve.errors import ArgumentError, ModelError, ShapeError
 from qrsolve.plan.explanation import Explanation, explain_plan
@@ -378,6 +378,8 @@ def attach(
     weigh_inputs: bool = True,
     seed: int = 0,
     process_group: Processes = None,
+    start: Literal["weights", "calibrated"] = "weights",
+    calibration: Iterable[Any] | None = None,
 ) -> Projector:
     """Keep the weights of a model deployable while an optimizer trains it; the training loop stays as it is.
 
@@ -418,6 +420,11 @@ def attach(
         Of everything that is random.
     process_group : ProcessGroup, False or None
         Processes that train this model together; ``None`` is torch's default group, ``False`` trains alone.
+    start : {"weights", "calibrated"}
+        Whether a trained network starts from its weights, or from `project` with ``calibration``: values, choice and
+        biases. Nothing is explored then, and no norm is kept, unless ``schedule`` says otherwise.
+    calibration : iterable or None
+        Inputs for that, as in `project`.
 
     Returns
     -------
@@ -446,6 +453,23 @@ def attach(
 
     if optimizer is None:
         raise ArgumentError("'optimizer' is None; needed what the loop calls step() of")
+    if start not in ("weights", "calibrated"):
+        raise ArgumentError(f"'start' is {start!r}; needed weights or calibrated")
+    if (start == "calibrated") != (calibration is not None):
+        raise ArgumentError(
+            "start='calibrated' and 'calibration' go together: the start, and the inputs it is made for"
+        )
+    if calibration is not None:
+        chosen: dict[str, Any] = {"select": select or (), "exclude": exclude or (), "groups": groups, "roles": roles}
+        if network is not None:
+            chosen = {"network": network}
+        project(chip, model, calibration=calibration, **chosen).load_into(model)
+        keep_norm = False
+        if schedule is None:
+            from qrsolve.training import Schedule
+
+            schedule = Schedule(compliant, total_steps, temperature=0.0)
+            compliant, total_steps = "always", None
     projector = Projector(
         chip,
         model,

@@ -307,6 +307,15 @@ def compare(
     spec: SpecArgument,
     model: ModelArgument,
     *,
+    statistics: StatisticsOption = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="With --statistics: accuracies on these test images.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    kind: NetworkKindOption = "mlp",
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Time steps of snn (8) or rsnn (one per row).")
+    ] = None,
     layer: LayerOption = None,
     exclude: ExcludeOption = None,
     group: GroupOption = None,
@@ -315,7 +324,7 @@ def compare(
     entry: EntryOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Solve each layer with every solver and heuristic, for the same values, and measure all from the best bound."""
+    """Solve each layer with every solver; with --statistics, deploy it in each way, by what its outputs lose."""
     groups, roles, chip = parsed_groups(group), parsed_roles(role), load_spec(spec)
     with progress(_LOADING) as advance:
         from qrsolve.api.opened import Choice, open_model
@@ -324,7 +333,8 @@ def compare(
         choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
         advance(f"reading {model}", 0, 0)
         opened = open_model(chip, model, choice)
-    return commands.compare_model(opened, as_json=as_json)
+        tested = commands.tested_of(opened, statistics, data, data_dir, kind, steps)
+    return commands.compare_model(opened, commands.wanted_of("auto", statistics, 0), tested, as_json=as_json)
 
 
 @app.command(cls=TrainingCommand)

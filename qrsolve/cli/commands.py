@@ -11,7 +11,7 @@ from qrsolve.api.opened import Choice, Opened, describe_source
 from qrsolve.audit.check import check
 from qrsolve.audit.projections import Projections
 from qrsolve.audit.report import Report
-from qrsolve.cli.pages import integers_page, statistics_page, training_page
+from qrsolve.cli.pages import accuracies_page, integers_page, statistics_page, training_page
 from qrsolve.errors import ModelError
 from qrsolve.files.codes.codes import export_plan
 from qrsolve.files.codes.formats import ExportFiles, write_codes, write_synapses
@@ -21,11 +21,12 @@ from qrsolve.files.model_source import source_of
 from qrsolve.files.output_file import require_writable, write_file
 from qrsolve.files.provenance import provenance
 from qrsolve.files.statistics_file import read_statistics
-from qrsolve.lab.calibrate import CalibrateOptions, run_calibration
+from qrsolve.lab.calibrate import CalibrateOptions, Tested, loaded_network, run_calibration
 from qrsolve.lab.in_integers import Simulation
 from qrsolve.lab.train import TrainOptions, load_data, run_training
 from qrsolve.plan.comparison import compare_plan
 from qrsolve.plan.projection import project_plan
+from qrsolve.plan.quadratic_comparison import compare_plan_quadratic
 from qrsolve.plan.quadratic_projection import project_plan_quadratic
 from qrsolve.report.console import print_json, print_page
 from qrsolve.report.progress import progress
@@ -292,22 +293,69 @@ def export_model(opened: Opened, out: ExportFiles, dt: float | None, *, force: b
     return DONE
 
 
-def compare_model(opened: Opened, *, as_json: bool) -> int:
-    """Print what every solver and heuristic makes of each layer."""
+def tested_of(
+    opened: Opened, statistics: str | None, data: str | None, data_dir: str | None, kind: str, n_steps: int | None
+) -> Tested | None:
+    """Return what ``--data`` asks accuracies of; ``None`` without it.
+
+    Parameters
+    ----------
+    opened : Opened
+        The file of a network of `qrsolve train`.
+    statistics, data, data_dir : str or None
+        The options.
+    kind : str
+        The network.
+    n_steps : int or None
+        Its time steps.
+
+    Raises
+    ------
+    QRSolveError
+        ``--data`` without ``--statistics``, no such data, or weights of another network.
+    """
+    if data is None:
+        return None
+    if statistics is None:
+        raise ModelError("--data without --statistics; accuracies are of networks deployed without training")
+    images = load_data(data, data_dir)
+    return Tested(loaded_network(opened.source.shown, kind, n_steps, images), images)
+
+
+def compare_model(opened: Opened, wanted: Wanted, tested: Tested | None, *, as_json: bool) -> int:
+    """Print what every solver and heuristic, or every way to deploy without training, makes of each layer.
+
+    Parameters
+    ----------
+    opened : Opened
+        The model and the compiled chip.
+    wanted : Wanted
+        With second moments for the latter.
+    tested : Tested or None
+        What accuracies are measured with.
+    as_json : bool
+        Whether to print JSON.
+    """
     plan = opened.plan
     with progress("comparing") as advance:
-        layers = compare_plan(plan, opened.weights, advance)
+        if wanted.second_moments is None:
+            layers = compare_plan(plan, opened.weights, advance)
+        else:
+            layers = compare_plan_quadratic(plan, opened.weights, wanted.second_moments, advance)
+        accuracies = {} if tested is None else tested.accuracies(layers)
     if as_json:
+        measured = {"accuracies": accuracies} if accuracies else {}
         print_json(
             {
                 "spec": plan.spec.name,
                 "layers": {name: [result.to_dict() for result in layer.results] for name, layer in layers.items()},
                 "values": {name: layer.values for name, layer in layers.items()},
                 "given_values": {name: not layer.is_learned for name, layer in layers.items()},
+                **measured,
             }
         )
     else:
-        print_page(comparison_page(layers))
+        print_page(comparison_page(layers), *([accuracies_page(accuracies)] if accuracies else []))
     return DONE
 
 

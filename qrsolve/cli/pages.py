@@ -43,6 +43,14 @@ def _add_integers(table: Rows, found: InIntegers) -> None:
         table.add("in the chip's integers", f"{100 * found.accuracy:.2f} %, {alike}")
 
 
+def accuracies_page(accuracies: Mapping[str, float]) -> Group:
+    """List the accuracy of each way to deploy a network, all layers by the same way."""
+    table = Rows(("all layers", "test accuracy"))
+    for way, accuracy in accuracies.items():
+        table.add(way, f"{100 * accuracy:.2f} %")
+    return Group(table)
+
+
 def statistics_page(found: Mapping[str, Any]) -> Group:
     """List what statistics are of."""
     table = Rows(("population", "samples", "sources", "moments"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,10 @@ from qrsolve.errors import ModelError
 from qrsolve.files.model_file import read_model
 from qrsolve.files.output_file import require_writable
 from qrsolve.files.statistics_file import write_statistics
+from qrsolve.lab.data import DataSet
+from qrsolve.lab.run import accuracy_of
 from qrsolve.lab.train import load_data, network_of
+from qrsolve.plan.comparison import LayerComparison
 from qrsolve.plan.compilation import Plan, compile_plan
 from qrsolve.plan.projection import Advance
 from qrsolve.spec import parse_spec
@@ -66,21 +71,18 @@ def run_calibration(options: CalibrateOptions, advance: Advance | None = None) -
     if not len(images):
         raise ModelError("--samples is 0; needed at least 1")
     batches = Batches([data.inputs(part) for part in images.split(_BATCH)])
-    torch.manual_seed(0)
-    model = network_of(options.model, options.steps).build(data)
-    _load(model, options.path, data.inputs(images[:2]))
-    model.eval().requires_grad_(False)
+    model = loaded_network(options.path, options.model, options.steps, data)
     plan = _plan(model)
     populations = {each.name: each for each in plan.populations}
     found: dict[str, InputMoments] = {}
     remarks: list[str] = []
-    calls = order_of(model, plan.populations, batches)
-    for i, (name, n_calls) in enumerate(calls.items()):
+    order = order_of(model, plan.populations, batches)
+    for i, (name, reached) in enumerate(order.items()):
         if advance is not None:
-            advance(f"collecting what reaches {name}", i, len(calls))
+            advance(f"collecting what reaches {name}", i, len(order))
         population = populations[name]
         found[name] = collect(
-            population, model, None, batches, None, n_calls == len(population.names), is_centred=False
+            population, model, None, batches, None, reached.n_calls == len(population.names), is_centred=False
         )
         remarks += found[name].remarks(name)
     write_statistics(
@@ -97,6 +99,67 @@ def run_calibration(options: CalibrateOptions, advance: Advance | None = None) -
         },
         "remarks": remarks,
     }
+
+
+def loaded_network(path: str, kind: str, n_steps: int | None, data: DataSet) -> nn.Module:
+    """Return a network of `qrsolve train` with the weights of a file, in evaluation mode.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    kind : str
+        As in ``--model``.
+    n_steps : int or None
+        As in ``--steps``.
+    data : DataSet
+        What it was trained on.
+
+    Raises
+    ------
+    QRSolveError
+        The file has the weights of another network.
+    """
+    torch.manual_seed(0)
+    model = network_of(kind, n_steps).build(data)
+    _load(model, path, data.inputs(data.x_train[:2]))
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A network of `qrsolve train` and the images that its accuracy is measured on.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With the dense weights.
+    data : DataSet
+        With test images.
+    """
+
+    model: nn.Module
+    data: DataSet
+
+    def accuracies(self, layers: Mapping[str, LayerComparison]) -> dict[str, float]:
+        """Return the accuracy of the dense network, and of each way that found weights for all layers.
+
+        Parameters
+        ----------
+        layers : mapping of str to LayerComparison
+            Of `compare_plan_quadratic`.
+        """
+        found = {"dense": accuracy_of(self.model, self.data)}
+        first = next(iter(layers.values()))
+        for way in (result.solver for result in first.results):
+            if all(way in layer.weights for layer in layers.values()):
+                model = copy.deepcopy(self.model)
+                with torch.no_grad():
+                    for layer in layers.values():
+                        for name, values in layer.weights[way].items():
+                            model.get_parameter(name).copy_(values)
+                found[way] = accuracy_of(model, self.data)
+        return found
 
 
 def _plan(model: nn.Module) -> Plan:

@@ -19,7 +19,7 @@ from qrsolve.plan.room.network import require_room
 from qrsolve.plan.shares import allotted
 from qrsolve.training.calibration.batches import Batches
 from qrsolve.training.calibration.biases import tune_biases
-from qrsolve.training.calibration.moments import MOST_BYTES, collect, order_of, tensors_of_model
+from qrsolve.training.calibration.moments import MOST_BYTES, Reached, collect, order_of, tensors_of_model
 
 _TEMPERATURE, _FLOOR = 4.0, 0.05
 """An output counts p (1 - p) + 0.05 with p the softmax of the dense outputs over this temperature."""
@@ -87,25 +87,26 @@ def project_calibrated(
     dense, current = (copy.deepcopy(model).eval() for _ in range(2))
     for each in (dense, current):
         each.requires_grad_(False)
-    calls = order_of(dense, plan.populations, batches)
+    order = order_of(dense, plan.populations, batches)
     weights = tensors_of_model(dense, plan.names)
     populations = {each.name: each for each in allotted(plan, weights).populations}
     own = tensors_of_model(current, plan.names)
     biases: dict[str, Tensor] = {}
     remarks: list[str] = []
     found: dict[str, Projection] = {}
-    weigh = _weighing(dense, populations[list(calls)[-1]], batches) if weighs_outputs else None
-    for position, (name, n_calls) in enumerate(calls.items()):
+    last = list(order)[-1]
+    weigh = _weighing(dense, populations[last], order[last], batches) if weighs_outputs else None
+    for position, (name, reached) in enumerate(order.items()):
         if advance is not None:
-            advance(f"calibrating {name}", position, len(calls))
-        population, is_last = populations[name], position == len(calls) - 1
+            advance(f"calibrating {name}", position, len(order))
+        population = populations[name]
         moments = collect(
             population,
             current,
             dense if position else None,
             batches,
-            weigh if is_last else None,
-            n_calls == len(population.names),
+            weigh if name == last else None,
+            reached.n_calls == len(population.names),
         )
         remarks += moments.remarks(name)
         w = population.matrix(weights)
@@ -126,17 +127,17 @@ def project_calibrated(
                 biases[moments.bias] = bias
     if tunes_biases and biases:
         if advance is not None:
-            advance("tuning biases", len(calls), len(calls))
+            advance("tuning biases", len(order), len(order))
         tune_biases(current, dense, batches, biases)
     in_order = {each.name: found[each.name] for each in plan.populations}
     return Calibrated(in_order, {n: b.detach().clone() for n, b in biases.items()}, tuple(remarks))
 
 
-def _weighing(dense: nn.Module, last: Population, batches: Batches) -> Callable[[int], Tensor] | None:
+def _weighing(dense: nn.Module, last: Population, reached: Reached, batches: Batches) -> Callable[[int], Tensor] | None:
     """Return what each sample counts for each output, where the last population makes the outputs of a classifier."""
     with torch.no_grad():
         outputs = batches.output(dense, 0)
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] != last.n_rows or last.n_rows < 2:
+    if not isinstance(outputs, Tensor) or outputs.shape != (reached.n_samples, last.n_rows) or last.n_rows < 2:
         return None
     if 3 * 8 * last.n_rows * last.n_columns**2 > MOST_BYTES:
         return None

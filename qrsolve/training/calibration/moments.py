@@ -110,8 +110,24 @@ class InputMoments:
         return tuple(found)
 
 
-def order_of(model: nn.Module, populations: tuple[Population, ...], batches: Batches) -> dict[str, int]:
-    """Return the populations in the order in which inputs reach them first, and how often each is reached in a pass.
+@dataclass(frozen=True)
+class Reached:
+    """How a population is reached in a forward pass.
+
+    Parameters
+    ----------
+    n_calls : int
+        How many products its weights have a part in.
+    n_samples : int
+        Lines of inputs, for each of its matrices the same.
+    """
+
+    n_calls: int
+    n_samples: int
+
+
+def order_of(model: nn.Module, populations: tuple[Population, ...], batches: Batches) -> dict[str, Reached]:
+    """Return the populations in the order in which the inputs of the first batch reach them.
 
     Parameters
     ----------
@@ -128,13 +144,14 @@ def order_of(model: nn.Module, populations: tuple[Population, ...], batches: Bat
         Nothing reaches one of them.
     """
     of_tensor = {name: each.name for each in populations for name in each.names}
-    calls: dict[str, int] = {}
+    found: dict[str, Reached] = {}
     reached: set[str] = set()
 
     def note(arrived: Arrived) -> None:
         reached.add(arrived.name)
         population = of_tensor[arrived.name]
-        calls[population] = calls.get(population, 0) + 1
+        before = found.get(population, Reached(0, 0))
+        found[population] = Reached(before.n_calls + 1, before.n_samples + arrived.rows.shape[1])
 
     with torch.no_grad(), Watching(tensors_of_model(model, list(of_tensor)), note):
         batches.output(model, 0)
@@ -144,7 +161,7 @@ def order_of(model: nn.Module, populations: tuple[Population, ...], batches: Bat
             f"calibration: nothing is multiplied with '{never[0]}' in a forward pass (of {len(never)} such); give "
             "inputs that reach it, or exclude it"
         )
-    return calls
+    return found
 
 
 def collect(
