@@ -85,7 +85,7 @@ def test_a_part_of_a_weight_is_not_the_weight() -> None:
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_recurrent_layers_are_unrolled(kind: type[nn.RNNBase], batch_first: bool) -> None:
+def test_recurrent_layers_are_unrolled(kind: Any, batch_first: bool) -> None:
     torch.manual_seed(0)
     layer = kind(3, 5, num_layers=2, bidirectional=True, batch_first=batch_first)
     x = torch.randn(7, 2, 3)

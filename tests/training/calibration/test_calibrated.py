@@ -78,7 +78,8 @@ def test_biases_keep_the_mean_of_every_sum() -> None:
     assert set(projections.biases) == {"0.bias", "2.bias"}
     other = loaded(model, projections)
     with torch.no_grad():
-        assert torch.allclose(other[0](x).mean(dim=0), model[0](x).mean(dim=0), atol=1e-4)
+        first, own = other.get_submodule("0"), model.get_submodule("0")
+        assert torch.allclose(first(x).mean(dim=0), own(x).mean(dim=0), atol=1e-4)
         assert torch.allclose(other(x).mean(dim=0), model(x).mean(dim=0), atol=1e-3)
 
 

@@ -35,7 +35,7 @@ def test_moments_are_those_of_all_samples() -> None:
     dense, model = (nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)) for _ in range(2))
     batches = [100 + torch.randn(n, 6) for n in (7, 20, 1)]
     found = collected(model, dense, "2.weight", batches)
-    x, z = (torch.relu(each[0](torch.cat(batches))).double() for each in (model, dense))
+    x, z = (torch.relu(each.get_submodule("0")(torch.cat(batches))).double() for each in (model, dense))
     assert found.n_samples == 28
     assert torch.allclose(found.mean[0], x.mean(dim=0), rtol=1e-5)
     assert torch.allclose(found.dense_mean[0], z.mean(dim=0), rtol=1e-5)
@@ -73,11 +73,11 @@ def test_input_and_recurrent_weights_are_one_population_over_time() -> None:
     model = nn.RNN(3, 4)
     x = torch.randn(6, 2, 3)
     found = collected(model, None, "weight_hh_l0", [x])
-    h, rows = torch.zeros(2, 4), []
+    own, h, rows = model.state_dict(), torch.zeros(2, 4), []
     for step in x:
         rows.append(torch.cat([step, h], dim=1))
         h = torch.tanh(
-            step @ model.weight_ih_l0.T + model.bias_ih_l0 + h @ model.weight_hh_l0.T + model.bias_hh_l0
+            step @ own["weight_ih_l0"].T + own["bias_ih_l0"] + h @ own["weight_hh_l0"].T + own["bias_hh_l0"]
         ).detach()
     all_rows = torch.cat(rows).double()
     assert torch.allclose(found.mean[0], all_rows.mean(dim=0), atol=1e-6)
@@ -148,7 +148,7 @@ def test_weighed_samples_give_each_neuron_its_moment() -> None:
 def test_targets_of_an_untouched_network_are_its_weights_and_biases_stay() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     found = collected(model, copy.deepcopy(model), "2.weight", [torch.randn(40, 6)])
-    w = model[2].weight
+    w = model.get_parameter("2.weight").detach()
     assert torch.allclose(found.targets(w), w.double(), atol=1e-8)
     assert float(found.shift(w, w).abs().max()) < 1e-8
 
@@ -158,9 +158,9 @@ def test_targets_and_shift_are_the_least_squares_of_the_dense_sums() -> None:
     dense, model = (nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)) for _ in range(2))
     batch = torch.randn(4000, 6)
     found = collected(model, dense, "2.weight", [batch])
-    w = dense[2].weight.detach()
+    w = dense.get_parameter("2.weight").detach()
     t = found.targets(w)
-    x, z = (torch.relu(each[0](batch)).detach().double() for each in (model, dense))
+    x, z = (torch.relu(each.get_submodule("0")(batch)).detach().double() for each in (model, dense))
     wanted = z @ w.double().T
 
     def loss(v: Tensor) -> float:
