@@ -47,7 +47,9 @@ def corrupted(evidence: DiagonalEvidence, problem: QuadraticProblem, rng: np.ran
     if kind == 1:
         return replace(evidence, shift=evidence.shift + noise * 10.0 ** rng.uniform(-3, 6))
     if kind == 2:
-        prices = tuple(price + 10.0 ** rng.uniform(-3, 15) * torch.rand(price.shape).double() for price in solution.prices)
+        prices = tuple(
+            price + 10.0 ** rng.uniform(-3, 15) * torch.rand(price.shape).double() for price in solution.prices
+        )
         return replace(evidence, solution=replace(solution, prices=prices))
     if kind == 3:
         return replace(evidence, solution=replace(solution, bound=1e9))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from oracles.brute_force import fitting, random_problem
 
+from oracles.brute_force import fitting, random_problem
 from qrsolve.problem.quadratic import QuadraticProblem
 from qrsolve.problem.region import Region
 
@@ -56,7 +56,7 @@ def random_quadratic(seed: int, structure: str | None = None, kind: str | None =
     signs: tuple[int, ...] = ()
     has_zero = drawn.alphabet is None or drawn.alphabet.free_zero is not None
     if has_zero and rng.random() < 0.25:
-        empty = (Region(range(0, 1), range(0, 1 + columns // 2), "empty"),)
+        empty = (Region(range(1), range(1 + columns // 2), "empty"),)
     if has_zero and kind != "real" and rng.random() < 0.25:
         signs = tuple(int(s) for s in rng.integers(-1, 2, columns))
     moments = random_moments(rng, columns, n_moments)

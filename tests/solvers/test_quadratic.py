@@ -26,6 +26,7 @@ from qrsolve.solvers.quadratic.learning import Start, diagonal_start, solve_quad
 from qrsolve.solvers.quadratic.local_search import holds, search
 from qrsolve.solvers.quadratic.majorisation import all_columns, majorised, majorising_diagonal
 from qrsolve.solvers.quadratic.matching_pursuit import pursue, refitted
+from qrsolve.solvers.quadratic.objective import Objective
 from qrsolve.solvers.quadratic.solving import solve_quadratic, solve_real_quadratic, start_of
 from qrsolve.solvers.quadratic.value_step import best_values, normal_equations
 from qrsolve.spec.weights.base_mask import BaseMaskWeights
@@ -46,8 +47,9 @@ def on_threads(n: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def values_of(problem: QuadraticProblem, choice: torch.Tensor) -> torch.Tensor:
+def values_of(problem: QuadraticProblem, choice: torch.Tensor | None) -> torch.Tensor:
     assert problem.alphabet is not None
+    assert choice is not None
     return problem.alphabet.row_values(problem.n_rows).gather(1, choice)
 
 
@@ -174,6 +176,7 @@ class TestSearch:
         assert not found.is_whole
         assert torch.equal(found.choice, start)
         solution = solve_quadratic(problem, start, choose, keep_on=lambda share: False)
+        assert solution.choice is not None
         assert torch.equal(solution.choice, start)
 
     def test_a_start_that_exceeds_a_limit_is_refused(self) -> None:
@@ -337,7 +340,8 @@ class TestLearnedValues:
         first = diagonal_start(problem, choose)
         better = best_values(problem, first.parameters, first.choice)
         before, after = (
-            objective_of(problem.choice(p), values_of(problem.choice(p), first.choice)) for p in (first.parameters, better)
+            objective_of(problem.choice(p), values_of(problem.choice(p), first.choice))
+            for p in (first.parameters, better)
         )
         assert after <= before * (1 + 1e-12)
         from qrsolve.certificate.family import value_violations
@@ -351,7 +355,7 @@ class TestLearnedValues:
         found = []
         for cost in (0.0, 1e9):
             monkeypatch.setattr("qrsolve.solvers.quadratic.value_step._LOOP_COST", cost)
-            found.append(normal_equations(problem, choice))
+            found.append(normal_equations(problem, choice, Objective(problem)))
         torch.testing.assert_close(found[0][0], found[1][0])
         torch.testing.assert_close(found[0][1], found[1][1])
 
@@ -359,7 +363,7 @@ class TestLearnedValues:
         problem = learned("codebook")
         first = diagonal_start(problem, choose)
         best = best_values(problem, first.parameters, first.choice)
-        normal, right = normal_equations(problem, first.choice)
+        normal, right = normal_equations(problem, first.choice, Objective(problem))
         torch.testing.assert_close(normal[0] @ best[0], right[0])
 
     @pytest.mark.parametrize("kind", ["sign", "type", "column", "all"])
