@@ -26,6 +26,9 @@ _SMALL = 1 << 14
 """Entries up to which every start is followed to its end."""
 _SETTLED = 1e-4
 """Of the objective: a round that lowers it by less is the last."""
+_KICKED_WORK, _MOST_KICKS = 1 << 27, 8
+"""Connections times sources of all kicks that a search has in any case: a second at most."""
+_KICKED_ROUNDS = 2
 _ROUNDS_ON_ALL = 8
 """Of the ordinary projection, from values that were learned on the entries that matter."""
 
@@ -61,7 +64,8 @@ def solve_quadratic_values(
     starts : sequence of Start
         More starts.
     effort : int
-        How often each row loses some options and is searched again; above 0 all starts are followed.
+        How often each row loses some options and is searched again, beside a few times where that takes no second;
+        above 0 all starts are followed.
     max_rounds : int
         Choices per start.
     keep_on : callable or None
@@ -94,8 +98,10 @@ def solve_quadratic_values(
     if not follows_all and best.objective > runs[-1].objective:
         best = runs[-1]
         best.follow(choose, max_rounds, keep_on)
-    if effort:
-        best.follow(choose, 2, keep_on, effort)
+    work = int((best.choice != 0).sum()) * problem.w.shape[1]
+    kicks = effort + min(_MOST_KICKS, _KICKED_WORK // max(work, 1))
+    if kicks and problem.groups:
+        best.follow(choose, _KICKED_ROUNDS, keep_on, kicks)
     return LearnedValues(best.parameters, Solution(Status.FEASIBLE, NAME, best.choice), tuple(best.path))
 
 

@@ -127,7 +127,7 @@ def _search_rows(arrays: Addresses) -> None:
     tolerance, change = carray(arrays[17], size.n_rows, np.float64), carray(arrays[18], size.n_rows, np.float64)
     progress = carray(arrays[19], 2, np.int64)
     score, inverse = np.empty(n), np.empty(n)
-    old_v, old_error, old_choice = np.empty(n), np.empty(n), np.empty(n, dtype=np.int64)
+    old_choice, old_numbers = np.empty(n, dtype=np.int64), np.empty((2, n))
     level_value, level_option = np.empty((n_levels, n_options)), np.empty((n_levels, n_options), dtype=np.int64)
     level_size, signs = np.zeros(n_levels, dtype=np.int64), np.zeros((2, n_levels), dtype=np.int64)
     option_of_rank = np.zeros(n_options, dtype=np.int64)
@@ -173,22 +173,7 @@ def _search_rows(arrays: Addresses) -> None:
             column_class,
             column_count,
         )
-        total, state = 0.0, (size.seed * size.n_rows + row) * 2654435761 + 12345
-        for kick in range(size.n_kicks + 1):
-            found = 0.0
-            if kick > 0:
-                for j in range(n):
-                    old_v[j], old_error[j], old_choice[j] = v[row, j], error[row, j], choice[row, j]
-                found, state = _kick(at, state)
-            found += _search(at, tolerance[row])
-            if kick == 0 or found < -tolerance[row]:
-                total += found
-                continue
-            for j in range(n):
-                if old_v[j] != v[row, j] or old_choice[j] != choice[row, j]:
-                    _count(at, j, old_choice[j], old_v[j])
-                error[row, j] = old_error[j]
-        change[row] += total
+        change[row] += _search_again(at, tolerance[row], old_choice, old_numbers[0], old_numbers[1])
     # Until here what was borrowed has to stay.
     score[0], inverse[0], option_of_rank[0], level_size[0], signs[0, 0] = 0.0, 0.0, 0, 0, 0
     level_value[0, 0], level_option[0, 0] = 0.0, 0
@@ -222,6 +207,27 @@ def _fill_levels(
         for place in range(n):
             signs[0, level] += level_value[level, place] < 0
             signs[1, level] += level_value[level, place] <= 0
+
+
+@compiled
+def _search_again(at: _Row, tolerance: float, old_choice: IntArray, old_v: FloatArray, old_error: FloatArray) -> float:
+    """Search a row, then kick it and search it again; keep better ends. Return by how much the objective changed."""
+    total, state = 0.0, (at.size.seed * at.size.n_rows + at.row) * 2654435761 + 12345
+    for kick in range(at.size.n_kicks + 1):
+        found = 0.0
+        if kick > 0:
+            for j in range(len(at.v)):
+                old_v[j], old_error[j], old_choice[j] = at.v[j], at.error[j], at.choice[j]
+            found, state = _kick(at, state)
+        found += _search(at, tolerance)
+        if kick == 0 or found < -tolerance:
+            total += found
+            continue
+        for j in range(len(at.v)):
+            if old_v[j] != at.v[j] or old_choice[j] != at.choice[j]:
+                _count(at, j, old_choice[j], old_v[j])
+            at.error[j] = old_error[j]
+    return total
 
 
 @compiled
