@@ -69,7 +69,7 @@ def certify_quadratic(
     slack = slack_of(objective, scale, tolerance)
     total, by_row, source = (0.0, torch.zeros_like(objective), "relaxation") if bound is None else bound
     if by_row is None or violations:
-        certified = problem.n_rows if not violations and float((objective.sum() - total)) <= float(slack.sum()) else 0
+        certified = problem.n_rows if not violations and float(objective.sum() - total) <= float(slack.sum()) else 0
         rows = objective[:0], objective[:0]
     else:
         certified = int((objective - by_row <= slack).sum())
@@ -112,9 +112,7 @@ def certify_quadratic_values(
 def relaxed_to_real(problem: QuadraticValuesProblem) -> QuadraticProblem:
     """Return the problem of real weights: each takes one synapse, and no nonzero option takes fewer."""
     groups = tuple(replace(group, counts="synapses") for group in problem.groups if group.kind != "type")
-    return QuadraticProblem(
-        problem.w, problem.moments, None, groups, problem.moment_of, problem.empty, problem.signs
-    )
+    return QuadraticProblem(problem.w, problem.moments, None, groups, problem.moment_of, problem.empty, problem.signs)
 
 
 def _objective(problem: QuadraticProblem, error: Tensor) -> Tensor:
@@ -151,9 +149,8 @@ def _counted_values(problem: QuadraticProblem, v: Tensor) -> tuple[tuple[Violati
     v = v.double()
     kept = Solution(Status.FEASIBLE, "claim", (v != 0).long())
     found = list(certify(ChoiceProblem(v, None, problem.groups), kept).violations)
-    for region in problem.empty:
-        if n := int(torch.count_nonzero(region.part(v))):
-            found.append(Violation(region.limit, "region", float(n), 0.0))
+    filled = [(region, int(torch.count_nonzero(region.part(v)))) for region in problem.empty]
+    found += [Violation(region.limit, "region", float(n), 0.0) for region, n in filled if n]
     if problem.signs:
         wrong = (v * torch.tensor(problem.signs, dtype=torch.float64) < 0).sum(dim=0)
         if len(wrong) and int(wrong.max()) > 0:

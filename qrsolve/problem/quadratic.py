@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,12 @@ class QuadraticProblem(Brief):
         """
         targets = self.held(self.w if w is None else w)
         return ChoiceProblem(targets, self.alphabet, self.groups, h, self.empty, self.signs)
+
+    def with_alphabet(self, alphabet: Alphabet) -> QuadraticProblem:
+        """Return the same problem with other options; what has been checked once is not checked again."""
+        found = copy(self)
+        object.__setattr__(found, "alphabet", alphabet)
+        return found
 
     def moments_diagonal(self) -> Tensor:
         """Return the diagonal of each row's moment, shape (n_neurons, n_sources)."""

@@ -54,7 +54,7 @@ def random_quadratic(seed: int, structure: str | None = None, kind: str | None =
     moment_of = None if n_moments == 1 else torch.from_numpy(rng.integers(0, n_moments, rows))
     empty: tuple[Region, ...] = ()
     signs: tuple[int, ...] = ()
-    has_zero = drawn.alphabet is None or drawn.alphabet.has_zero
+    has_zero = drawn.alphabet is None or drawn.alphabet.free_zero is not None
     if has_zero and rng.random() < 0.25:
         empty = (Region(range(1), range(1 + columns // 2), "empty"),)
     if has_zero and kind != "real" and rng.random() < 0.25:

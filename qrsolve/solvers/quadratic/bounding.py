@@ -110,12 +110,15 @@ class _Ascent:
 
     def __init__(self, problem: QuadraticProblem, diagonal: Tensor, error: Tensor) -> None:
         self._problem, self._diagonal = problem, diagonal
-        self._d = (diagonal.expand(problem.n_rows, -1) if problem.moment_of is None else diagonal[problem.moment_of]).contiguous()
+        self._d = (
+            diagonal.expand(problem.n_rows, -1) if problem.moment_of is None else diagonal[problem.moment_of]
+        ).contiguous()
         self._is_apart = all(group.kind in ("row", "block") for group in problem.groups)
         self._x, self._squares = error, error.square()
         self._y = self._image(error)
         self._best = torch.full((problem.n_rows if self._is_apart else 1, 1), -torch.inf, dtype=torch.float64)
-        self._best_x, self._near = error, None
+        self._best_x = error
+        self._near: Solution | None = None
 
     @property
     def bound(self) -> float:
@@ -155,8 +158,8 @@ class _Ascent:
 
     def _inner(self, y: Tensor, choose: Choose) -> tuple[ChoiceProblem, Solution]:
         inner = self._problem.diagonal(self._problem.w - y / self._d, self._d)
-        self._near = choose(inner, self._near)
-        return inner, self._near
+        self._near = solution = choose(inner, self._near)
+        return inner, solution
 
     def _image(self, error: Tensor) -> Tensor:
         """Return ``Q e`` of each row."""

@@ -68,7 +68,8 @@ def _inverse_factor(moment: Tensor) -> Tensor:
         if not int(failed):
             inverse, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(factor), upper=True)
             if not int(failed):
-                return inverse.contiguous()
+                found: Tensor = inverse.contiguous()
+                return found
         damping = max(10 * damping, _DAMPING * mean, 1e-300)
 
 

@@ -14,10 +14,10 @@ from qrsolve.solvers.quadratic.gptq import propagate_errors
 from qrsolve.solvers.quadratic.local_search import KeepOn, holds
 from qrsolve.solvers.quadratic.majorisation import all_columns
 from qrsolve.solvers.quadratic.matching_pursuit import MOST_SOURCES, pursue
+from qrsolve.solvers.quadratic.objective import Objective
 from qrsolve.solvers.quadratic.solving import NAME, importance, solve_quadratic
 from qrsolve.solvers.quadratic.value_step import best_values
 from qrsolve.solvers.values import Choose, LearnedValues, solve_values
-from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,9 @@ _SMALL = 1 << 14
 """Entries up to which every start is followed to its end."""
 _SETTLED = 1e-4
 """Of the objective: a round that lowers it by less is the last."""
+_KICKED_WORK, _MOST_KICKS = 1 << 27, 8
+"""Connections times sources of all kicks that a search has in any case: a second at most."""
+_KICKED_ROUNDS = 2
 _ROUNDS_ON_ALL = 8
 """Of the ordinary projection, from values that were learned on the entries that matter."""
 
@@ -61,7 +64,8 @@ def solve_quadratic_values(
     starts : sequence of Start
         More starts.
     effort : int
-        How often each row loses some options and is searched again; above 0 all starts are followed.
+        How often each row loses some options and is searched again, beside a few times where that takes no second;
+        above 0 all starts are followed.
     max_rounds : int
         Choices per start.
     keep_on : callable or None
@@ -82,7 +86,8 @@ def solve_quadratic_values(
     if problem.w.numel() == 0:
         return LearnedValues(first.parameters, Solution(Status.FEASIBLE, NAME, first.choice), (0.0,))
     candidates = [*(_prepared_starts(problem, first, choose)), *starts, first]
-    runs = [_Run(problem, start) for start in candidates]
+    objective = Objective(problem)
+    runs = [_Run(problem, start, objective) for start in candidates]
     runs = [run for run in runs if run.holds]
     follows_all = effort > 0 or problem.w.numel() <= _SMALL
     # The first is the one made for these limits.
@@ -93,8 +98,10 @@ def solve_quadratic_values(
     if not follows_all and best.objective > runs[-1].objective:
         best = runs[-1]
         best.follow(choose, max_rounds, keep_on)
-    if effort:
-        best.follow(choose, 2, keep_on, effort)
+    work = int((best.choice != 0).sum()) * problem.w.shape[1]
+    kicks = effort + min(_MOST_KICKS, _KICKED_WORK // max(work, 1))
+    if kicks and problem.groups:
+        best.follow(choose, _KICKED_ROUNDS, keep_on, kicks)
     return LearnedValues(best.parameters, Solution(Status.FEASIBLE, NAME, best.choice), tuple(best.path))
 
 
@@ -170,12 +177,12 @@ def _prepared_starts(problem: QuadraticValuesProblem, first: Start, choose: Choo
 class _Run:
     """One start and what has come of it."""
 
-    def __init__(self, problem: QuadraticValuesProblem, start: Start) -> None:
+    def __init__(self, problem: QuadraticValuesProblem, start: Start, objective: Objective) -> None:
         self._problem, self.parameters, self.choice = problem, start.parameters, start.choice
-        given = problem.choice(start.parameters)
-        v = _values(given, start.choice)
-        self.holds = holds(given, start.choice, v)
-        self.path = [float(given.objective_by_row(v).sum())]
+        self._given, self._objective = problem.choice(start.parameters), objective
+        v = _values(self._given, start.choice)
+        self.holds = holds(self._given, start.choice, v)
+        self.path = [objective.total(v)]
 
     @property
     def objective(self) -> float:
@@ -185,11 +192,11 @@ class _Run:
     def follow(self, choose: Choose, max_rounds: int, keep_on: KeepOn | None, effort: int = 0) -> None:
         """Alternate choices and values until neither lowers the objective by much."""
         for _ in range(max_rounds):
-            given = self._problem.choice(self.parameters)
-            found = solve_quadratic(given, self.choice, choose, effort=effort, keep_on=keep_on)
+            given, objective = self._given, self._objective
+            found = solve_quadratic(given, self.choice, choose, effort=effort, objective=objective, keep_on=keep_on)
             assert found.choice is not None
             before = self.objective
-            reached = float(given.objective_by_row(_values(given, found.choice)).sum())
+            reached = objective.total(_values(given, found.choice))
             if reached < before:
                 self.choice = found.choice
                 self.path.append(reached)
@@ -201,12 +208,12 @@ class _Run:
 
     def _fit_values(self) -> None:
         """Take better values, unless a limit does not hold with them."""
-        better = best_values(self._problem, self.parameters, self.choice)
-        given = self._problem.choice(better)
+        better = best_values(self._problem, self.parameters, self.choice, self._objective)
+        given = self._given.with_alphabet(self._problem.family.alphabet(better, self._problem.scope))
         v = _values(given, self.choice)
-        reached = float(given.objective_by_row(v).sum())
+        reached = self._objective.total(v)
         if reached < self.objective and holds(given, self.choice, v):
-            self.parameters = better
+            self.parameters, self._given = better, given
             self.path.append(reached)
 
 

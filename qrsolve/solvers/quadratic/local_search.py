@@ -29,6 +29,7 @@ from qrsolve.solvers.quadratic.local_search_loops import (
     TYPES,
     searching,
 )
+from qrsolve.solvers.quadratic.objective import Objective
 from qrsolve.surface.lazy import torch
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def search(
     v: Tensor,
     kicks: int = 0,
     seed: int = 0,
+    objective: Objective | None = None,
     keep_on: KeepOn | None = None,
 ) -> Searched:
     """Lower the objective by single changes and exchanges of pairs until none of them does.
@@ -94,6 +96,8 @@ def search(
         How often each row loses a sixth of its connections, drawn at random, and is searched again; better ends stay.
     seed : int
         Of the draws.
+    objective : Objective or None
+        Of the problem, if there is one already.
     keep_on : callable or None
         May end the search.
 
@@ -108,7 +112,7 @@ def search(
     result is the same for any number of threads. Ties go to the lowest option, then to the first source. One pass over
     the pairs of a row costs O(n_used * n_levels * n_sources).
     """
-    state = _State(problem, choice, v, kicks, seed)
+    state = _State(problem, choice, v, kicks, seed, objective or Objective(problem))
     n = max(1, _WORK_OF_A_RUN // max(1, problem.n_columns**2 * (1 + kicks)))
     is_whole = True
     for begin in range(0, problem.n_rows, n):
@@ -157,7 +161,9 @@ def _class_range(alphabet: Alphabet | None, group: Any, choice: Tensor, v: Tenso
 class _State:
     """The arrays of a search, which stay where their addresses say."""
 
-    def __init__(self, problem: QuadraticProblem, choice: Tensor, v: Tensor, kicks: int, seed: int) -> None:
+    def __init__(
+        self, problem: QuadraticProblem, choice: Tensor, v: Tensor, kicks: int, seed: int, objective: Objective
+    ) -> None:
         if not holds(problem, choice, v):
             raise InfeasibleError("the start of a local search exceeds a limit")
         rows, columns = problem.w.shape
@@ -170,10 +176,9 @@ class _State:
         counted = [group for group in binding if not group.counts_classes]
         slack = slack_of_groups(problem, choice, v)
         self.choice, self.v = _copied(choice), _copied(v)
-        error = problem.gradient(v)
-        objective = ((v - problem.w) * error).sum(dim=1).clamp(min=0.0)
-        scale = problem.objective_by_row(torch.zeros_like(v)).clamp(min=0.0)
-        tolerance = (_TOLERANCE_OF_REAL_VALUES if is_real else _TOLERANCE) * objective + _ROUNDING * scale + 1e-300
+        error = objective.error(v)
+        cost = ((v - problem.w) * error).sum(dim=1).clamp(min=0.0)
+        tolerance = (_TOLERANCE_OF_REAL_VALUES if is_real else _TOLERANCE) * cost + _ROUNDING * objective.scale + 1e-300
         self.change = np.zeros(rows)
         self._progress = np.zeros(2, dtype=np.int64)
         table, parts = [], [np.zeros(0, dtype=np.int64)]

@@ -108,26 +108,7 @@ def searching() -> int:
 
 
 def _search_rows(arrays: Addresses) -> None:
-    numbers = carray(arrays[0], N_SIZES, np.int64)
-    size = Sizes(
-        numbers[0],
-        numbers[1],
-        numbers[2],
-        numbers[3],
-        numbers[4],
-        numbers[5],
-        numbers[6],
-        numbers[7],
-        numbers[8],
-        numbers[9],
-        numbers[10],
-        numbers[11],
-        numbers[12],
-        numbers[13],
-        numbers[14],
-        numbers[15],
-        numbers[16],
-    )
+    size = _sizes(carray(arrays[0], N_SIZES, np.int64))
     n, n_options, n_levels = size.n_columns, size.n_options, size.n_levels
     shape = (size.n_rows, n)
     moments = carray(arrays[1], (size.n_moments, n, n), np.float64)
@@ -146,7 +127,7 @@ def _search_rows(arrays: Addresses) -> None:
     tolerance, change = carray(arrays[17], size.n_rows, np.float64), carray(arrays[18], size.n_rows, np.float64)
     progress = carray(arrays[19], 2, np.int64)
     score, inverse = np.empty(n), np.empty(n)
-    old_v, old_error, old_choice = np.empty(n), np.empty(n), np.empty(n, dtype=np.int64)
+    old_choice, old_numbers = np.empty(n, dtype=np.int64), np.empty((2, n))
     level_value, level_option = np.empty((n_levels, n_options)), np.empty((n_levels, n_options), dtype=np.int64)
     level_size, signs = np.zeros(n_levels, dtype=np.int64), np.zeros((2, n_levels), dtype=np.int64)
     option_of_rank = np.zeros(n_options, dtype=np.int64)
@@ -192,25 +173,16 @@ def _search_rows(arrays: Addresses) -> None:
             column_class,
             column_count,
         )
-        total, state = 0.0, (size.seed * size.n_rows + row) * 2654435761 + 12345
-        for kick in range(size.n_kicks + 1):
-            found = 0.0
-            if kick > 0:
-                for j in range(n):
-                    old_v[j], old_error[j], old_choice[j] = v[row, j], error[row, j], choice[row, j]
-                found, state = _kick(at, state)
-            found += _search(at, tolerance[row])
-            if kick == 0 or found < -tolerance[row]:
-                total += found
-                continue
-            for j in range(n):
-                if old_v[j] != v[row, j] or old_choice[j] != choice[row, j]:
-                    _count(at, j, old_choice[j], old_v[j])
-                error[row, j] = old_error[j]
-        change[row] += total
+        change[row] += _search_again(at, tolerance[row], old_choice, old_numbers[0], old_numbers[1])
     # Until here what was borrowed has to stay.
     score[0], inverse[0], option_of_rank[0], level_size[0], signs[0, 0] = 0.0, 0.0, 0, 0, 0
     level_value[0, 0], level_option[0, 0] = 0.0, 0
+
+
+@compiled
+def _sizes(n: IntArray) -> Sizes:
+    first = (n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8])
+    return Sizes(*first, n[9], n[10], n[11], n[12], n[13], n[14], n[15], n[16])
 
 
 @compiled
@@ -235,6 +207,27 @@ def _fill_levels(
         for place in range(n):
             signs[0, level] += level_value[level, place] < 0
             signs[1, level] += level_value[level, place] <= 0
+
+
+@compiled
+def _search_again(at: _Row, tolerance: float, old_choice: IntArray, old_v: FloatArray, old_error: FloatArray) -> float:
+    """Search a row, then kick it and search it again; keep better ends. Return by how much the objective changed."""
+    total, state = 0.0, (at.size.seed * at.size.n_rows + at.row) * 2654435761 + 12345
+    for kick in range(at.size.n_kicks + 1):
+        found = 0.0
+        if kick > 0:
+            for j in range(len(at.v)):
+                old_v[j], old_error[j], old_choice[j] = at.v[j], at.error[j], at.choice[j]
+            found, state = _kick(at, state)
+        found += _search(at, tolerance)
+        if kick == 0 or found < -tolerance:
+            total += found
+            continue
+        for j in range(len(at.v)):
+            if old_v[j] != at.v[j] or old_choice[j] != at.choice[j]:
+                _count(at, j, old_choice[j], old_v[j])
+            at.error[j] = old_error[j]
+    return total
 
 
 @compiled
@@ -299,57 +292,68 @@ def _exchange_pairs(at: _Row, tolerance: float) -> float:
         own = _use(at, at.choice[i])
         if own == 0 and at.v[i] == 0:
             continue
-        best, best_j, given, given_value, taken, taken_value = -tolerance, -1, -1, 0.0, -1, 0.0
+        best, at_j, option_i, value_i, option_j, value_j = -tolerance, -1, -1, 0.0, -1, 0.0
         x = at.v[i] - at.error[i] * at.inverse[i]
         most, has_source = _room(at, i, -1, 0, 0)
         signs, only = _admitted(at, i, has_source)
-        low, high = -1, -1
-        for level in range(min(own, most), -1, -1):
-            n = 1 if at.size.is_real else at.level_size[level]
-            place = 0 if at.size.is_real else _place(at.level_value[level], 0, n, x)
-            below, above = low, high
-            for side in range(2):
-                if at.size.is_real:
-                    if side == 1 or level > 0:
-                        continue
-                    option, value = 0, 0.0
-                else:
-                    p = place - 1 + side
-                    if p < 0 or p >= n:
-                        continue
-                    option, value = at.level_option[level, p], at.level_value[level, p]
-                    if side == 0:
-                        low = option
-                    else:
-                        high = option
-                if option in (below, above) or value == at.v[i] or not _is_admitted(at, option, value, signs, only):
-                    continue
-                step = value - at.v[i]
-                cost = step * (2 * at.error[i] + step * at.diagonal[i])
-                more, sources = own - _use(at, option), (at.v[i] != 0) - (value != 0)
-                line = at.moment[i]
-                for j in range(len(at.v)):
-                    slope = at.error[j] + step * line[j]
-                    at.score[j] = slope * slope * at.inverse[j]
-                least = cost - best
-                for j in range(len(at.v)):
-                    if at.score[j] <= least or j == i:
-                        continue
-                    slope = at.error[j] + step * line[j]
-                    room, is_source = _room(at, j, i, more, sources)
-                    other, there = _nearest(at, j, at.v[j] - slope * at.inverse[j], room, is_source)
-                    if other < 0:
-                        continue
-                    move = there - at.v[j]
-                    change = cost + move * (2 * slope + move * at.diagonal[j])
-                    if change < best:
-                        best, best_j, least = change, j, cost - change
-                        given, given_value, taken, taken_value = option, value, other, there
-        if best_j >= 0:
-            _set(at, i, given, given_value)
-            _set(at, best_j, taken, taken_value)
+        # Options of fewer synapses are again those of more, if these are no nearer.
+        below, above = -1, -1
+        for k in range(2 * (min(own, most) + 1)):
+            option, value = _neighbour(at, min(own, most) - k // 2, x, k % 2 == 1)
+            if option < 0 or option in (below, above):
+                continue
+            below, above = above, option
+            if value == at.v[i] or not _is_admitted(at, option, value, signs, only):
+                continue
+            j, other, there, change = _partner(at, i, option, value, best)
+            if j >= 0:
+                best, at_j, option_i, value_i, option_j, value_j = change, j, option, value, other, there
+        if at_j >= 0:
             total += best
+            for side in range(2):
+                if side == 0:
+                    _set(at, i, option_i, value_i)
+                else:
+                    _set(at, at_j, option_j, value_j)
     return total
+
+
+@compiled
+def _neighbour(at: _Row, level: int, x: float, is_above: bool) -> tuple[int, float]:
+    """Return the option of up to so many synapses that is next to x on one side, and its value; -1 if none is."""
+    if at.size.is_real:
+        return (0, 0.0) if level == 0 and is_above else (-1, 0.0)
+    place = _place(at.level_value[level], 0, at.level_size[level], x) - (not is_above)
+    if place < 0 or place >= at.level_size[level]:
+        return -1, 0.0
+    return at.level_option[level, place], at.level_value[level, place]
+
+
+@compiled
+def _partner(at: _Row, i: int, option: int, value: float, best: float) -> tuple[int, int, float, float]:
+    """Return the change of another connection that lowers the objective most with one of i, and what both change.
+
+    Return -1 first if no two of them change it by less than ``best``.
+    """
+    step, line = value - at.v[i], at.moment[i]
+    cost = step * (2 * at.error[i] + step * at.diagonal[i])
+    more, sources = _use(at, at.choice[i]) - _use(at, option), (at.v[i] != 0) - (value != 0)
+    for j in range(len(at.v)):
+        slope = at.error[j] + step * line[j]
+        at.score[j] = slope * slope * at.inverse[j]  # what the best real value there would save
+    at.score[i] = 0.0
+    found, other, there = -1, -1, 0.0
+    for j in range(len(at.v)):
+        if at.score[j] <= cost - best:
+            continue
+        slope = at.error[j] + step * line[j]
+        most, has_source = _room(at, j, i, more, sources)
+        own, own_value = _nearest(at, j, at.v[j] - slope * at.inverse[j], most, has_source)
+        move = own_value - at.v[j]
+        change = cost + move * (2 * slope + move * at.diagonal[j])
+        if own >= 0 and change < best:
+            best, found, other, there = change, j, own, own_value
+    return found, other, there, best
 
 
 @compiled
@@ -422,12 +426,12 @@ def _admitted(at: _Row, j: int, has_source: bool) -> tuple[int, int]:
         signs = int(at.held[j])
     if not has_source:
         signs = 0
-    if at.size.classes != NO_CLASSES and at.column_class[j] != FREE:
-        if at.column_count[j] - (at.v[j] != 0) > 0:
-            if at.size.classes == TYPES:
-                only = at.column_class[j]
-            else:
-                signs &= POSITIVE if at.column_class[j] == 0 else NEGATIVE
+    of = at.column_class[j] if at.size.classes != NO_CLASSES else FREE
+    if of != FREE and at.column_count[j] > (at.v[j] != 0):
+        if at.size.classes == TYPES:
+            only = of
+        else:
+            signs &= POSITIVE if of == 0 else NEGATIVE
     return signs, only
 
 
@@ -477,9 +481,9 @@ def _nearest(at: _Row, j: int, x: float, most: int, has_source: bool) -> tuple[i
     if only >= 0:
         own = at.option_of_rank[only]
         there = at.values[own]
-        if at.use[own] <= most and _is_admitted(at, own, there, signs, only):
-            if option < 0 or abs(there - x) < abs(value - x):
-                option, value = own, there
+        is_in = at.use[own] <= most and _is_admitted(at, own, there, signs, only)
+        if is_in and (option < 0 or abs(there - x) < abs(value - x)):
+            option, value = own, there
     return option, value
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qrsolve.compiled.instructions import atomic_add
 from qrsolve.compiled.loops import Addresses, carray, compiled, entry, fork, threads
 from qrsolve.problem.group import Group
-from qrsolve.problem.options import FloatArray, IntArray
+from qrsolve.problem.options import BoolArray, FloatArray, IntArray
 from qrsolve.problem.quadratic import QuadraticProblem
 from qrsolve.solvers.quadratic.local_search_loops import ALL, BLOCK, COLUMN, ROW, part_of
 from qrsolve.surface.lazy import torch
@@ -170,18 +170,16 @@ def _pursue_rows(arrays: Addresses) -> None:
             break
         moment = moments[moment_of[row] if size[3] else 0]
         is_barred[:] = False
-        for attempt in range(_ROUNDS):
+        for _ in range(_ROUNDS):
+            n_taken = 0
             for j in range(n):
                 gradient[j], left[j] = correlation[row, j], moment[j, j]
-            n_taken = 0
             while n_taken < min(limit[row], n_steps):
-                best, at = least[row], -1
+                at, best = -1, least[row]
                 for j in range(n):
                     gain = gradient[j] * gradient[j]
-                    if gain <= best * left[j] or left[j] <= _RESIDUAL * moment[j, j] or is_barred[j]:
-                        continue
-                    signs = allowed[row, j] & (column_sign[j] if column_sign[j] else 3)
-                    if signs & (1 if gradient[j] > 0 else 2) == 0:
+                    is_out = is_barred[j] or left[j] <= _RESIDUAL * moment[j, j]
+                    if is_out or gain <= best * left[j] or not _has_sign(allowed[row, j], column_sign[j], gradient[j]):
                         continue
                     if _has_room(groups, slack, row, j, n, taken[:n_taken]):
                         best, at = gain / left[j], j
@@ -191,13 +189,7 @@ def _pursue_rows(arrays: Addresses) -> None:
                 taken[n_taken] = at
                 n_taken += 1
             _substitute(factor, taken, n_taken, solved)
-            is_right = True
-            for k in range(n_taken):
-                j = taken[k]
-                signs = allowed[row, j] & (column_sign[j] if column_sign[j] else 3)
-                if solved[k] != 0 and signs & (1 if solved[k] > 0 else 2) == 0:
-                    is_barred[j], is_right = True, False
-            if is_right or attempt == _ROUNDS - 1:
+            if _bar_wrong(taken[:n_taken], solved, allowed[row], column_sign, is_barred) == 0:
                 break
         for k in range(n_taken):
             j = taken[k]
@@ -208,6 +200,27 @@ def _pursue_rows(arrays: Addresses) -> None:
                 column_sign[j] = 1 if solved[k] > 0 else 2
             for g in range(n_groups):
                 slack[groups[g, 2] + part_of(groups[g, 0], groups[g, 1], row, j, n)] -= 1
+
+
+@compiled
+def _bar_wrong(
+    taken: IntArray, solved: FloatArray, allowed: NDArray[np.int8], column_sign: NDArray[np.int8], is_barred: BoolArray
+) -> int:
+    """Bar the sources whose weights have a sign that they must not have; return how many these are."""
+    n = 0
+    for k in range(len(taken)):
+        j = taken[k]
+        if not _has_sign(allowed[j], column_sign[j], solved[k]):
+            is_barred[j] = True
+            n += 1
+    return n
+
+
+@compiled
+def _has_sign(allowed: int, column_sign: int, x: float) -> bool:
+    """Whether an entry may have the sign of x; ``column_sign``: 1 or 2 where its source has one already."""
+    signs = allowed & (column_sign if column_sign else 3)
+    return x == 0 or signs & (1 if x > 0 else 2) != 0
 
 
 @compiled

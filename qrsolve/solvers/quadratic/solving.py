@@ -10,6 +10,7 @@ from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers.quadratic.local_search import KeepOn, holds, search
 from qrsolve.solvers.quadratic.majorisation import all_columns, majorised, majorising_diagonal
 from qrsolve.solvers.quadratic.matching_pursuit import MOST_SOURCES, pursue, refitted
+from qrsolve.solvers.quadratic.objective import Objective
 from qrsolve.solvers.values.base import Choose
 from qrsolve.surface.lazy import torch
 
@@ -28,6 +29,7 @@ def solve_quadratic(
     choose: Choose | None = None,
     *,
     effort: int = 0,
+    objective: Objective | None = None,
     keep_on: KeepOn | None = None,
 ) -> Solution:
     """Choose one option per connection: minimise ``sum_r (w_r - v_r)^T G_r (w_r - v_r)`` within every group.
@@ -46,6 +48,8 @@ def solve_quadratic(
         Exact solver for choice problems; needed unless ``start`` has options.
     effort : int
         How often each row loses some options and is searched again.
+    objective : Objective or None
+        Of the problem, if there is one already.
     keep_on : callable or None
         Called with the share that is done; where it returns False, the best so far is returned.
 
@@ -72,7 +76,8 @@ def solve_quadratic(
     if choice.numel() == 0:
         return Solution(Status.FEASIBLE, NAME, choice)
     v = alphabet.row_values(problem.n_rows).gather(1, choice)
-    found = search(problem, choice, v, effort, keep_on=keep_on)
+    objective = objective or Objective(problem)
+    found = search(problem, choice, v, effort, objective=objective, keep_on=keep_on)
     is_apart = all(group.kind in ("row", "block") for group in problem.groups)
     if choose is None or (is_apart and not effort):
         return Solution(Status.FEASIBLE, NAME, found.choice)
@@ -86,10 +91,9 @@ def solve_quadratic(
         except (InfeasibleError, NoSolverError):
             break
         v = alphabet.row_values(problem.n_rows).gather(1, choice)
-        before, after = (float(problem.objective_by_row(m).sum()) for m in (found.v, v))
-        if after >= before or not holds(problem, choice, v):
+        if objective.total(v) >= objective.total(found.v) or not holds(problem, choice, v):
             break
-        found = search(problem, choice, v, keep_on=keep_on)
+        found = search(problem, choice, v, objective=objective, keep_on=keep_on)
     return Solution(Status.FEASIBLE, NAME, found.choice)
 
 
@@ -138,13 +142,14 @@ def solve_real_quadratic(
         starts += [choose(diagonal, None).values(diagonal, torch.float64)]
     if problem.w.numel() == 0:
         return torch.zeros_like(problem.w)
-    costs = [float(problem.objective_by_row(v).sum()) for v in starts]
+    objective = Objective(problem)
+    costs = [objective.total(v) for v in starts]
     best = starts[min(range(len(starts)), key=costs.__getitem__)]
     for turn in range(_REAL_ROUNDS):
-        before = float(problem.objective_by_row(best).sum())
-        found = search(problem, (best != 0).long(), best, effort if turn == 0 else 0, keep_on=keep_on)
+        before = objective.total(best)
+        found = search(problem, (best != 0).long(), best, effort * (turn == 0), objective=objective, keep_on=keep_on)
         better = refitted(problem, found.v)
-        after = float(problem.objective_by_row(better).sum())
+        after = objective.total(better)
         if after >= before:
             break
         best = better

@@ -10,6 +10,7 @@ from qrsolve.compiled.loops import compiled
 from qrsolve.problem.alphabet import AlphabetFamily
 from qrsolve.problem.options import FloatArray, IntArray
 from qrsolve.problem.quadratic import QuadraticValuesProblem
+from qrsolve.solvers.quadratic.objective import Objective
 from qrsolve.solvers.values.grid_rounding import highest_integer, nearest_grid
 from qrsolve.surface.lazy import torch
 
@@ -25,7 +26,9 @@ _CONVERGED = 1e-12
 _GRID_SWEEPS = 8
 
 
-def best_values(problem: QuadraticValuesProblem, parameters: Tensor, choice: Tensor) -> Tensor:
+def best_values(
+    problem: QuadraticValuesProblem, parameters: Tensor, choice: Tensor, objective: Objective | None = None
+) -> Tensor:
     """Minimise the objective over the parameters of each scope, for given options.
 
     Minimise ``p^T N p - 2 b^T p`` with ``N_pq = sum_r a_rp^T G_r a_rq`` and ``b_p = sum_r a_rp^T G_r w_r``, where
@@ -41,6 +44,8 @@ def best_values(problem: QuadraticValuesProblem, parameters: Tensor, choice: Ten
         float64, shape (n_scopes, n_parameters): those that the choice was made for.
     choice : Tensor
         int64, shape (n_neurons, n_sources).
+    objective : Objective or None
+        Of the problem, if there is one already.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def best_values(problem: QuadraticValuesProblem, parameters: Tensor, choice: Ten
     free = torch.isnan(family.given)
     if not bool(free.any()) or parameters.numel() == 0:
         return parameters
-    normal, right = normal_equations(problem, choice)
+    normal, right = normal_equations(problem, choice, objective or Objective(problem))
     found = _least_squares(normal, right, parameters, free)
     floor = torch.where(family.positive & free, _KEPT * parameters, -torch.inf)
     beyond = (found < floor).any(dim=1)
@@ -65,13 +70,10 @@ def best_values(problem: QuadraticValuesProblem, parameters: Tensor, choice: Ten
     return torch.where(better[:, None], found, parameters)
 
 
-def normal_equations(problem: QuadraticValuesProblem, choice: Tensor) -> tuple[Tensor, Tensor]:
+def normal_equations(problem: QuadraticValuesProblem, choice: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     """Return ``N`` and ``b`` of `best_values`, shapes (n_scopes, n_parameters, n_parameters) and without the last."""
     counts = problem.family.counts
     n_parameters, (rows, columns) = counts.shape[1], problem.w.shape
-    product = -problem.choice(torch.zeros(max(problem.n_scopes, 1), n_parameters, dtype=torch.float64)).gradient(
-        torch.zeros_like(problem.w)
-    )
     scope = torch.zeros(rows, dtype=torch.int64) if problem.scope is None else problem.scope
     normal = torch.zeros(max(problem.n_scopes, 1), n_parameters, n_parameters, dtype=torch.float64)
     right = torch.zeros(normal.shape[:2], dtype=torch.float64)
@@ -84,21 +86,15 @@ def normal_equations(problem: QuadraticValuesProblem, choice: Tensor) -> tuple[T
             scope.contiguous().numpy(),
             np.ascontiguousarray(problem.family.counts_array),
             choice.contiguous().numpy(),
-            product.contiguous().numpy(),
+            objective.image.contiguous().numpy(),
             normal.numpy(),
             right.numpy(),
         )
         return normal, right
     for p in range(n_parameters):
         a = counts[:, p].contiguous()[choice]
-        right[:, p].index_add_(0, scope, (a * product).sum(dim=1))
-        image = torch.empty_like(a)
-        for m, moment in enumerate(problem.moments):
-            if problem.moment_of is None:
-                image = a @ moment
-            else:
-                some = problem.moment_of == m
-                image[some] = a[some] @ moment
+        right[:, p].index_add_(0, scope, (a * objective.image).sum(dim=1))
+        image = objective.product(a)
         for q in range(p + 1):
             part = (image * (a if q == p else counts[:, q].contiguous()[choice])).sum(dim=1)
             normal[:, p, q].index_add_(0, scope, part)
