@@ -66,7 +66,7 @@ class Projections(Shown, Mapping[str, Projection]):
     def _facts(self) -> str:
         found = [f"'{name}' {projection.status.value}" for name, projection in self.items()]
         total = sum(projection.certificate.objective for projection in self.values())
-        return f"{self.plan.spec.name}: {some(found)}; squared distance {total:.5g}"
+        return f"{self.plan.spec.name}: {some(found)}; objective {total:.5g}"
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qrsolve.audit.projections import tensors_of
 from qrsolve.plan.compilation import Plan
 from qrsolve.plan.network.held import named_tensors
 from qrsolve.plan.population import Population
@@ -19,7 +20,7 @@ from qrsolve.plan.room.network import require_room
 from qrsolve.plan.shares import allotted
 from qrsolve.training.calibration.batches import Batches
 from qrsolve.training.calibration.biases import tune_biases
-from qrsolve.training.calibration.moments import MOST_BYTES, Reached, collect, order_of, tensors_of_model
+from qrsolve.training.calibration.moments import MOST_BYTES, Reached, collect, order_of
 
 _TEMPERATURE, _FLOOR = 4.0, 0.05
 """An output counts p (1 - p) + 0.05 with p the softmax of the dense outputs over this temperature."""
@@ -88,9 +89,9 @@ def project_calibrated(
     for each in (dense, current):
         each.requires_grad_(False)
     order = order_of(dense, plan.populations, batches)
-    weights = tensors_of_model(dense, plan.names)
+    weights = tensors_of(list(plan.names), named_tensors(dense), "calibration")
     populations = {each.name: each for each in allotted(plan, weights).populations}
-    own = tensors_of_model(current, plan.names)
+    own = tensors_of(list(plan.names), named_tensors(current), "calibration")
     biases: dict[str, Tensor] = {}
     remarks: list[str] = []
     found: dict[str, Projection] = {}

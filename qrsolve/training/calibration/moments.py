@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from qrsolve.audit.projections import tensors_of
 from qrsolve.errors import ModelError
 from qrsolve.plan.network.held import named_tensors
-from qrsolve.plan.network.wrappers import unwrapped
 from qrsolve.plan.population import Population
 from qrsolve.plan.quadratic_projection import damped
 from qrsolve.surface.shown import n_of
@@ -153,7 +153,7 @@ def order_of(model: nn.Module, populations: tuple[Population, ...], batches: Bat
         before = found.get(population, Reached(0, 0))
         found[population] = Reached(before.n_calls + 1, before.n_samples + arrived.rows.shape[1])
 
-    with torch.no_grad(), Watching(tensors_of_model(model, list(of_tensor)), note):
+    with torch.no_grad(), Watching(_tensors(model, of_tensor), note):
         batches.output(model, 0)
     never = [name for name in of_tensor if name not in reached]
     if never:
@@ -232,7 +232,7 @@ def _rows(
         if is_reached_once and all(calls.values()):
             raise _EnoughError
 
-    with torch.no_grad(), Watching(tensors_of_model(model, population.names), take), suppress(_EnoughError):
+    with torch.no_grad(), Watching(_tensors(model, population.names), take), suppress(_EnoughError):
         batches.output(model, i)
     bias = next((each.bias for own in calls.values() for each in own if each.bias is not None), None)
     parts = [_in_columns(population, n, each) for n, each in enumerate(_paired(population.name, calls))]
@@ -282,13 +282,6 @@ def _require_kinds(population: Population) -> None:
     for name, layout in zip(population.names, population.layouts, strict=True):
         if layout.kind not in _KINDS:
             raise ModelError(f"calibration: '{name}' is of kind {layout.kind}; this version calibrates linear and conv")
-
-
-def tensors_of_model(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """Return tensors of a model by the names of a plan, with or without the prefixes of wrappers."""
-    own = named_tensors(model)
-    short = {short: own[name] for short, name in unwrapped(own, "the model").items()}
-    return {name: own[name] if name in own else short[name] for name in names}
 
 
 class _Sums:
@@ -354,3 +347,7 @@ class _Sums:
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:
     return a[:, :, None] * b[:, None, :]
+
+
+def _tensors(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
+    return tensors_of(list(names), named_tensors(model), "calibration")
