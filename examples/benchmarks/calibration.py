@@ -2,9 +2,9 @@
 
     python examples/benchmarks/calibration.py ../shared/data --seeds 3
 
-Four learned types of up to 8 synapses (`dynap_se`), all counted: MNIST 784-256-10, and two 3x3 convolutions of 16 and 32
-with a linear layer, each trained here; calibration inputs are 20,000 training images without labels (the convolutions:
-5,000). Then grids without a limit of synapses, and other chips. Test images choose nothing.
+Four learned types of up to 8 synapses (`dynap_se`), all counted: MNIST 784-256-10, and two 3x3 convolutions of 16 and
+32 filters with a linear layer, each trained here; calibration inputs are 20,000 training images without labels (the
+convolutions: 5,000). Then grids without a limit of synapses, other chips, and ResNet-20. Test images choose nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 import qrsolve
+from qrsolve.lab.cifar10 import load_cifar10
 from qrsolve.lab.data import DataSet, load_mnist
+from qrsolve.lab.networks.resnet import ResNet
+from qrsolve.lab.run import Recipe, accuracy_of, train_dense
 from qrsolve.lab.train import with_fan_in
 from qrsolve.spec import HardwareSpec, load_spec, parse_spec
 
@@ -46,7 +50,7 @@ def conv() -> nn.Module:
 
 
 def multiples() -> nn.Module:
-    """Return 800-256-32: sizes that a chip for multiples of 32 and 64 takes, pixels and outputs beyond MNIST's unused."""
+    """Return 832-256-32: sizes of a chip for multiples of 32 and 64; what is beyond MNIST's own is unused."""
     return nn.Sequential(nn.ConstantPad1d((0, 48), 0.0), nn.Linear(832, 256), nn.ReLU(), nn.Linear(256, 32))
 
 
@@ -71,13 +75,15 @@ def accuracy(model: nn.Module, data: DataSet) -> float:
 
 
 def deployed(
-    model: nn.Module, chip: HardwareSpec, data: DataSet, inputs: Tensor | None, **options: Any
+    model: nn.Module, chip: HardwareSpec, data: DataSet, inputs: Tensor | None, options: dict[str, bool]
 ) -> dict[str, Any]:
     """Project a copy, and return its accuracy, the seconds, and how much of the objective is proved."""
     other = copy.deepcopy(model)
     began = time.perf_counter()
-    given = {} if inputs is None else {"calibration": inputs.split(500), **options}
-    projections = qrsolve.project(chip, model, **given)
+    if inputs is None:
+        projections = qrsolve.project(chip, model)
+    else:
+        projections = qrsolve.project(chip, model, calibration=inputs.split(500), **options)
     seconds = time.perf_counter() - began
     projections.load_into(other)
     assert qrsolve.check(chip, other).is_compliant
@@ -105,7 +111,7 @@ def grid(bits: int, fan_in: int | None = None) -> HardwareSpec:
 def measure(name: str, model: nn.Module, data: DataSet, seed: int, inputs: Tensor, only: str) -> None:
     """Print a line for each limit and way."""
     common = {"network": name, "seed": seed, "dense": accuracy(model, data)}
-    ways: dict[str, tuple[Tensor | None, dict[str, Any]]] = {
+    ways: dict[str, tuple[Tensor | None, dict[str, bool]]] = {
         "plain": (None, {}),
         "calibrated": (inputs, {"weigh_outputs": False, "tune_biases": False}),
         "and biases tuned": (inputs, {"weigh_outputs": False}),
@@ -121,10 +127,33 @@ def measure(name: str, model: nn.Module, data: DataSet, seed: int, inputs: Tenso
             if only == "chips" and way.startswith("and b"):
                 continue
             try:
-                row = deployed(model, chip, data, given, **options)
+                row = deployed(model, chip, data, given, options)
             except qrsolve.QRSolveError as error:
                 row = {"refused": str(error)[:100]}
             print(json.dumps({**common, "limit": limit, "way": way, **row}), flush=True)
+
+
+def resnet(folder: Path, seed: int) -> None:
+    """Print lines for ResNet-20 after four epochs of CIFAR-10, its batch norms estimated again once it is deployed."""
+    data, network = load_cifar10(folder), ResNet()
+    recipe = Recipe(epochs=4, learning_rate=network.learning_rate, seed=seed)
+    model = train_dense(data, lambda: network.build(data), recipe).eval()
+    inputs = data.inputs(data.x_train[:2000])
+    dense = round(100 * accuracy_of(model, data), 2)
+    for chip in ("dynap_se", "loihi_1", "tianjic"):
+        for way in ("plain", "calibrated"):
+            other = copy.deepcopy(model)
+            began = time.perf_counter()
+            given = {} if way == "plain" else {"calibration": inputs.split(250)}
+            qrsolve.project(chip, model, **given).load_into(other)
+            row = {"network": "resnet", "seed": seed, "dense": dense, "limit": chip, "way": way}
+            row |= {
+                "seconds": round(time.perf_counter() - began, 1),
+                "accuracy": round(100 * accuracy_of(other, data), 2),
+            }
+            update_bn(inputs.split(250), other)
+            row["norms_again"] = round(100 * accuracy_of(other, data), 2)
+            print(json.dumps(row), flush=True)
 
 
 def main() -> None:
@@ -132,8 +161,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="with mnist.npz")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", choices=["mlp", "conv", "grids", "chips"])
+    parser.add_argument("--only", choices=["mlp", "conv", "grids", "chips", "resnet"])
     arguments = parser.parse_args()
+    if arguments.only == "resnet":
+        resnet(arguments.folder, 0)
+        return
     data = load_mnist(arguments.folder)
     for seed in range(arguments.seeds):
         if arguments.only != "conv":
