@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qrsolve.errors import InfeasibleError, NoSolverError
@@ -15,7 +16,7 @@ from qrsolve.solvers.quadratic.local_search import KeepOn, holds
 from qrsolve.solvers.quadratic.majorisation import all_columns
 from qrsolve.solvers.quadratic.matching_pursuit import MOST_SOURCES, pursue
 from qrsolve.solvers.quadratic.objective import Objective
-from qrsolve.solvers.quadratic.solving import NAME, importance, solve_quadratic
+from qrsolve.solvers.quadratic.solving import NAME, has_shared_limits, importance, solve_quadratic
 from qrsolve.solvers.quadratic.value_step import best_values
 from qrsolve.solvers.values import Choose, LearnedValues, solve_values
 
@@ -29,7 +30,7 @@ _SETTLED = 1e-4
 _KICKED_WORK, _MOST_KICKS = 1 << 27, 8
 """Connections times sources of all kicks that a search has in any case: a second at most."""
 _KICKED_ROUNDS = 2
-_ROUNDS_ON_ALL = 8
+_ROUNDS_ON_ALL = 4
 """Of the ordinary projection, from values that were learned on the entries that matter."""
 
 
@@ -121,33 +122,37 @@ def _placeholder(problem: QuadraticValuesProblem) -> QuadraticProblem:
 def _projected(problem: QuadraticValuesProblem, w: Tensor, h: Tensor | None, choose: Choose) -> Start:
     """Return values and options of the ordinary projection of some weights."""
     ordinary = ValuesProblem(w, problem.family, problem.groups, h, problem.scope)
-    narrow = _narrowed(ordinary)
-    if narrow is ordinary:
+    simpler = _simplified(ordinary)
+    if simpler is ordinary:
         learned = solve_values(ordinary, choose)
     else:
-        start = solve_values(narrow, choose).parameters
+        start = solve_values(simpler, choose).parameters
         learned = solve_values(ordinary, choose, start, _ROUNDS_ON_ALL, _SETTLED)
     return Start(learned.parameters, all_columns(ordinary.choice(learned.parameters), learned.solution))
 
 
-def _narrowed(problem: ValuesProblem) -> ValuesProblem:
-    """Return the problem of the entries of each row that cost most at 0, as many as can be there.
+def _simplified(problem: ValuesProblem) -> ValuesProblem:
+    """Return a problem that is quicker to learn values from: that of the entries of each row that matter.
 
-    The same problem where it is small, or where a limit asks in which column an entry is. To look for values takes most
-    of the time, and what is at 0 says nothing about them.
+    The same problem where it is small. To look for values takes most of the time, and limits that rows share make each
+    choice slow: they are left out, and so are, of each row, all entries but those that cost most at 0, as many as can
+    be there.
     """
     rows, columns = problem.w.shape
-    if problem.n_entries <= _SMALL or not problem.family.is_learned or not problem.family.has_zero:
+    family = problem.family
+    if problem.n_entries <= _SMALL or not family.is_learned or not family.has_zero:
         return problem
-    if not problem.groups or any(group.kind != "row" for group in problem.groups):
-        return problem
-    n = max(1, min(int(group.capacities(rows, columns).max()) for group in problem.groups))
+    own = tuple(group for group in problem.groups if group.kind in ("row", "block"))
+    found = problem if len(own) == len(problem.groups) else replace(problem, groups=own)
+    if not own or any(group.kind != "row" for group in own):
+        return found
+    n = max(1, min(int(group.capacities(rows, columns).max()) for group in own))
     if 2 * n > columns:
-        return problem
+        return found
     cost = problem.w.square() if problem.h is None else problem.w.square() * problem.h
     index = cost.topk(n, dim=1).indices.sort(dim=1).values
     h = None if problem.h is None else problem.h.gather(1, index)
-    return ValuesProblem(problem.w.gather(1, index), problem.family, problem.groups, h, problem.scope)
+    return ValuesProblem(problem.w.gather(1, index), family, own, h, problem.scope)
 
 
 def _prepared_starts(problem: QuadraticValuesProblem, first: Start, choose: Choose) -> list[Start]:
@@ -181,6 +186,7 @@ class _Run:
         self._problem, self.parameters, self.choice = problem, start.parameters, start.choice
         self._given, self._objective = problem.choice(start.parameters), objective
         v = _values(self._given, start.choice)
+        self._is_shared = has_shared_limits(problem.groups)
         self.holds = holds(self._given, start.choice, v)
         self.path = [objective.total(v)]
 
@@ -190,21 +196,26 @@ class _Run:
         return self.path[-1]
 
     def follow(self, choose: Choose, max_rounds: int, keep_on: KeepOn | None, effort: int = 0) -> None:
-        """Alternate choices and values until neither lowers the objective by much."""
+        """Alternate choices and values until neither lowers the objective by much; at the end ask the exact solver."""
         for _ in range(max_rounds):
-            given, objective = self._given, self._objective
-            found = solve_quadratic(given, self.choice, choose, effort=effort, objective=objective, keep_on=keep_on)
-            assert found.choice is not None
-            before = self.objective
-            reached = objective.total(_values(given, found.choice))
-            if reached < before:
-                self.choice = found.choice
-                self.path.append(reached)
-            if keep_on is not None and not keep_on(1.0):
-                return
-            self._fit_values()
-            if self.objective >= before * (1 - _SETTLED):
-                return
+            if not self._has_gained(None, keep_on, effort):
+                break
+        if self._is_shared and (keep_on is None or keep_on(1.0)):
+            self._has_gained(choose, keep_on, 0)
+
+    def _has_gained(self, choose: Choose | None, keep_on: KeepOn | None, effort: int) -> bool:
+        """Choose, then fit the values; return whether that is worth another round."""
+        given, objective, before = self._given, self._objective, self.objective
+        found = solve_quadratic(given, self.choice, choose, effort=effort, objective=objective, keep_on=keep_on)
+        assert found.choice is not None
+        reached = objective.total(_values(given, found.choice))
+        if reached < before:
+            self.choice = found.choice
+            self.path.append(reached)
+        if keep_on is not None and not keep_on(1.0):
+            return False
+        self._fit_values()
+        return self.objective < before * (1 - _SETTLED)
 
     def _fit_values(self) -> None:
         """Take better values, unless a limit does not hold with them."""

@@ -178,10 +178,9 @@ def _pursue_rows(arrays: Addresses) -> None:
                 at, best = -1, least[row]
                 for j in range(n):
                     gain = gradient[j] * gradient[j]
-                    is_out = is_barred[j] or left[j] <= _RESIDUAL * moment[j, j]
-                    if is_out or gain <= best * left[j] or not _has_sign(allowed[row, j], column_sign[j], gradient[j]):
-                        continue
-                    if _has_room(groups, slack, row, j, n, taken[:n_taken]):
+                    is_in = not is_barred[j] and left[j] > _RESIDUAL * moment[j, j] and gain > best * left[j]
+                    is_in = is_in and _has_sign(allowed[row, j], column_sign[j], gradient[j])
+                    if is_in and _has_room(groups, slack, row, j, n, taken[:n_taken]):
                         best, at = gain / left[j], j
                 if at < 0:
                     break
@@ -191,15 +190,30 @@ def _pursue_rows(arrays: Addresses) -> None:
             _substitute(factor, taken, n_taken, solved)
             if _bar_wrong(taken[:n_taken], solved, allowed[row], column_sign, is_barred) == 0:
                 break
-        for k in range(n_taken):
-            j = taken[k]
-            if is_barred[j] or solved[k] == 0:
-                continue
-            found[row, j] = solved[k]
-            if size[6]:
-                column_sign[j] = 1 if solved[k] > 0 else 2
-            for g in range(n_groups):
-                slack[groups[g, 2] + part_of(groups[g, 0], groups[g, 1], row, j, n)] -= 1
+        _write(row, taken[:n_taken], solved, is_barred, groups, slack, found[row])
+        for j in range(n * size[6]):
+            if found[row, j] != 0:
+                column_sign[j] = 1 if found[row, j] > 0 else 2
+
+
+@compiled
+def _write(
+    row: int,
+    taken: IntArray,
+    solved: FloatArray,
+    is_barred: BoolArray,
+    groups: IntArray,
+    slack: IntArray,
+    found: FloatArray,
+) -> None:
+    """Write the weights of a row, and take them off what the groups have left."""
+    for k in range(len(taken)):
+        j = taken[k]
+        if is_barred[j] or solved[k] == 0:
+            continue
+        found[j] = solved[k]
+        for g in range(len(groups)):
+            slack[groups[g, 2] + part_of(groups[g, 0], groups[g, 1], row, j, len(found))] -= 1
 
 
 @compiled

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qrsolve.errors import ArgumentError, InfeasibleError, NoSolverError
+from qrsolve.problem.group import Group
 from qrsolve.problem.quadratic import QuadraticProblem
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers.quadratic.local_search import KeepOn, holds, search
@@ -78,8 +80,7 @@ def solve_quadratic(
     v = alphabet.row_values(problem.n_rows).gather(1, choice)
     objective = objective or Objective(problem)
     found = search(problem, choice, v, effort, objective=objective, keep_on=keep_on)
-    is_apart = all(group.kind in ("row", "block") for group in problem.groups)
-    if choose is None or (is_apart and not effort):
+    if choose is None or not (effort or has_shared_limits(problem.groups)):
         return Solution(Status.FEASIBLE, NAME, found.choice)
     diagonal = majorising_diagonal(problem.moments)
     for _ in range(_MAJORISED_STEPS):
@@ -95,6 +96,11 @@ def solve_quadratic(
             break
         found = search(problem, choice, v, objective=objective, keep_on=keep_on)
     return Solution(Status.FEASIBLE, NAME, found.choice)
+
+
+def has_shared_limits(groups: Sequence[Group]) -> bool:
+    """Return whether some limit is one of several rows together."""
+    return any(group.kind not in ("row", "block") for group in groups)
 
 
 def start_of(problem: QuadraticProblem, start: Tensor | None, choose: Choose | None) -> Tensor:
