@@ -75,7 +75,7 @@ def accuracy(model: nn.Module, data: DataSet) -> float:
 
 
 def deployed(
-    model: nn.Module, chip: HardwareSpec, data: DataSet, inputs: Tensor | None, options: dict[str, bool]
+    model: nn.Module, chip: HardwareSpec, data: DataSet, inputs: Tensor | None, weighs: bool, tunes: bool
 ) -> dict[str, Any]:
     """Project a copy, and return its accuracy, the seconds, and how much of the objective is proved."""
     other = copy.deepcopy(model)
@@ -83,7 +83,9 @@ def deployed(
     if inputs is None:
         projections = qrsolve.project(chip, model)
     else:
-        projections = qrsolve.project(chip, model, calibration=inputs.split(500), **options)
+        projections = qrsolve.project(
+            chip, model, calibration=inputs.split(500), weigh_outputs=weighs, tune_biases=tunes
+        )
     seconds = time.perf_counter() - began
     projections.load_into(other)
     assert qrsolve.check(chip, other).is_compliant
@@ -111,11 +113,11 @@ def grid(bits: int, fan_in: int | None = None) -> HardwareSpec:
 def measure(name: str, model: nn.Module, data: DataSet, seed: int, inputs: Tensor, only: str) -> None:
     """Print a line for each limit and way."""
     common = {"network": name, "seed": seed, "dense": accuracy(model, data)}
-    ways: dict[str, tuple[Tensor | None, dict[str, bool]]] = {
-        "plain": (None, {}),
-        "calibrated": (inputs, {"weigh_outputs": False, "tune_biases": False}),
-        "and biases tuned": (inputs, {"weigh_outputs": False}),
-        "and outputs weighed": (inputs, {}),
+    ways: dict[str, tuple[Tensor | None, bool, bool]] = {
+        "plain": (None, False, False),
+        "calibrated": (inputs, False, False),
+        "and biases tuned": (inputs, False, True),
+        "and outputs weighed": (inputs, True, True),
     }
     chips = [(f"fan-in {n}", with_fan_in(load_spec("dynap_se"), n)) for n in FAN_INS]
     if only == "grids":
@@ -123,11 +125,11 @@ def measure(name: str, model: nn.Module, data: DataSet, seed: int, inputs: Tenso
     if only == "chips":
         chips = [(chip, load_spec(chip)) for chip in CHIPS]
     for limit, chip in chips:
-        for way, (given, options) in ways.items():
+        for way, given in ways.items():
             if only == "chips" and way.startswith("and b"):
                 continue
             try:
-                row = deployed(model, chip, data, given, options)
+                row = deployed(model, chip, data, *given)
             except qrsolve.QRSolveError as error:
                 row = {"refused": str(error)[:100]}
             print(json.dumps({**common, "limit": limit, "way": way, **row}), flush=True)
@@ -144,8 +146,8 @@ def resnet(folder: Path, seed: int) -> None:
         for way in ("plain", "calibrated"):
             other = copy.deepcopy(model)
             began = time.perf_counter()
-            given = {} if way == "plain" else {"calibration": inputs.split(250)}
-            qrsolve.project(chip, model, **given).load_into(other)
+            given = None if way == "plain" else inputs.split(250)
+            qrsolve.project(chip, model, calibration=given).load_into(other)
             row = {"network": "resnet", "seed": seed, "dense": dense, "limit": chip, "way": way}
             row |= {
                 "seconds": round(time.perf_counter() - began, 1),
