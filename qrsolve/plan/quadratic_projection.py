@@ -24,7 +24,7 @@ from qrsolve.problem.quadratic import QuadraticProblem, QuadraticValuesProblem
 from qrsolve.problem.solution import Solution, Status
 from qrsolve.solvers import quick_solver, solve
 from qrsolve.solvers.quadratic.bounding import find_evidence
-from qrsolve.solvers.quadratic.learning import solve_quadratic_values
+from qrsolve.solvers.quadratic.learning import Start, solve_quadratic_values
 from qrsolve.solvers.quadratic.majorisation import all_columns
 from qrsolve.solvers.quadratic.solving import NAME, importance, solve_quadratic, solve_real_quadratic
 from qrsolve.surface.shown import some
@@ -101,8 +101,8 @@ def project_quadratic(
     own = first.population.matrix(first.weights).cpu()
     search = _Search(population, wanted, moments, effort, keep_on)
     try:
-        found = search.run()
         known = search.of_weights(first, own)
+        found = search.run(known)
     except QRSolveError as error:
         raise type(error)(f"'{population.name}': {error}") from error
     best = known if found is None or found.objective > known.objective or not _fits(population, found) else found
@@ -203,7 +203,15 @@ class _Found:
     values: QuadraticValuesProblem | None
 
     @property
+    def dense_choice(self) -> Tensor:
+        """The option of every entry."""
+        assert self.solution.choice is not None
+        assert self.solution.index is None
+        return self.solution.choice
+
+    @property
     def objective(self) -> float:
+        """What it loses."""
         return float(self.problem.objective_by_row(self.v).sum())
 
     def projection(self, w: Tensor, began: float, *, proves: bool) -> Projection:
@@ -244,7 +252,7 @@ class _Search:
     effort: int
     keep_on: KeepOn | None
 
-    def run(self) -> _Found | None:
+    def run(self, known: _Found) -> _Found | None:
         """Return the best that the solver finds within the population's own limits; ``None`` where it finds nothing."""
         population = self.population
         if population.family is None:
@@ -254,7 +262,11 @@ class _Search:
         values = self._values(population)
         try:
             if population.family.is_learned:
-                learned = solve_quadratic_values(values, _choose, effort=self.effort, keep_on=self.keep_on)
+                # A projection that memories gave more room may be beyond these limits.
+                first = None
+                if known.population.groups is population.groups and known.parameters is not None:
+                    first = Start(known.parameters, known.dense_choice)
+                learned = solve_quadratic_values(values, _choose, first, effort=self.effort, keep_on=self.keep_on)
                 parameters, solution = learned.parameters, learned.solution
             else:
                 parameters = population.family.given.expand(values.n_scopes, -1).clone()

@@ -379,7 +379,7 @@ class TestLearnedValues:
         problem = learned("types", groups=(Group("row", 6),))
         best = solve_quadratic_values(problem, choose, effort=5)
         assert best.solution.choice is not None
-        again = solve_quadratic_values(problem, choose, [Start(best.parameters, best.solution.choice)], max_rounds=1)
+        again = solve_quadratic_values(problem, choose, Start(best.parameters, best.solution.choice), max_rounds=1)
         assert again.objectives[-1] <= best.objectives[-1] * (1 + 1e-12)
 
     def test_an_interruption_returns_something_deployable(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,7 +43,7 @@ class Start(NamedTuple):
 def solve_quadratic_values(
     problem: QuadraticValuesProblem,
     choose: Choose,
-    starts: Sequence[Start] = (),
+    first: Start | None = None,
     *,
     effort: int = 0,
     max_rounds: int = 8,
@@ -62,8 +61,8 @@ def solve_quadratic_values(
         On the CPU.
     choose : callable
         Exact solver for choice problems.
-    starts : sequence of Start
-        More starts.
+    first : Start or None
+        The diagonal projection, where it is known already.
     effort : int
         How often each row loses some options and is searched again, beside a few times where that takes no second;
         above 0 all starts are followed.
@@ -83,10 +82,10 @@ def solve_quadratic_values(
     InfeasibleError, NoSolverError
         As for the diagonal projection.
     """
-    first = diagonal_start(problem, choose)
+    first = diagonal_start(problem, choose) if first is None else first
     if problem.w.numel() == 0:
         return LearnedValues(first.parameters, Solution(Status.FEASIBLE, NAME, first.choice), (0.0,))
-    candidates = [*(_prepared_starts(problem, first, choose)), *starts, first]
+    candidates = [*_prepared_starts(problem, first, choose), first]
     objective = Objective(problem)
     runs = [_Run(problem, start, objective) for start in candidates]
     runs = [run for run in runs if run.holds]
@@ -100,9 +99,9 @@ def solve_quadratic_values(
         best = runs[-1]
         best.follow(choose, max_rounds, keep_on)
     work = int((best.choice != 0).sum()) * problem.w.shape[1]
-    kicks = effort + min(_MOST_KICKS, _KICKED_WORK // max(work, 1))
-    if kicks and problem.groups:
-        best.follow(choose, _KICKED_ROUNDS, keep_on, kicks)
+    for kicks in (min(_MOST_KICKS, _KICKED_WORK // max(work, 1)), effort):
+        if kicks and problem.groups:
+            best.follow(choose, _KICKED_ROUNDS, keep_on, kicks)
     return LearnedValues(best.parameters, Solution(Status.FEASIBLE, NAME, best.choice), tuple(best.path))
 
 
