@@ -124,7 +124,17 @@ def search(
 
 
 def slack_of_groups(problem: QuadraticProblem, choice: Tensor, v: Tensor) -> list[Tensor]:
-    """Return what each part of each group has left, one tensor per group; nothing for classes."""
+    """Return what each part of each group has left, one tensor per group; nothing for classes.
+
+    Parameters
+    ----------
+    problem : QuadraticProblem
+        With groups.
+    choice : Tensor
+        int64, shape (n_neurons, n_sources): options.
+    v : Tensor
+        float64: their values.
+    """
     use = (v != 0).long() if problem.alphabet is None else problem.alphabet.use[choice]
     found = []
     for group in problem.groups:
@@ -138,7 +148,13 @@ def slack_of_groups(problem: QuadraticProblem, choice: Tensor, v: Tensor) -> lis
 
 
 def holds(problem: QuadraticProblem, choice: Tensor, v: Tensor) -> bool:
-    """Return whether options hold every group, the signs and the empty regions."""
+    """Return whether options hold every group, the signs and the empty regions.
+
+    Parameters
+    ----------
+    problem, choice, v
+        As in `slack_of_groups`.
+    """
     if any(len(slack) and int(slack.min()) < 0 for slack in slack_of_groups(problem, choice, v)):
         return False
     if not torch.equal(problem.held(v), v):

@@ -104,7 +104,13 @@ def has_shared_limits(groups: Sequence[Group]) -> bool:
 
 
 def start_of(problem: QuadraticProblem, start: Tensor | None, choose: Choose | None) -> Tensor:
-    """Return the options of a start; parameters as in `solve_quadratic`."""
+    """Return the options of a start.
+
+    Parameters
+    ----------
+    problem, start, choose
+        As in `solve_quadratic`.
+    """
     if start is not None and not start.is_floating_point():
         return start
     if choose is None:

@@ -71,7 +71,17 @@ def best_values(
 
 
 def normal_equations(problem: QuadraticValuesProblem, choice: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Return ``N`` and ``b`` of `best_values`, shapes (n_scopes, n_parameters, n_parameters) and without the last."""
+    """Return ``N`` and ``b`` of `best_values`, shapes (n_scopes, n_parameters, n_parameters) and without the last.
+
+    Parameters
+    ----------
+    problem : QuadraticValuesProblem
+        What is minimised.
+    choice : Tensor
+        int64, shape (n_neurons, n_sources): options.
+    objective : Objective
+        Of the same problem.
+    """
     counts = problem.family.counts
     n_parameters, (rows, columns) = counts.shape[1], problem.w.shape
     scope = torch.zeros(rows, dtype=torch.int64) if problem.scope is None else problem.scope
