@@ -26,8 +26,8 @@ _BARRIER_FALLS = 0.4
 """The weight of the barrier at first, of what each source's share is worth on average, and its fall in each sweep."""
 _MARGIN = 1e-7
 """Of the variances: how far the diagonal stays from where ``G - D`` is singular."""
-_MOST_COLUMNS = 2048
-"""Beyond these a sweep takes minutes: the diagonal is then one share of all variances."""
+_MOST_WORK = 4 * 10**9
+"""Moments times the cube of their sources: up to this a diagonal takes seconds; none is looked for beyond."""
 _TURNS = 2
 """How often a diagonal is made."""
 _LEAST_WORTH = 0.1
@@ -59,13 +59,14 @@ def find_evidence(
     Returns
     -------
     DiagonalEvidence or None
-        ``None`` where a moment is singular, or no solver takes the choice problem.
+        ``None`` where a moment is singular, moments are many or large (a thousand sources and a half, for one), or no
+        solver takes the choice problem.
 
     Notes
     -----
     One inverse of each moment and O(n_sources^3) per sweep, eight sweeps; a choice problem per step; all twice.
     """
-    if problem.w.numel() == 0:
+    if problem.w.numel() == 0 or len(problem.moments) * problem.n_columns**3 > _MOST_WORK:
         return None
     error, best, best_bound = v - problem.w, None, 0.0
     worth = error.square()
@@ -191,12 +192,11 @@ def diagonal_below(moment: Tensor, worth: Tensor) -> Tensor | None:
     if least <= 0:
         return None
     d = torch.full((n,), 0.9 * least, dtype=torch.float64)
-    if n <= _MOST_COLUMNS:
-        a = worth * variance
-        a = a / a.mean().clamp(min=1e-300) + _LEAST_WORTH
-        for sweep in range(_SWEEPS):
-            inverse = torch.linalg.inv(scaled - torch.diag(d))
-            _sweep(inverse.contiguous().numpy(), d.numpy(), a.numpy(), _BARRIER * _BARRIER_FALLS**sweep)
+    a = worth * variance
+    a = a / a.mean().clamp(min=1e-300) + _LEAST_WORTH
+    for sweep in range(_SWEEPS):
+        inverse = torch.linalg.inv(scaled - torch.diag(d))
+        _sweep(inverse.contiguous().numpy(), d.numpy(), a.numpy(), _BARRIER * _BARRIER_FALLS**sweep)
         # Updates of an inverse add up errors: stay where a factorisation says so.
         while int(torch.linalg.cholesky_ex(scaled - torch.diag(d))[1]):
             d = d * 0.9
