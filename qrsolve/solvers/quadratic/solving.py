@@ -9,7 +9,7 @@ from qrsolve.errors import ArgumentError, InfeasibleError, NoSolverError
 from qrsolve.problem.group import Group
 from qrsolve.problem.quadratic import QuadraticProblem
 from qrsolve.problem.solution import Solution, Status
-from qrsolve.solvers.quadratic.local_search import KeepOn, holds, search
+from qrsolve.solvers.quadratic.local_search import KeepOn, Searched, holds, search
 from qrsolve.solvers.quadratic.majorisation import all_columns, majorised, majorising_diagonal
 from qrsolve.solvers.quadratic.matching_pursuit import MOST_SOURCES, pursue, refitted
 from qrsolve.solvers.quadratic.objective import Objective
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NAME = "local_search"
 """The solver's name in a solution."""
 _MAJORISED_STEPS = 4
+_NOISE = 0.5
+"""Of the mean size of targets: how far the targets of other starts are away."""
 _REAL_ROUNDS = 6
 
 
@@ -49,7 +51,8 @@ def solve_quadratic(
     choose : callable or None
         Exact solver for choice problems; needed unless ``start`` has options.
     effort : int
-        How often each row loses some options and is searched again.
+        How often each row loses some options and is searched again; where rows share a limit, also the number of other
+        starts.
     objective : Objective or None
         Of the problem, if there is one already.
     keep_on : callable or None
@@ -77,11 +80,42 @@ def solve_quadratic(
     choice = start_of(problem, start, choose)
     if choice.numel() == 0:
         return Solution(Status.FEASIBLE, NAME, choice)
-    v = alphabet.row_values(problem.n_rows).gather(1, choice)
     objective = objective or Objective(problem)
+    found = _descended(problem, choice, choose, effort, objective, keep_on)
+    if choose is None or not has_shared_limits(problem.groups):
+        return Solution(Status.FEASIBLE, NAME, found.choice)
+    # What rows share, losing connections of one row alone does not set free: other starts do.
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(effort):
+        if not found.is_whole:
+            break
+        noise = torch.randn(problem.w.shape, dtype=torch.float64, generator=generator)
+        try:
+            choice = start_of(problem, problem.w + _NOISE * problem.w.abs().mean() * noise, choose)
+        except (InfeasibleError, NoSolverError):
+            break
+        if not holds(problem, choice, alphabet.row_values(problem.n_rows).gather(1, choice)):
+            break
+        other = _descended(problem, choice, choose, 0, objective, keep_on)
+        found = other if objective.total(other.v) < objective.total(found.v) else found
+    return Solution(Status.FEASIBLE, NAME, found.choice)
+
+
+def _descended(
+    problem: QuadraticProblem,
+    choice: Tensor,
+    choose: Choose | None,
+    effort: int,
+    objective: Objective,
+    keep_on: KeepOn | None,
+) -> Searched:
+    """Search from a choice, and from the majorised steps after it."""
+    alphabet = problem.alphabet
+    assert alphabet is not None
+    v = alphabet.row_values(problem.n_rows).gather(1, choice)
     found = search(problem, choice, v, effort, objective=objective, keep_on=keep_on)
     if choose is None or not (effort or has_shared_limits(problem.groups)):
-        return Solution(Status.FEASIBLE, NAME, found.choice)
+        return found
     diagonal = majorising_diagonal(problem.moments)
     for _ in range(_MAJORISED_STEPS):
         if not found.is_whole:
@@ -95,7 +129,7 @@ def solve_quadratic(
         if objective.total(v) >= objective.total(found.v) or not holds(problem, choice, v):
             break
         found = search(problem, choice, v, objective=objective, keep_on=keep_on)
-    return Solution(Status.FEASIBLE, NAME, found.choice)
+    return found
 
 
 def has_shared_limits(groups: Sequence[Group]) -> bool:
