@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from qrsolve.errors import ArgumentError, ModelError, ShapeError
 from qrsolve.plan.explanation import Explanation, explain_plan
@@ -126,8 +126,15 @@ def project(
     network: Network | None = None,
     importance: Mapping[str, Any] | None = None,
     solver: Solver | str | None = None,
+    calibration: Iterable[Any] | None = None,
+    statistics: str | PathLike[str] | None = None,
+    weigh_outputs: bool = True,
+    tune_biases: bool = True,
+    effort: int = 0,
 ) -> Projections:
     """Find the nearest deployable weights of every population, with certificates; the model is not written.
+
+    Nearest is what loses the least of the weights; with ``calibration`` or ``statistics``, of the layers' outputs.
 
     Parameters
     ----------
@@ -142,12 +149,26 @@ def project(
         Positive weight of each squared error, in the shapes of the weights; 1 where missing.
     solver : Solver, str or None
         Use this one, or the one of that name, for every choice problem; its refusal is an error.
+    calibration : iterable or None
+        Inputs of the module, without labels: tensors, tuples of the arguments of forward, or mappings of its keywords.
+        Then layers are projected in the order of the forward pass for what reaches them, and biases make up for what is
+        lost on average; objectives and bounds are mean squares of what the layers' sums lose.
+    statistics : str, path or None
+        A file of `qrsolve calibrate` with the second moments of every population's inputs, for the same, where there is
+        no forward pass: all layers by the dense network's inputs, and without biases.
+    weigh_outputs : bool
+        With ``calibration``: weigh samples of a linear output layer by how open their answer is.
+    tune_biases : bool
+        With ``calibration``: let biases learn the dense network's answers in the end.
+    effort : int
+        With either: how often each neuron loses some connections and is searched again.
 
     Returns
     -------
     Projections
-        A mapping of populations to `Projection`, in the order of the network. ``load_into(model)`` writes the weights
-        into a module, ``weights`` has them by name, ``report()`` checks them; ``print`` shows a table.
+        A mapping of populations to `Projection`, in the order of the network. ``load_into(model)`` writes the weights,
+        and the biases of a calibration, into a module, ``weights`` has them by name, ``report()`` checks them;
+        ``print`` shows a table.
 
     Raises
     ------
@@ -170,6 +191,20 @@ def project(
     from qrsolve.plan.projection import project_plan
 
     plan, weights, source, _ = _opened(chip, model, select, exclude, groups, roles, network)
+    if calibration is not None or statistics is not None:
+        _require_alone(calibration, statistics, importance, solver, effort)
+    if calibration is not None:
+        from qrsolve.training.calibration.calibrated import project_calibrated
+
+        module, how = _require_module(source), (weigh_outputs, tune_biases, effort)
+        found = project_calibrated(plan, module, calibration, *how)
+        return Projections(plan, found.projections, (), found.biases, found.remarks)
+    if statistics is not None:
+        from qrsolve.files.statistics_file import read_statistics
+        from qrsolve.plan.quadratic_projection import project_plan_quadratic
+
+        moments = read_statistics(statistics)
+        return Projections(plan, project_plan_quadratic(plan, weights, moments, effort=effort), source.arrays)
     known = None if importance is None else _importance(importance, weights)
     return Projections(plan, project_plan(plan, weights, known, solver, source.claimed), source.arrays)
 
@@ -184,8 +219,12 @@ def compare(
     groups: Sequence[Sequence[str]] = (),
     roles: Mapping[str, str] | None = None,
     network: Network | None = None,
+    statistics: str | PathLike[str] | None = None,
 ) -> Comparisons:
     """Solve each population with every solver and heuristic, for the same values, and measure all from the best bound.
+
+    With ``statistics`` instead: the ways to deploy a network without training, each with values of its own, by what the
+    outputs of each layer lose.
 
     Parameters
     ----------
@@ -195,6 +234,8 @@ def compare(
         As in `check`.
     select, exclude, groups, roles, network
         As in `check`.
+    statistics : str, path or None
+        As in `project`.
 
     Returns
     -------
@@ -209,6 +250,11 @@ def compare(
     from qrsolve.plan.comparison import compare_plan
 
     plan, weights, *_ = _opened(chip, model, select, exclude, groups, roles, network)
+    if statistics is not None:
+        from qrsolve.files.statistics_file import read_statistics
+        from qrsolve.plan.quadratic_comparison import compare_plan_quadratic
+
+        return compare_plan_quadratic(plan, weights, read_statistics(statistics))
     return compare_plan(plan, weights)
 
 
@@ -332,6 +378,8 @@ def attach(
     weigh_inputs: bool = True,
     seed: int = 0,
     process_group: Processes = None,
+    start: Literal["weights", "calibrated"] = "weights",
+    calibration: Iterable[Any] | None = None,
 ) -> Projector:
     """Keep the weights of a model deployable while an optimizer trains it; the training loop stays as it is.
 
@@ -372,6 +420,11 @@ def attach(
         Of everything that is random.
     process_group : ProcessGroup, False or None
         Processes that train this model together; ``None`` is torch's default group, ``False`` trains alone.
+    start : {"weights", "calibrated"}
+        Whether a trained network starts from its weights, or from `project` with ``calibration``: values, choice and
+        biases. Nothing is explored then, and no norm is kept, unless ``schedule`` says otherwise.
+    calibration : iterable or None
+        Inputs for that, as in `project`.
 
     Returns
     -------
@@ -400,6 +453,23 @@ def attach(
 
     if optimizer is None:
         raise ArgumentError("'optimizer' is None; needed what the loop calls step() of")
+    if start not in ("weights", "calibrated"):
+        raise ArgumentError(f"'start' is {start!r}; needed weights or calibrated")
+    if (start == "calibrated") != (calibration is not None):
+        raise ArgumentError(
+            "start='calibrated' and 'calibration' go together: the start, and the inputs it is made for"
+        )
+    if calibration is not None:
+        chosen: dict[str, Any] = {"select": select or (), "exclude": exclude or (), "groups": groups, "roles": roles}
+        if network is not None:
+            chosen = {"network": network}
+        project(chip, model, calibration=calibration, **chosen).load_into(model)
+        keep_norm = False
+        if schedule is None:
+            from qrsolve.training import Schedule
+
+            schedule = Schedule(compliant, total_steps, temperature=0.0)
+            compliant, total_steps = "always", None
     projector = Projector(
         chip,
         model,
@@ -486,6 +556,24 @@ def _choice(
     if network is not None and not choice.is_open:
         raise ArgumentError("'network' beside select, exclude, groups or roles; the network says all of these")
     return choice
+
+
+def _require_alone(calibration: object, statistics: object, importance: object, solver: object, effort: object) -> None:
+    """Refuse arguments that contradict a projection for what reaches the layers."""
+    if calibration is not None and statistics is not None:
+        raise ArgumentError("'calibration' beside 'statistics'; both say what reaches the layers")
+    word = "calibration" if statistics is None else "statistics"
+    for name, value in (("importance", importance), ("solver", solver)):
+        if value is not None:
+            raise ArgumentError(f"'{name}' beside '{word}', which weighs errors and has a solver of its own")
+    if isinstance(effort, bool) or not isinstance(effort, int) or effort < 0:
+        raise ArgumentError(f"'effort' is {effort!r}; needed a whole number from 0 on")
+
+
+def _require_module(source: ModelSource) -> nn.Module:
+    if source.module is None:
+        raise ModelError(f"calibration: {source.shown} has no forward pass; needed a module (for files: 'statistics')")
+    return source.module
 
 
 def _parameters(parameters: object, plan: Plan) -> dict[str, Tensor]:

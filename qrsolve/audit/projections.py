@@ -34,12 +34,25 @@ class Projections(Shown, Mapping[str, Projection]):
         By population.
     arrays : collection of str
         The names of weights that came as numpy arrays.
+    biases : mapping of str to Tensor or None
+        Biases that make up for what the projection loses on average, by name; of a calibration.
+    remarks : tuple of str
+        What is thin about the data of a calibration; for the report.
     """
 
-    def __init__(self, plan: Plan, projections: Mapping[str, Projection], arrays: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        projections: Mapping[str, Projection],
+        arrays: Collection[str] = (),
+        biases: Mapping[str, Tensor] | None = None,
+        remarks: tuple[str, ...] = (),
+    ) -> None:
         self.plan = plan
+        self.biases = dict(biases or {})
         self._projections = dict(projections)
         self._arrays = frozenset(arrays)
+        self._remarks = remarks
 
     def __getitem__(self, name: str) -> Projection:
         return self._projections[name]
@@ -53,7 +66,7 @@ class Projections(Shown, Mapping[str, Projection]):
     def _facts(self) -> str:
         found = [f"'{name}' {projection.status.value}" for name, projection in self.items()]
         total = sum(projection.certificate.objective for projection in self.values())
-        return f"{self.plan.spec.name}: {some(found)}; squared distance {total:.5g}"
+        return f"{self.plan.spec.name}: {some(found)}; objective {total:.5g}"
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -73,10 +86,10 @@ class Projections(Shown, Mapping[str, Projection]):
     def report(self) -> Report:
         """Count what the projected weights use of each limit, without any solver; as `qrsolve.check`."""
         report = check(self.plan, self.tensors, self.parameters)
-        return replace(report, remarks=(*report.remarks, *rounding_remarks(self)))
+        return replace(report, remarks=(*report.remarks, *self._remarks, *rounding_remarks(self)))
 
     def load_into(self, model: nn.Module) -> None:
-        """Write the deployable weights into a module, all or none.
+        """Write the deployable weights into a module, and the biases of a calibration, all or none.
 
         Each parameter keeps its dtype and device, and whether it is trained. The prefixes of torch's wrappers
         (`DistributedDataParallel`, `AveragedModel`, `torch.compile`) do not matter, on either side.
@@ -95,18 +108,19 @@ class Projections(Shown, Mapping[str, Projection]):
         """
         if not isinstance(model, nn.Module):
             raise ModelError(f"load_into: a value of type {type(model).__name__}; needed the module to write into")
-        targets = tensors_of(list(self.tensors), named_tensors(model), "load_into")
-        for name, tensor in self.tensors.items():
+        written = {**self.tensors, **self.biases}
+        targets = tensors_of(list(written), named_tensors(model), "load_into")
+        for name, tensor in written.items():
             target = targets[name]
             if target.shape != tensor.shape:
                 raise ShapeError(
-                    f"load_into: '{name}' has shape {tuple(target.shape)} in the model; the projected weights have "
+                    f"load_into: '{name}' has shape {tuple(target.shape)} in the model; what was projected has "
                     f"{tuple(tensor.shape)}"
                 )
             if not has_values(target):
                 raise ModelError(f"load_into: '{name}' is on the device 'meta' in the model; move it with .to_empty()")
         with torch.no_grad():
-            for name, tensor in self.tensors.items():
+            for name, tensor in written.items():
                 targets[name].copy_(tensor)
 
 

@@ -38,6 +38,7 @@ from qrsolve.cli.options import (
     RoleOption,
     SolverOption,
     SpecArgument,
+    StatisticsOption,
     StrictOption,
     WeighInputsOption,
     parsed_groups,
@@ -200,6 +201,10 @@ def project(
         str | None, typer.Option("--nir-version", metavar="1.0.4", help="Write a .nir that these readers take, too.")
     ] = None,
     solver: SolverOption = "auto",
+    statistics: StatisticsOption = None,
+    effort: Annotated[
+        int, typer.Option("--effort", min=0, metavar="N", help="With --statistics: search each neuron again so often.")
+    ] = 0,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="NAME", help="Also run a NIR graph in the chip's integers on these images."),
@@ -224,12 +229,13 @@ def project(
         from qrsolve.cli import commands
 
         commands.require_output(out, nir_version, force=force)
+        wanted = commands.wanted_of(solver, statistics, effort)
         choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
         advance(f"reading {model}", 0, 0)
         opened = open_model(chip, model, choice)
         simulation = commands.simulation_of(opened, data, data_dir, dt, steps)
     return commands.project_model(
-        opened, out, solver, nir_version, simulation, force=force, strict=strict, as_json=as_json
+        opened, out, wanted, nir_version, simulation, force=force, strict=strict, as_json=as_json
     )
 
 
@@ -270,11 +276,46 @@ def export(
     return commands.export_model(opened, files, dt, force=force, as_json=as_json)
 
 
+@app.command(cls=Command)
+def calibrate(
+    model: ModelArgument,
+    *,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="OUT", help="The file of statistics to write: .npz.")],
+    kind: NetworkKindOption = "mlp",
+    data: DataOption = "digits",
+    data_dir: DataDirOption = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, metavar="N", help="Training images at most; labels are not looked at.")
+    ] = 20_000,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Time steps of snn (8) or rsnn (one per row).")
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Write what reaches each layer of a network of `train`, for project and compare with --statistics."""
+    with progress(_LOADING):
+        from qrsolve.cli import commands
+        from qrsolve.lab.calibrate import CalibrateOptions
+
+    options = CalibrateOptions(model, out, kind, data, data_dir, steps, samples, force)
+    return commands.calibrate_network(options, as_json=as_json)
+
+
 @app.command(cls=SolvingCommand)
 def compare(
     spec: SpecArgument,
     model: ModelArgument,
     *,
+    statistics: StatisticsOption = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="With --statistics: accuracies on these test images.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    kind: NetworkKindOption = "mlp",
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Time steps of snn (8) or rsnn (one per row).")
+    ] = None,
     layer: LayerOption = None,
     exclude: ExcludeOption = None,
     group: GroupOption = None,
@@ -283,7 +324,7 @@ def compare(
     entry: EntryOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Solve each layer with every solver and heuristic, for the same values, and measure all from the best bound."""
+    """Solve each layer with every solver; with --statistics, deploy it in each way, by what its outputs lose."""
     groups, roles, chip = parsed_groups(group), parsed_roles(role), load_spec(spec)
     with progress(_LOADING) as advance:
         from qrsolve.api.opened import Choice, open_model
@@ -292,7 +333,8 @@ def compare(
         choice = Choice(layer or (), exclude or (), groups, roles, network, entry)
         advance(f"reading {model}", 0, 0)
         opened = open_model(chip, model, choice)
-    return commands.compare_model(opened, as_json=as_json)
+        tested = commands.tested_of(opened, statistics, data, data_dir, kind, steps)
+    return commands.compare_model(opened, commands.wanted_of("auto", statistics, 0), tested, as_json=as_json)
 
 
 @app.command(cls=TrainingCommand)

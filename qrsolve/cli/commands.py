@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
 from qrsolve.api.opened import Choice, Opened, describe_source
 from qrsolve.audit.check import check
 from qrsolve.audit.projections import Projections
 from qrsolve.audit.report import Report
-from qrsolve.cli.pages import integers_page, training_page
+from qrsolve.cli.pages import accuracies_page, integers_page, statistics_page, training_page
 from qrsolve.errors import ModelError
 from qrsolve.files.codes.codes import export_plan
 from qrsolve.files.codes.formats import ExportFiles, write_codes, write_synapses
@@ -15,10 +20,14 @@ from qrsolve.files.model_file import require_ending, write_weights
 from qrsolve.files.model_source import source_of
 from qrsolve.files.output_file import require_writable, write_file
 from qrsolve.files.provenance import provenance
+from qrsolve.files.statistics_file import read_statistics
+from qrsolve.lab.calibrate import CalibrateOptions, Tested, loaded_network, run_calibration
 from qrsolve.lab.in_integers import Simulation
 from qrsolve.lab.train import TrainOptions, load_data, run_training
 from qrsolve.plan.comparison import compare_plan
 from qrsolve.plan.projection import project_plan
+from qrsolve.plan.quadratic_comparison import compare_plan_quadratic
+from qrsolve.plan.quadratic_projection import project_plan_quadratic
 from qrsolve.report.console import print_json, print_page
 from qrsolve.report.progress import progress
 from qrsolve.report.tables import codes_page, comparison_page, projections_page, report_page
@@ -130,10 +139,61 @@ def simulation_of(
     return Simulation(load_data(data, data_dir), opened.source.neurons(dt), n_steps)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a projection keeps near: weights, by a solver; or outputs, for the second moments of what reaches layers.
+
+    Parameters
+    ----------
+    solver : str or None
+        A solver's name; ``None`` for the first that accepts.
+    second_moments : mapping of str to Tensor or None
+        By population; ``None`` for weights.
+    effort : int
+        With second moments: how often each neuron is searched again.
+    """
+
+    solver: str | None = None
+    second_moments: Mapping[str, Tensor] | None = None
+    effort: int = 0
+
+
+def wanted_of(solver: str, statistics: str | None, effort: int) -> Wanted:
+    """Return what the options of a projection say; errors as `read_statistics`.
+
+    Parameters
+    ----------
+    solver : str
+        A solver's name, or ``auto``.
+    statistics : str or None
+        A file of `qrsolve calibrate`.
+    effort : int
+        As in `Wanted`.
+    """
+    if statistics is None:
+        if effort:
+            raise ModelError(f"--effort {effort} without --statistics, whose search it prolongs")
+        return Wanted(None if solver == "auto" else solver)
+    if solver != "auto":
+        raise ModelError(f"--solver {solver} beside --statistics, which has a solver of its own")
+    return Wanted(None, read_statistics(statistics), effort)
+
+
+def calibrate_network(options: CalibrateOptions, *, as_json: bool) -> int:
+    """Write the statistics of a network, and print what they are of."""
+    with progress(f"reading {options.data}") as advance:
+        found = run_calibration(options, advance)
+    if as_json:
+        print_json(found)
+    else:
+        print_page(statistics_page(found))
+    return DONE
+
+
 def project_model(
     opened: Opened,
     out: str,
-    solver: str,
+    wanted: Wanted,
     nir_version: str | None,
     simulation: Simulation | None = None,
     *,
@@ -149,8 +209,8 @@ def project_model(
         The model and the compiled chip.
     out : str
         File to write; its ending is its format.
-    solver : str
-        A solver's name, or ``auto``.
+    wanted : Wanted
+        What is kept near.
     nir_version : str or None
         For readers of which version a graph is written; that of the file where it is ``None``.
     simulation : Simulation or None
@@ -159,11 +219,14 @@ def project_model(
         Whether to replace a file, whether an undecided rule fails, and to print JSON.
     """
     plan = opened.plan
-    chosen = None if solver == "auto" else solver
     with progress("projecting") as advance:
-        projections = Projections(
-            plan, project_plan(plan, opened.weights, None, chosen, opened.source.claimed, advance)
-        )
+        if wanted.second_moments is None:
+            found_ones = project_plan(plan, opened.weights, None, wanted.solver, opened.source.claimed, advance)
+        else:
+            found_ones = project_plan_quadratic(
+                plan, opened.weights, wanted.second_moments, effort=wanted.effort, advance=advance
+            )
+        projections = Projections(plan, found_ones)
     report = projections.report()
     guessed = {guess.tensor for guess in opened.description.guesses if guess.rule == "populations"}
     is_graph = out.endswith(".nir") and report.is_compliant
@@ -230,22 +293,69 @@ def export_model(opened: Opened, out: ExportFiles, dt: float | None, *, force: b
     return DONE
 
 
-def compare_model(opened: Opened, *, as_json: bool) -> int:
-    """Print what every solver and heuristic makes of each layer."""
+def tested_of(
+    opened: Opened, statistics: str | None, data: str | None, data_dir: str | None, kind: str, n_steps: int | None
+) -> Tested | None:
+    """Return what ``--data`` asks accuracies of; ``None`` without it.
+
+    Parameters
+    ----------
+    opened : Opened
+        The file of a network of `qrsolve train`.
+    statistics, data, data_dir : str or None
+        The options.
+    kind : str
+        The network.
+    n_steps : int or None
+        Its time steps.
+
+    Raises
+    ------
+    QRSolveError
+        ``--data`` without ``--statistics``, no such data, or weights of another network.
+    """
+    if data is None:
+        return None
+    if statistics is None:
+        raise ModelError("--data without --statistics; accuracies are of networks deployed without training")
+    images = load_data(data, data_dir)
+    return Tested(loaded_network(opened.source.shown, kind, n_steps, images), images)
+
+
+def compare_model(opened: Opened, wanted: Wanted, tested: Tested | None, *, as_json: bool) -> int:
+    """Print what every solver and heuristic, or every way to deploy without training, makes of each layer.
+
+    Parameters
+    ----------
+    opened : Opened
+        The model and the compiled chip.
+    wanted : Wanted
+        With second moments for the latter.
+    tested : Tested or None
+        What accuracies are measured with.
+    as_json : bool
+        Whether to print JSON.
+    """
     plan = opened.plan
     with progress("comparing") as advance:
-        layers = compare_plan(plan, opened.weights, advance)
+        if wanted.second_moments is None:
+            layers = compare_plan(plan, opened.weights, advance)
+        else:
+            layers = compare_plan_quadratic(plan, opened.weights, wanted.second_moments, advance)
+        accuracies = {} if tested is None else tested.accuracies(layers)
     if as_json:
+        measured = {"accuracies": accuracies} if accuracies else {}
         print_json(
             {
                 "spec": plan.spec.name,
                 "layers": {name: [result.to_dict() for result in layer.results] for name, layer in layers.items()},
                 "values": {name: layer.values for name, layer in layers.items()},
                 "given_values": {name: not layer.is_learned for name, layer in layers.items()},
+                **measured,
             }
         )
     else:
-        print_page(comparison_page(layers))
+        print_page(comparison_page(layers), *([accuracies_page(accuracies)] if accuracies else []))
     return DONE
 
 

@@ -78,6 +78,10 @@ DataOption = Annotated[
     typer.Option("--data", metavar=_words(DATA_SETS), help="What to learn.", autocompletion=_completion(DATA_SETS)),
 ]
 DataDirOption = Annotated[str | None, typer.Option("--data-dir", metavar="DIR", help="Where the data set's files are.")]
+StatisticsOption = Annotated[
+    str | None,
+    typer.Option("--statistics", metavar="FILE", help="Of qrsolve calibrate: lose little of the outputs instead."),
+]
 DtOption = Annotated[
     float | None,
     typer.Option(

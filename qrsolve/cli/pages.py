@@ -43,6 +43,22 @@ def _add_integers(table: Rows, found: InIntegers) -> None:
         table.add("in the chip's integers", f"{100 * found.accuracy:.2f} %, {alike}")
 
 
+def accuracies_page(accuracies: Mapping[str, float]) -> Group:
+    """List the accuracy of each way to deploy a network, all layers by the same way."""
+    table = Rows(("all layers", "test accuracy"))
+    for way, accuracy in accuracies.items():
+        table.add(way, f"{100 * accuracy:.2f} %")
+    return Group(table)
+
+
+def statistics_page(found: Mapping[str, Any]) -> Group:
+    """List what statistics are of."""
+    table = Rows(("population", "samples", "sources", "moments"))
+    for name, facts in found["populations"].items():
+        table.add(name, *(f"{facts[key]:,}" for key in ("samples", "sources", "moments")))
+    return Group(table, *(Text(f"remark: {text}") for text in found["remarks"]), Text(f"written: {found['output']}"))
+
+
 def sweep_page(summary: Sequence[Mapping[str, Any]], folder: str) -> Group:
     """List accuracies over the seeds, one row per combination of settings and method."""
     names = list(summary[0]["settings"])

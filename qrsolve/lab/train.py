@@ -120,7 +120,11 @@ def prepare(spec: HardwareSpec, options: TrainOptions) -> Callable[[Advance | No
     QRSolveError
         Bad options or data, or a chip that cannot hold the network.
     """
-    network, method, device = _network(options).under(spec), _method(options.method), _device(options.device)
+    network, method, device = (
+        network_of(options.model, options.steps).under(spec),
+        _method(options.method),
+        _device(options.device),
+    )
     data = load_data(options.data, options.data_dir)
 
     def make_model() -> nn.Module:
@@ -162,11 +166,25 @@ def with_fan_in(spec: HardwareSpec, fan_in: int | None) -> HardwareSpec:
         raise SpecError(f"--fan-in {fan_in}: {error}") from None
 
 
-def _network(options: TrainOptions) -> Network:
+def network_of(name: str, n_steps: int | None) -> Network:
+    """Return a network by its name on the command line.
+
+    Parameters
+    ----------
+    name : str
+        As in ``--model``.
+    n_steps : int or None
+        Time steps; ``None`` for the network's own.
+
+    Raises
+    ------
+    QRSolveError
+        There is none of that name, or it has no time.
+    """
     for network in NETWORKS:
-        if network.name == options.model:
-            return network(options.steps)
-    raise QRSolveError(f"--model is '{options.model}'; this version has {', '.join(n.name for n in NETWORKS)}")
+        if network.name == name:
+            return network(n_steps)
+    raise QRSolveError(f"--model is '{name}'; this version has {', '.join(n.name for n in NETWORKS)}")
 
 
 def load_data(name: str, data_dir: str | None) -> DataSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -103,11 +103,14 @@ class LayerComparison(Shown):
         Whether these values were learned before, with the solver that is chosen automatically.
     results : tuple of Comparison
         One per solver, in order of preference, then one per heuristic.
+    weights : mapping of str to dict of str to Tensor
+        By solver, the weights that it found, where ways with values of their own are compared; else empty.
     """
 
     values: dict[str, list[float]]
     is_learned: bool
     results: tuple[Comparison, ...]
+    weights: Mapping[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def _facts(self) -> str:
         found = [result for result in self.results if result.objective is not None]

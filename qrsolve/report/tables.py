@@ -172,7 +172,9 @@ def comparison_page(layers: Mapping[str, LayerComparison]) -> Group:
             )
         parts += [Text(name, style="bold"), table]
         parts += [Text(f"{result.solver} refuses: {result.refused}") for result in layer.results if result.refused]
-        if layer.is_learned:
+        if layer.weights:
+            parts.append(Text(f"each with values of its own; {layer.results[-1].solver}: {_values(layer.values)}"))
+        elif layer.is_learned:
             parts.append(Text(f"all with the same learned values: {_values(layer.values)}"))
     return Group(*parts)
 

@@ -219,7 +219,7 @@ class TestProjections:
         found = qrsolve.project(SPEC, network())
         model: Any = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
         before = [parameter.clone() for parameter in model.parameters()]
-        with pytest.raises(ShapeError, match=r"'2.weight' has shape \(3, 4\) in the model; .* have \(2, 4\)$"):
+        with pytest.raises(ShapeError, match=r"'2.weight' has shape \(3, 4\) in the model; .* has \(2, 4\)$"):
             found.load_into(model)
         with pytest.raises(ModelError, match=r"the model has no '2\.weight', so nothing is written"):
             found.load_into(nn.Sequential(*model[:2]))

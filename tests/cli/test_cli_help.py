@@ -20,7 +20,10 @@ from qrsolve.lab.train import TrainOptions
 from qrsolve.solvers import HEURISTICS, SOLVERS
 from qrsolve.training.methods import METHODS
 
-COMMANDS = ("specs", "explain", "check", "describe", "project", "export", "compare", "train", "new", "sweep", "schema")
+COMMANDS = (
+    *("specs", "explain", "check", "describe", "project", "export", "calibrate", "compare", "train", "new", "sweep"),
+    "schema",
+)
 ROOT = str(Path(qrsolve.__file__).parents[1])
 
 

@@ -50,27 +50,33 @@ def optimum(problem: ChoiceProblem) -> float | None:
     choices = np.stack(np.unravel_index(np.arange(n_options**n), (n_options,) * n), axis=1)
     cost = h[:, None] * (w[:, None] - values) ** 2
     total = cost[np.arange(n), choices].sum(axis=1)
+    fits = fitting(problem, choices, values[np.arange(n), choices], use)
+    return float(total[fits].min()) if fits.any() else None
+
+
+def fitting(problem: Any, choices: np.ndarray, chosen: np.ndarray, use: np.ndarray) -> np.ndarray:
+    """Which choices, one per line, hold every group; ``chosen``: their values."""
+    rows, columns = problem.w.shape
     fits = np.ones(len(choices), bool)
-    grid = np.arange(n).reshape(rows, columns)
+    grid = np.arange(rows * columns).reshape(rows, columns)
     for group in problem.groups:
         if group.kind == "sign":
-            chosen = values[np.arange(n), choices]
             for entries in grid.T:
                 signs = (chosen[:, entries] > 0).any(axis=1) & (chosen[:, entries] < 0).any(axis=1)
                 fits &= ~signs
             continue
         if group.kind == "type":
-            nonzero = values[np.arange(n), choices] != 0
+            nonzero = chosen != 0
             for entries in grid.T:
                 # No two connections of a source are nonzero and of different options.
                 for a, b in combinations(entries, 2):
                     fits &= ~(nonzero[:, a] & nonzero[:, b] & (choices[:, a] != choices[:, b]))
             continue
-        count = use[choices] if group.counts == "synapses" else (values[np.arange(n), choices] != 0).astype(int)
+        count = use[choices] if group.counts == "synapses" else (chosen != 0).astype(int)
         for part, entries in enumerate(parts_of(group, grid)):
             capacity = group.capacity if isinstance(group.capacity, int) else int(group.capacity[part])
             fits &= count[:, entries].sum(axis=1) <= capacity
-    return float(total[fits].min()) if fits.any() else None
+    return fits
 
 
 def parts_of(group: Group, grid: np.ndarray) -> list[np.ndarray]:
