@@ -161,7 +161,7 @@ def source_of(model: Model, entry: str | None = None) -> ModelSource:
         require_dense(file.tensors)
         return ModelSource(file.tensors, file)
     if isinstance(model, Projections):
-        return replace(source_of(model.tensors), values=model.parameters)
+        return replace(source_of({**model.tensors, **model.biases}), values=model.parameters)
     if not isinstance(model, Mapping):
         raise ModelError(_no_model(model))
     for name in model:

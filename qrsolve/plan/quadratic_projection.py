@@ -95,7 +95,10 @@ def project_quadratic(
     began = time.perf_counter()
     w = population.matrix(weights)
     wanted = (w.double() if targets is None else targets).cpu()
-    diagonal = importance(QuadraticProblem(wanted, moments.moments, None, (), moments.moment_of))
+    try:
+        diagonal = importance(QuadraticProblem(wanted, moments.moments, None, (), moments.moment_of))
+    except QRSolveError as error:
+        raise type(error)(f"'{population.name}': {error}") from error
     # The ordinary projection knows every limit, memories and signs among them.
     first = project_population(population, population.split(wanted), population.split(diagonal))
     own = first.population.matrix(first.weights).cpu()

@@ -37,7 +37,7 @@ class Batches:
             raise ModelError(f"calibration: no inputs came; {_HOW}")
         for i, (args, keywords) in enumerate(self._arguments):
             for tensor in (*args, *keywords.values()):
-                if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                if isinstance(tensor, Tensor) and _has_strange_numbers(tensor):
                     raise ModelError(f"calibration: batch {i} has NaN or inf; needed finite inputs")
 
     def __len__(self) -> int:
@@ -80,3 +80,8 @@ def _arguments(given: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(given, tuple | list):
         return tuple(given), {}
     return (torch.as_tensor(given) if not isinstance(given, Tensor) else given,), {}
+
+
+def _has_strange_numbers(tensor: Tensor) -> bool:
+    """Whether a dense tensor of floats has NaN or inf."""
+    return tensor.layout is torch.strided and tensor.is_floating_point() and not bool(tensor.isfinite().all())

@@ -297,6 +297,8 @@ class _Sums:
 
     def add(self, x: Tensor, z: Tensor, weights: Tensor | None) -> None:
         """Add a batch, shape (n_groups, n_samples, n_sources), and what each sample counts for each neuron."""
+        if not x.shape[1]:
+            return
         x, z = (rows if rows.dtype == torch.float64 else rows.float() for rows in (x.cpu(), z.cpu()))
         if self._about is None:
             self._about = x.mean(dim=1, keepdim=True), z.mean(dim=1, keepdim=True)
@@ -319,7 +321,8 @@ class _Sums:
 
     def moments(self, population: Population, bias: str | None) -> InputMoments:
         """Return the moments, about the means where there is a bias."""
-        assert self._about is not None
+        if self._about is None:
+            raise ModelError(f"calibration: no samples reach '{population.name}'; needed batches of at least one")
         n_moments, weight = len(self._weight), self._weight[:, None]
         x, z = self._x / weight, self._z / weight
         second, cross = self._second / weight[..., None], self._cross / weight[..., None]

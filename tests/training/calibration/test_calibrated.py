@@ -165,6 +165,61 @@ def test_what_calibration_is_for_and_stands_beside() -> None:
         qrsolve.project("dynap_se", model, calibration=x, effort=-1)
 
 
+def test_corrected_biases_leave_with_the_codes() -> None:
+    projections = qrsolve.project("dynap_se", mlp(), calibration=[data()])
+    others = qrsolve.export("dynap_se", projections).others
+    assert set(others) == {"0.bias", "2.bias"}
+    assert qrsolve.check("dynap_se", projections).is_compliant
+    for name, bias in projections.biases.items():
+        assert torch.equal(torch.from_numpy(others[name]), bias)
+
+
+def test_the_users_model_stays_as_it_is() -> None:
+    model = nn.Sequential(nn.Linear(24, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.ReLU(), nn.Linear(16, 5)).train()
+    model.get_parameter("0.weight").requires_grad_(False)
+    before, numbers = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+
+    def batches() -> Iterator[Tensor]:
+        yield data()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        qrsolve.project("dynap_se", model, select=["0.weight"], calibration=batches())
+    qrsolve.project("dynap_se", model, select=["0.weight"], calibration=[data()])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert model.training
+    assert not model.get_parameter("0.weight").requires_grad
+    assert model.get_parameter("4.weight").requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_weights_keep_their_type(dtype: torch.dtype) -> None:
+    projections = qrsolve.project("dynap_se", mlp().to(dtype), calibration=[data().to(dtype)])
+    assert {tensor.dtype for tensor in (*projections.tensors.values(), *projections.biases.values())} == {dtype}
+    assert projections.report().is_compliant
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([torch.ones(0, 24)], "no samples reach '0.weight'; needed batches of at least one"),
+        ([torch.ones(4, 24).to_sparse()], "the model does not run on batch 0"),
+    ],
+)
+def test_inputs_without_samples_or_of_other_layouts(batches: list[Tensor], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        qrsolve.project("dynap_se", mlp(), calibration=batches)
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    model = mlp()
+    with torch.no_grad():
+        model.get_parameter("0.weight")[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"nan at \[0, 0\]"):
+        qrsolve.project("dynap_se", model, calibration=[data()])
+
+
 def test_effort_never_loses_more() -> None:
     spec, model, x = with_fan_in(load_spec("dynap_se"), 4), mlp(), [data()]
     costs = [
